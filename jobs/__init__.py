@@ -1,0 +1,1 @@
+"""The jobs of the lung segmentation pipeline: `python -m jobs <job> --help`."""

@@ -1,0 +1,294 @@
+"""One validated dataclass a job; the command line and the Airflow form are made from them.
+
+A field that changes the bytes a job writes is part of the job's identity and so of its fingerprint.
+Where to write, which run this is and how many processes work do not change them, and say so with
+`identity=False`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Any
+
+from jobs.errors import ConfigError
+
+S3_URI = r"s3://[^/]+(/.*)?"
+MANIFEST_URI = r"s3://[^/]+/.*manifest\.json"
+SHARD = r"[1-9]\d*/[1-9]\d*"
+
+
+def option(
+    description: str,
+    default: Any = MISSING,
+    *,
+    title: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    multiple_of: int | None = None,
+    choices: tuple[str, ...] = (),
+    pattern: str = "",
+    form: str = "",
+    identity: bool = True,
+) -> Any:
+    """A dataclass field that carries its own documentation and bounds.
+
+    `form` places the field on the Airflow form: "main" without a section, any other word names the
+    section; an empty string leaves it off.
+    """
+    bounds = {
+        "minimum": minimum,
+        "maximum": maximum,
+        "multiple_of": multiple_of,
+        "choices": choices,
+        "pattern": pattern,
+    }
+    about = {"description": description, "title": title, "form": form, "identity": identity}
+    given = {name: bound for name, bound in bounds.items() if bound not in (None, "", ())}
+    return field(default=default, metadata=about | given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    out: str = option("Where to write: s3://BUCKET/PREFIX", pattern=S3_URI, identity=False)
+    run_id: str = option(
+        "The run this belongs to; names runs/<run_id>/",
+        "manual",
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+        identity=False,
+    )
+    force: bool = option("Do the work again even where it is found done", False, identity=False)
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            check(item.name, getattr(self, item.name), item.metadata)
+
+    def arguments(self) -> list[str]:
+        """The command-line flags that make this config."""
+        flags = []
+        for item in dataclasses.fields(self):
+            flag, value = "--" + item.name.replace("_", "-"), getattr(self, item.name)
+            flags += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
+        return flags
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the bytes written, URIs of inputs left to their content hashes."""
+        return {
+            item.name: getattr(self, item.name)
+            for item in dataclasses.fields(self)
+            if item.metadata["identity"]
+        }
+
+
+def check(name: str, value: Any, bounds: Any) -> None:
+    """Raise ConfigError unless `value` lies within its field's bounds."""
+    flag = "--" + name.replace("_", "-")
+    if "pattern" in bounds and not re.fullmatch(bounds["pattern"], value):
+        raise ConfigError(f"{flag} {value!r} has the wrong form: give {bounds['description']}")
+    if "choices" in bounds and value not in bounds["choices"]:
+        raise ConfigError(f"{flag} {value!r} is not one of {', '.join(bounds['choices'])}")
+    if "minimum" in bounds and not value >= bounds["minimum"]:
+        raise ConfigError(f"{flag} {value} is too small: give {bounds['minimum']} or more")
+    if "maximum" in bounds and not value <= bounds["maximum"]:
+        raise ConfigError(f"{flag} {value} is too large: give {bounds['maximum']} or less")
+    if "multiple_of" in bounds and value % bounds["multiple_of"]:
+        step = bounds["multiple_of"]
+        raise ConfigError(
+            f"{flag} {value} is not a multiple of {step}: give {value // step * step or step}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig(JobConfig):
+    source: str = option(
+        "Where the films come from: kaggle://OWNER/NAME[@VERSION], file:///PATH (a zip or a "
+        "folder), s3://BUCKET/PREFIX, or synthetic://phantoms?films=48&seed=0; several joined by +",
+        "kaggle://kmader/pulmonary-chest-xray-abnormalities+kaggle://yoctoman/shcxr-lung-mask",
+        title="Source of the films",
+        form="main",
+        pattern=r"[a-z0-9]+://.+",
+        identity=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig(JobConfig):
+    raw: str = option("The raw manifest's URI", pattern=MANIFEST_URI, identity=False)
+    size: int = option(
+        "Side of the square the network sees, in pixels, a multiple of 32",
+        512,
+        title="Image size",
+        minimum=32,
+        maximum=2048,
+        multiple_of=32,
+        form="main",
+    )
+    max_quarantined: float = option(
+        "The largest share of films with a mask that may be quarantined before the job fails",
+        0.2,
+        title="Largest share quarantined",
+        minimum=0.0,
+        maximum=1.0,
+        form="Advanced",
+        identity=False,
+    )
+    split_file: str = option(
+        "A CSV with the columns patient,split (train, val or test) in place of the hashed split: "
+        "s3://BUCKET/KEY.csv, or empty",
+        "",
+        title="Split file",
+        pattern=r"(s3://[^/]+/.+)?",
+        form="Advanced",
+        identity=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(JobConfig):
+    processed: str = option("The processed manifest's URI", pattern=MANIFEST_URI, identity=False)
+    epochs: int = option(
+        "Passes over the training films", 40, title="Epochs", minimum=1, maximum=2000, form="main"
+    )
+    batch_size: int = option(
+        "Films in one step, over all processes together",
+        8,
+        title="Batch size",
+        minimum=1,
+        maximum=1024,
+        form="main",
+    )
+    learning_rate: float = option(
+        "Peak of the one-cycle schedule",
+        3e-3,
+        title="Learning rate",
+        minimum=1e-6,
+        maximum=1.0,
+        form="Advanced",
+    )
+    weight_decay: float = option(
+        "AdamW's decoupled weight decay",
+        1e-2,
+        title="Weight decay",
+        minimum=0.0,
+        maximum=1.0,
+        form="Advanced",
+    )
+    base_channels: int = option(
+        "Channels of the first level; each level below has twice as many",
+        32,
+        title="Base channels",
+        minimum=4,
+        maximum=256,
+        form="Advanced",
+    )
+    depth: int = option(
+        "Times the network halves the image; the size must be a multiple of 2^depth",
+        4,
+        title="Depth",
+        minimum=1,
+        maximum=5,
+        form="Advanced",
+    )
+    seed: int = option(
+        "Seed of the weights, the order and the augmentation",
+        0,
+        title="Seed",
+        minimum=0,
+        maximum=2**31 - 1,
+        form="Advanced",
+    )
+    precision: str = option(
+        "Arithmetic of the network: bfloat16 where the device computes in it (auto), or always one",
+        "auto",
+        title="Precision",
+        choices=("auto", "float32", "bfloat16"),
+        form="Advanced",
+    )
+    processes: int = option(
+        "Processes that train together, one a GPU where there are GPUs",
+        1,
+        title="GPUs (or CPU processes)",
+        minimum=1,
+        maximum=64,
+        form="main",
+        identity=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(JobConfig):
+    trained: str = option("The trained manifest's URI", pattern=MANIFEST_URI, identity=False)
+    films: str = option(
+        "The films: a raw or processed manifest's URI, or any s3://BUCKET/PREFIX",
+        pattern=S3_URI,
+        identity=False,
+    )
+    shard: str = option(
+        "Which part of the films, i/n with i from 1 to n", "1/1", pattern=SHARD, identity=False
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        index, count = self.shard_of()
+        if index >= count:
+            raise ConfigError(f"--shard {self.shard} has i over n: give i/n with i from 1 to n")
+
+    def shard_of(self) -> tuple[int, int]:
+        """(index from 0, count)."""
+        index, count = self.shard.split("/")
+        return int(index) - 1, int(count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(JobConfig):
+    predictions: str = option(
+        "The predictions manifest's URI", pattern=MANIFEST_URI, identity=False
+    )
+    processed: str = option(
+        "The processed manifest's URI, which holds the split", pattern=MANIFEST_URI, identity=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishConfig(JobConfig):
+    raw: str = option("The raw manifest's URI", pattern=MANIFEST_URI, identity=False)
+    processed: str = option("The processed manifest's URI", pattern=MANIFEST_URI, identity=False)
+    trained: str = option("The trained manifest's URI", pattern=MANIFEST_URI, identity=False)
+    predictions: str = option(
+        "The predictions manifest's URI", pattern=MANIFEST_URI, identity=False
+    )
+    evaluation: str = option("The evaluation manifest's URI", pattern=MANIFEST_URI, identity=False)
+    name: str = option(
+        "The model's name: models/<name>/",
+        "lung-unet",
+        title="Model name",
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        form="Advanced",
+    )
+    min_dice: float = option(
+        "Mean Dice on the validation films below which a model never becomes the champion",
+        0.9,
+        title="Minimum Dice",
+        minimum=0.0,
+        maximum=1.0,
+        form="main",
+    )
+
+
+JOBS: dict[str, type[JobConfig]] = {
+    "download": DownloadConfig,
+    "preprocess": PreprocessConfig,
+    "train": TrainConfig,
+    "predict": PredictConfig,
+    "evaluate": EvaluateConfig,
+    "publish": PublishConfig,
+}
+
+
+def build_config(job: str, values: Mapping[str, Any]) -> JobConfig:
+    """The job's config from those of `values` that are its fields."""
+    kind = JOBS[job]
+    names = [item.name for item in dataclasses.fields(kind)]
+    return kind(**{name: values[name] for name in names if name in values})

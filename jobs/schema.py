@@ -1,0 +1,53 @@
+"""The Airflow form's schema, made from the jobs' dataclasses so that the two cannot differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from jobs.config import JOBS
+
+TYPE_NAMES = {int: "integer", float: "number", str: "string", bool: "boolean"}
+KEYWORDS = {
+    "minimum": "minimum",
+    "maximum": "maximum",
+    "multiple_of": "multipleOf",
+    "choices": "enum",
+}
+
+
+def form_fields() -> Iterator[tuple[dataclasses.Field[Any], type]]:
+    """Every field of any job that stands on the form, with its type."""
+    for config in JOBS.values():
+        kinds = typing.get_type_hints(config)
+        for item in dataclasses.fields(config):
+            if item.metadata["form"]:
+                yield item, kinds[item.name]
+
+
+def form_schema() -> dict[str, Any]:
+    """`{"params": {name: JSON schema}, "jobs": {job: [names]}}`; params without a section first."""
+    fields = sorted(form_fields(), key=lambda pair: pair[0].metadata["form"] != "main")
+    jobs = {
+        job: [item.name for item in dataclasses.fields(config) if item.metadata["form"]]
+        for job, config in JOBS.items()
+    }
+    return {"params": {item.name: _param(item, kind) for item, kind in fields}, "jobs": jobs}
+
+
+def _param(item: dataclasses.Field[Any], kind: type) -> dict[str, Any]:
+    about = item.metadata
+    schema: dict[str, Any] = {
+        "default": item.default,
+        "type": TYPE_NAMES[kind],
+        "title": about["title"],
+        "description": about["description"],
+    }
+    schema |= {word: about[name] for name, word in KEYWORDS.items() if name in about}
+    if about.get("pattern"):
+        schema["pattern"] = f"^{about['pattern']}$"
+    if about["form"] != "main":
+        schema["section"] = about["form"]
+    return schema

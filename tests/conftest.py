@@ -1,0 +1,62 @@
+"""Fixtures: a real S3 server for the session, and real films where they are."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from jobs.storage import Store
+
+ROOT = Path(__file__).resolve().parent.parent
+FORBID_SKIPS = "LUNG_FORBID_SKIPS"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where skips are forbidden, a test that needs an engine or Airflow fails instead."""
+    report = yield
+    needs_much = any(item.get_closest_marker(name) for name in ("engine", "airflow"))
+    if report.skipped and needs_much and os.environ.get(FORBID_SKIPS):
+        report.outcome = "failed"
+    return report
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The AWS variables of a server that lives as long as the session."""
+    from jobs.embedded_s3 import embedded_s3
+
+    with embedded_s3(tmp_path_factory.mktemp("s3")) as environment:
+        yield environment
+
+
+@pytest.fixture
+def store(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Store:
+    from jobs.storage import Store
+
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    return Store()
+
+
+@pytest.fixture
+def out() -> str:
+    """A prefix that no other test uses."""
+    return f"s3://lung/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real films, which lies beside the project on some machines."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("real films: there is no ../shared/data on this machine")
+    return folder

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from jobs.parallel import ordered_map
+
+
+def test_results_come_in_the_items_order_however_long_each_takes() -> None:
+    def slow_first(number: int) -> int:
+        time.sleep(0.02 if number % 4 == 0 else 0)
+        return number * number
+
+    assert list(ordered_map(slow_first, range(20), threads=4)) == [n * n for n in range(20)]
+
+
+def test_a_stream_is_read_only_a_little_ahead() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[int]:
+        for number in range(10_000):
+            taken.append(number)
+            yield number
+
+    results = ordered_map(lambda number: number, endless(), threads=2, ahead=6)
+    for _ in range(3):
+        next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert len(taken) <= 3 + 6
+
+
+def test_an_error_is_raised_in_its_items_place_and_nothing_more_is_started() -> None:
+    started: list[int] = []
+    lock = threading.Lock()
+
+    def fails_at_5(number: int) -> int:
+        with lock:
+            started.append(number)
+        if number == 5:
+            raise ValueError("film 5")
+        return number
+
+    done = []
+    with pytest.raises(ValueError, match="film 5"):
+        for result in ordered_map(fails_at_5, range(1000), threads=2, ahead=4):
+            done.append(result)
+    assert done == [0, 1, 2, 3, 4]
+    assert len(started) <= 5 + 4 + 1
