@@ -183,14 +183,15 @@ class Stage:
         return asdict(describe(key, data))
 
     def add_file(
-        self, key: str, data: bytes, content_type: str, *, has_timings: bool = False
+        self,
+        key: str,
+        data: bytes,
+        content_type: str = "application/octet-stream",
+        *,
+        has_timings: bool = False,
     ) -> None:
         """Write a file of the job as a whole and list it in the header."""
         self.store.write(self.uri_of(key), data, content_type=content_type)
-        self.list_file(key, data, has_timings=has_timings)
-
-    def list_file(self, key: str, data: bytes, *, has_timings: bool = False) -> None:
-        """List a file in the header that was written already."""
         (self._records if has_timings else self._files)[key] = describe(key, data)
 
     def write_rows(

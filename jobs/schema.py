@@ -46,6 +46,8 @@ def _param(item: dataclasses.Field[Any], kind: type) -> dict[str, Any]:
         "description": about["description"],
     }
     schema |= {word: about[name] for name, word in KEYWORDS.items() if name in about}
+    if "enum" in schema:
+        schema["enum"] = list(schema["enum"])
     if about.get("pattern"):
         schema["pattern"] = f"^{about['pattern']}$"
     if about["form"] != "main":

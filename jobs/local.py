@@ -1,0 +1,179 @@
+"""The whole chain on one machine, with an S3 server of its own: what `make run-local` runs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.config import JOBS, PredictConfig, build_config
+from jobs.embedded_s3 import BUCKET, embedded_s3
+from jobs.errors import BadDataError, NotFoundError
+from jobs.manifest import Manifest
+from jobs.parallel import ordered_map
+from jobs.sources import open_source, split_sources
+from jobs.storage import Store
+
+log = logging.getLogger(__name__)
+
+OUT = f"s3://{BUCKET}/pipeline"
+# Which job's manifest each argument of a job names.
+UPSTREAM: dict[str, dict[str, str]] = {
+    "download": {},
+    "preprocess": {"raw": "download"},
+    "train": {"processed": "preprocess"},
+    "predict": {"trained": "train", "films": "download"},
+    "evaluate": {"predictions": "predict", "processed": "preprocess"},
+    "publish": {
+        "raw": "download",
+        "processed": "preprocess",
+        "trained": "train",
+        "predictions": "predict",
+        "evaluation": "evaluate",
+    },
+}
+
+
+def run_chain(values: Mapping[str, Any], *, folder: Path) -> int:
+    """Run the six jobs on `values` (fields of any job) and put the results in `folder`/<run_id>.
+
+    The S3 server keeps its objects in `folder`/.s3, so that the same work is found done next time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with embedded_s3(folder / ".s3") as environment:
+        os.environ.update(environment)
+        store = Store()
+        made: dict[str, Manifest] = {}
+        seconds: dict[str, float] = {}
+        for job in JOBS:
+            inputs = {name: made[upstream].uri for name, upstream in UPSTREAM[job].items()}
+            config = build_config(job, {**values, **inputs, "out": OUT})
+            log.info("%s starts", job)
+            started = time.monotonic()
+            made[job] = importlib.import_module(f"jobs.{job}").run(config, store)
+            seconds[job] = time.monotonic() - started
+        results = folder / values["run_id"]
+        _export(store, made, results)
+        last = {"run_id": values["run_id"], "trained": made["train"].uri}
+        (folder / "last_run.json").write_text(json.dumps(last) + "\n")
+    _print_summary(made, seconds, results)
+    return 0
+
+
+def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
+    """Write `to`/masks/<id>.png and `to`/predictions.csv for a folder of films, last model."""
+    last = folder / "last_run.json"
+    if not last.exists():
+        raise NotFoundError(f"there is no model in {folder} yet: run `make run-local` first")
+    if not films.is_dir():
+        raise NotFoundError(f"{films} is not a folder: give one that holds PNG, JPEG or TIFF films")
+    from jobs import predict
+
+    with embedded_s3(folder / ".s3") as environment:
+        os.environ.update(environment)
+        store = Store()
+        prefix = copy_to_incoming(store, films.resolve().as_uri(), OUT)
+        trained = json.loads(last.read_text())["trained"]
+        made = predict.run(PredictConfig(trained=trained, films=prefix, out=OUT), store)
+        to.mkdir(parents=True, exist_ok=True)
+        _export_masks(store, made, to / "masks")
+        (to / "predictions.csv").write_bytes(made.read_file(store, "predictions.csv"))
+    print(f"{made.counts['masks']} masks of {made.counts['films']} films: {to}/masks", flush=True)
+    if failed := made.counts["failed"]:
+        print(f"{failed} films failed, each with its reason: {to}/predictions.csv", flush=True)
+    if not made.counts["masks"]:
+        raise BadDataError(f"none of the films in {films} could be read: see predictions.csv")
+    return 0
+
+
+def serve_s3(folder: Path, *, host: str, port: int, program: Sequence[str]) -> int:
+    """Serve S3 until stopped, or while `program` runs with the AWS variables set."""
+    with embedded_s3(folder, host=host, port=port) as environment:
+        if program:
+            return subprocess.run(program, env=os.environ | environment).returncode
+        print(f"S3 with the bucket {BUCKET!r}; keys in {folder / 'credentials.json'}; Ctrl-C ends")
+        print(f"export AWS_ENDPOINT_URL={environment['AWS_ENDPOINT_URL']}", flush=True)
+        while True:
+            time.sleep(3600)
+
+
+def copy_to_incoming(store: Store, source: str, out: str) -> str:
+    """Copy each file:// part of `source` to incoming/<sha256>/ and return the source's new form.
+
+    Containers see S3 and nothing of this machine's disk. What was copied before is not sent again.
+    """
+    return "+".join(_copy_part(store, part, out) for part in split_sources(source))
+
+
+def _copy_part(store: Store, part: str, out: str) -> str:
+    if not part.startswith("file://"):
+        return part
+    source = open_source(part, store, Path())
+    try:
+        folder = f"{out.rstrip('/')}/incoming/{source.identity()['sha256']}"
+        path = Path(part.removeprefix("file://"))
+        there = {item.uri for item in store.list_objects(folder + "/")}
+        if path.is_file():
+            target = f"{folder}/{path.name}"
+            if target not in there:
+                store.upload(path, target)
+            return target
+        targets = {name: f"{folder}/{name}" for name in source.names()}
+        missing = [name for name, uri in targets.items() if uri not in there]
+        store.write_many((targets[name], source.read(name)) for name in missing)
+        return folder + "/"
+    finally:
+        source.close()
+
+
+def _export(store: Store, made: Mapping[str, Manifest], results: Path) -> None:
+    """Put what a person opens in `results`, whole or not at all."""
+    partial = results.with_name(f".{results.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    run = f"{OUT}/runs/{results.name}"
+    (partial / "report.html").write_bytes(store.read(f"{run}/report.html"))
+    for job, key in (
+        ("preprocess", "contact_sheet.png"),
+        ("preprocess", "quarantine.csv"),
+        ("train", "history.json"),
+        ("train", "curves.png"),
+        ("predict", "predictions.csv"),
+        ("evaluate", "metrics.json"),
+        ("evaluate", "worst.png"),
+    ):
+        (partial / key).write_bytes(made[job].read_file(store, key))
+    _export_masks(store, made["predict"], partial / "masks")
+    shutil.rmtree(results, ignore_errors=True)
+    partial.rename(results)
+
+
+def _export_masks(store: Store, predictions: Manifest, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def fetch(row: dict[str, Any]) -> None:
+        entry = row["mask"]
+        data = store.read(predictions.uri_of(entry["key"]), sha256=entry["sha256"])
+        (folder / f"{row['id']}.png").write_bytes(data)
+
+    rows = (row for row in predictions.rows(store) if row["status"] == "ok")
+    for _ in ordered_map(fetch, rows, threads=store.threads):
+        pass
+
+
+def _print_summary(
+    made: Mapping[str, Manifest], seconds: Mapping[str, float], results: Path
+) -> None:
+    print()
+    for job, manifest in made.items():
+        figures = ", ".join(f"{name} {value}" for name, value in manifest.headline.items())
+        how = "reused" if manifest.reused else f"{seconds[job]:.1f} s"
+        print(f"  {job:<11} {how:>8}   {figures}")
+    print(f"\nReport: {results / 'report.html'}", flush=True)

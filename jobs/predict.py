@@ -1,0 +1,157 @@
+"""predict: a trained network and any films -> a lung mask a film, at the film's own size."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jobs.config import MANIFEST_URI, PredictConfig
+from jobs.errors import BadDataError
+from jobs.imaging import decode, geometry, masks
+from jobs.manifest import Manifest, Row, Stage, read_manifest
+from jobs.parallel import CPU_THREADS
+from jobs.progress import track
+from jobs.segmentation import inference
+from jobs.sources import layouts
+from jobs.sources.bucket import BucketSource
+from jobs.storage import Store
+
+log = logging.getLogger(__name__)
+
+RECIPE = "1"
+COLUMNS = ("id", "origin", "status", "height", "width", "lung_fraction", "mask", "reason")
+
+
+@dataclass(frozen=True)
+class Film:
+    """One film to predict: where it is, and its sha256 where a manifest vouches for it."""
+
+    id: str
+    origin: str
+    uri: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FilmSet:
+    total: int
+    films: Callable[[], Iterable[Film]]
+    inputs: dict[str, Manifest]
+    extra: dict[str, Any]
+
+
+def run(config: PredictConfig, store: Store) -> Manifest:
+    """Write masks/<id>.png (1-bit, H x W of the film) and a row a film, whatever became of it.
+
+    Films are done in parts that do not depend on the number of shards; a part that is there is not
+    done again. The shard that completes the set writes predictions.csv and the manifest.
+    """
+    trained = read_manifest(store, config.trained, "train")
+    film_set = _film_set(store, config.films)
+    stage = Stage(
+        store,
+        config,
+        job="predict",
+        folder="predictions",
+        recipe=RECIPE,
+        inputs={"trained": trained, **film_set.inputs},
+        extra=film_set.extra,
+    )
+    if found := stage.finished():
+        return found
+    shard = config.shard_of()
+    predict_film = _build_predictor(stage, trained)
+    rows = stage.write_rows(
+        film_set.films(), film_set.total, predict_film, shard=shard, threads=CPU_THREADS
+    )
+    share = -(-film_set.total // shard[1])
+    counts = _count(track(rows, share, "predict"))
+    if not stage.is_complete(film_set.total):
+        log.info("shard %s is done; another one completes the set", config.shard)
+        return stage.unfinished(counts=counts, headline=counts)
+    everything = list(stage.rows())
+    counts = _count(everything)
+    stage.add_file("predictions.csv", _predictions_csv(everything), "text/csv")
+    return stage.finish(counts=counts, headline=counts)
+
+
+def _film_set(store: Store, uri: str) -> FilmSet:
+    """The films of a raw or processed manifest, or those recognised below a prefix."""
+    if not re.fullmatch(MANIFEST_URI, uri):
+        source = BucketSource(uri, store)
+        catalogue = layouts.recognise([source.names()])
+        for line in layouts.describe(catalogue):
+            log.info("%s", line)
+        if not catalogue.films:
+            raise BadDataError(f"there are no films below {uri}: give PNG, JPEG or TIFF films")
+        prefix = uri.rstrip("/")
+        films = [Film(f.id, f.film[1], f"{prefix}/{f.film[1]}", "") for f in catalogue.films]
+        return FilmSet(len(films), lambda: films, {}, {"films": source.identity()})
+    manifest = read_manifest(store, uri)
+    if manifest.job not in ("download", "preprocess"):
+        raise BadDataError(f"{uri} is the manifest of {manifest.job}: give download or preprocess")
+    total = manifest.counts["films" if manifest.job == "download" else "records"]
+    return FilmSet(total, lambda: _films_of(store, manifest), {"films": manifest}, {})
+
+
+def _films_of(store: Store, manifest: Manifest) -> Iterator[Film]:
+    for row in manifest.rows(store):
+        entry = row["film"] if manifest.job == "download" else row.get("image")
+        if entry:
+            uri = manifest.uri_of(entry["key"])
+            yield Film(row["id"], row["origin"], uri, entry["sha256"])
+
+
+def _build_predictor(stage: Stage, trained: Manifest) -> Callable[[Film], Row]:
+    """A function that threads share: they decode, resize and encode at once, the network is one."""
+    about = json.loads(trained.read_file(stage.store, "model.json"))
+    weights = trained.read_file(stage.store, "model.safetensors")
+    model = inference.load_model(weights, about["architecture"])
+    size, threshold = about["recipe"]["spatial_size"], about["recipe"]["threshold"]
+    network = threading.Lock()
+
+    def predict_film(film: Film) -> Row:
+        row = {"id": film.id, "origin": film.origin}
+        try:
+            pixels = decode.decode_film(stage.store.read(film.uri, sha256=film.sha256))
+        except decode.ImageError as error:
+            log.warning("%s: %s", film.origin, error)
+            return row | {"status": "failed", "reason": str(error)}
+        image = geometry.resize_film(pixels, size)
+        with network:
+            probabilities = inference.probabilities(model, image[np.newaxis])[0]
+        height, width = pixels.shape
+        mask = geometry.restore_probabilities(probabilities, height, width) >= threshold
+        return row | {
+            "status": "ok",
+            "mask": stage.put(f"masks/{film.id}.png", decode.encode_mask(mask), "image/png"),
+            "height": height,
+            "width": width,
+            "lung_fraction": round(masks.lung_fraction(mask), 6),
+        }
+
+    return predict_film
+
+
+def _count(rows: Iterable[Row]) -> dict[str, int]:
+    done = [row["status"] == "ok" for row in rows]
+    return {"films": len(done), "masks": sum(done), "failed": len(done) - sum(done)}
+
+
+def _predictions_csv(rows: Iterable[Row]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        mask = {"mask": row["mask"]["key"]} if row["status"] == "ok" else {}
+        writer.writerow(row | mask)
+    return text.getvalue().encode()

@@ -1,0 +1,284 @@
+"""preprocess: raw films and masks -> square 8-bit films, one mask each, and a split by patient."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.config import PreprocessConfig
+from jobs.errors import BadDataError, ConfigError
+from jobs.imaging import decode, geometry, masks
+from jobs.manifest import Manifest, Row, Stage, read_manifest
+from jobs.parallel import CPU_THREADS, ordered_map
+from jobs.progress import track
+from jobs.storage import Store
+
+log = logging.getLogger(__name__)
+
+RECIPE = "1"
+SPLITS = ("train", "val", "test")
+SPLIT_SALT = "lung-segmentation"
+TEST_BELOW, VAL_BELOW = 0.15, 0.30
+MIN_LUNG_FRACTION, MAX_LUNG_FRACTION = 0.02, 0.75
+CONTACT_SHEET_FILMS, CONTACT_SHEET_COLUMNS = 24, 6
+NO_MASK = "no mask"
+GROUPS = ("split", "source", "label")
+MASK_COLOR = (64, 220, 120)
+
+
+def run(config: PreprocessConfig, store: Store) -> Manifest:
+    """Write images/<id>.png and masks/<id>.png (uint8 and 1-bit, size x size) for every good film.
+
+    A film that cannot be used is quarantined with its reason; none is dropped silently.
+    Raises BadDataError where too many are, or where a split is empty.
+    """
+    raw = read_manifest(store, config.raw, "download")
+    splits = _read_split_file(store, config.split_file)
+    extra = {"splits": splits} if config.split_file else {}
+    stage = Stage(
+        store,
+        config,
+        job="preprocess",
+        folder="processed",
+        recipe=RECIPE,
+        inputs={"raw": raw},
+        extra=extra,
+    )
+    if found := stage.finished():
+        return found
+    total = raw.counts["films"]
+    admit = _DuplicateCheck(stage)
+
+    def work(row: Row) -> Row:
+        return _process(stage, raw, row, splits, config.size)
+
+    rows = stage.write_rows(raw.rows(store), total, work, threads=CPU_THREADS, admit=admit)
+    summary = _Summary(total)
+    for row in track(rows, total, "preprocess"):
+        admit.note(row)
+        summary.add(row)
+    counts = summary.counts()
+    assert counts["records"] + counts["quarantined"] == total, "a film was lost"
+    stage.add_file("quarantine.csv", _quarantine_csv(summary.quarantined), "text/csv")
+    _check_quarantine(summary, config.max_quarantined, stage.uri_of("quarantine.csv"))
+    details = summary.details()
+    _check_splits(counts)
+    stage.add_file("contact_sheet.png", _contact_sheet(stage, summary.shown), "image/png")
+    return stage.finish(counts=counts, headline=counts, details=details)
+
+
+def split_of(patient: str) -> str:
+    """train, val or test: a pure function of the patient, so that adding films moves nobody.
+
+    The first 8 bytes of sha256(salt + patient) as a fraction in [0, 1): test below 0.15,
+    validation below 0.30, train above.
+    """
+    digest = hashlib.sha256((SPLIT_SALT + patient).encode()).digest()
+    fraction = int.from_bytes(digest[:8], "big") / 2**64
+    return "test" if fraction < TEST_BELOW else "val" if fraction < VAL_BELOW else "train"
+
+
+def _process(stage: Stage, raw: Manifest, row: Row, splits: Mapping[str, str], size: int) -> Row:
+    about = {name: row[name] for name in ("id", "patient", "source", "label", "origin")}
+    try:
+        film, mask = _read_pair(stage.store, raw, row)
+    except decode.ImageError as error:
+        return about | {"status": "quarantined", "reason": str(error)}
+    image = decode.encode_png(geometry.resize_film(film, size))
+    target = decode.encode_mask(geometry.resize_mask(mask, size))
+    return about | {
+        "status": "ok",
+        "split": _split(row["patient"], splits),
+        "image": stage.put(f"images/{row['id']}.png", image, "image/png"),
+        "mask": stage.put(f"masks/{row['id']}.png", target, "image/png"),
+        "height": film.shape[0],
+        "width": film.shape[1],
+        "lung_fraction": round(masks.lung_fraction(mask), 6),
+        "pixels": hashlib.sha256(repr(film.shape).encode() + film.tobytes()).hexdigest(),
+    }
+
+
+def _split(patient: str, splits: Mapping[str, str]) -> str:
+    if splits and patient not in splits:
+        raise BadDataError(
+            f"the split file names no split for patient {patient!r}: add the line "
+            f"'{patient},train' (or val, or test)"
+        )
+    return splits[patient] if splits else split_of(patient)
+
+
+def _read_pair(
+    store: Store, raw: Manifest, row: Row
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """(film uint8 (H, W), lungs bool) decoded and checked; ImageError with the reason otherwise."""
+    if not row["masks"]:
+        raise decode.ImageError(NO_MASK)
+    if missing := {"left", "right"} - set(row["masks"]) if "lungs" not in row["masks"] else set():
+        raise decode.ImageError(f"the {missing.pop()} lung's mask is missing")
+    film = decode.decode_film(_read(store, raw, row["film"]))
+    sides = []
+    for entry in row["masks"].values():
+        try:
+            sides.append(decode.decode_mask(_read(store, raw, entry)))
+        except decode.ImageError as error:
+            raise decode.ImageError(f"mask {error}") from error
+    try:
+        lungs = masks.merge(sides)
+    except ValueError as error:
+        raise decode.ImageError(str(error)) from error
+    if not geometry.same_aspect(film.shape, lungs.shape):
+        raise decode.ImageError(f"mask of another aspect: {lungs.shape} for {film.shape}")
+    fraction = masks.lung_fraction(lungs)
+    if fraction == 0:
+        raise decode.ImageError("empty mask")
+    if not MIN_LUNG_FRACTION <= fraction <= MAX_LUNG_FRACTION:
+        raise decode.ImageError(
+            f"lung fraction {fraction:.3f} outside {MIN_LUNG_FRACTION} to {MAX_LUNG_FRACTION}"
+        )
+    return film, lungs
+
+
+def _read(store: Store, raw: Manifest, entry: Mapping[str, Any]) -> bytes:
+    return store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"])
+
+
+class _DuplicateCheck:
+    """Quarantines a film whose decoded pixels an earlier film has, whatever source it came from.
+
+    Called on new rows in order; `note` is called on every row, also those of an earlier try.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._first: dict[str, str] = {}
+
+    def __call__(self, row: Row) -> Row:
+        if row["status"] != "ok":
+            return row
+        first = self._first.setdefault(row["pixels"], row["id"])
+        if first == row["id"]:
+            return row
+        self._stage.store.delete(self._stage.uri_of(row[kind]["key"]) for kind in ("image", "mask"))
+        kept = {name: row[name] for name in ("id", "patient", "source", "label", "origin")}
+        return kept | {"status": "quarantined", "reason": f"the same film as {first}"}
+
+    def note(self, row: Row) -> Row:
+        if row["status"] == "ok":
+            self._first.setdefault(row["pixels"], row["id"])
+        return row
+
+
+class _Summary:
+    """What is said of the films, gathered from the rows as they pass; keeps few of them."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.quarantined: list[Row] = []
+        self.shown: list[Row] = []
+        self._groups: dict[str, Counter[str]] = {name: Counter() for name in GROUPS}
+
+    def add(self, row: Row) -> None:
+        if row["status"] != "ok":
+            self.quarantined.append(row)
+            return
+        for name, counter in self._groups.items():
+            counter[row["split"] if name == "split" else f"{row[name]}/{row['split']}"] += 1
+        # Spread evenly over the set: the n-th is shown once n shares of the records went by.
+        if self.records > len(self.shown) * self.total // CONTACT_SHEET_FILMS:
+            self.shown = [*self.shown, row][:CONTACT_SHEET_FILMS]
+
+    @property
+    def records(self) -> int:
+        return self._groups["split"].total()
+
+    def counts(self) -> dict[str, int]:
+        counts = {
+            "films": self.total,
+            "records": self.records,
+            "quarantined": len(self.quarantined),
+        }
+        return counts | {split: self._groups["split"][split] for split in SPLITS}
+
+    def reasons(self) -> Counter[str]:
+        """Films by reason, without the figures that are each film's own."""
+        return Counter(row["reason"].partition(":")[0] for row in self.quarantined)
+
+    def details(self) -> dict[str, Any]:
+        """For the report; the achieved counts are logged too."""
+        for name in ("source", "label"):
+            found = sorted(self._groups[name].items())
+            log.info("%s: %s", name, ", ".join(f"{key} {count}" for key, count in found))
+        for reason, count in self.reasons().most_common():
+            log.info("quarantined: %s: %d", reason, count)
+        return {
+            "reasons": dict(self.reasons().most_common()),
+            "by_source": dict(sorted(self._groups["source"].items())),
+            "by_label": dict(sorted(self._groups["label"].items())),
+        }
+
+
+def _check_quarantine(summary: _Summary, limit: float, uri: str) -> None:
+    """Films without a mask are expected in the public sets, so they are not held against them."""
+    unusable = summary.reasons()
+    with_mask = summary.total - unusable.pop(NO_MASK, 0)
+    share = unusable.total() / with_mask if with_mask else 1.0
+    if share > limit:
+        why = ", ".join(f"{reason} ({count})" for reason, count in unusable.most_common(3))
+        raise BadDataError(
+            f"{unusable.total()} of {with_mask} films with a mask are quarantined ({share:.0%}, "
+            f"at most {limit:.0%} by --max-quarantined): {why or 'no film has a mask'}: see {uri}"
+        )
+
+
+def _check_splits(counts: Mapping[str, int]) -> None:
+    if empty := [split for split in SPLITS if not counts[split]]:
+        achieved = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
+        raise BadDataError(
+            f"the split {empty[0]} is empty ({achieved}): give more patients or a --split-file"
+        )
+
+
+def _quarantine_csv(bad: list[Row]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("id", "patient", "source", "origin", "reason"))
+    writer.writerows(
+        [row[name] for name in ("id", "patient", "source", "origin", "reason")] for row in bad
+    )
+    return text.getvalue().encode()
+
+
+def _contact_sheet(stage: Stage, rows: list[Row]) -> bytes:
+    """Films with their masks outlined, captioned with id and split."""
+
+    def tile(row: Row) -> tuple[NDArray[np.uint8], str]:
+        film = decode.decode_film(stage.store.read(stage.uri_of(row["image"]["key"])))
+        mask = decode.decode_mask(stage.store.read(stage.uri_of(row["mask"]["key"])))
+        return masks.outline(film, [(mask, MASK_COLOR)]), f"{row['id']} · {row['split']}"
+
+    tiles = list(ordered_map(tile, rows, threads=stage.store.threads))
+    return decode.encode_png(masks.contact_sheet(tiles, columns=CONTACT_SHEET_COLUMNS))
+
+
+def _read_split_file(store: Store, uri: str) -> dict[str, str]:
+    """{patient: split} from a CSV with the columns patient,split; {} where no file is given."""
+    if not uri:
+        return {}
+    try:
+        rows = list(csv.DictReader(io.StringIO(store.read(uri).decode("utf-8-sig"))))
+        splits = {row["patient"]: row["split"] for row in rows}
+    except (UnicodeDecodeError, KeyError, csv.Error) as error:
+        raise ConfigError(
+            f"{uri} is not a split file ({error}): give a CSV with the columns patient,split"
+        ) from error
+    if wrong := sorted(set(splits.values()) - set(SPLITS)):
+        raise ConfigError(f"{uri} names the split {wrong[0]!r}: give one of {', '.join(SPLITS)}")
+    return splits

@@ -1,0 +1,106 @@
+"""Configs, the command line made from them, and the schema of the Airflow form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import errors
+from jobs.cli import build_parser
+from jobs.config import JOBS, PredictConfig, PreprocessConfig, TrainConfig, build_config
+from jobs.schema import form_schema
+
+ROOT = Path(__file__).resolve().parent.parent
+MANIFEST = "s3://lung/p/raw/0/manifest.json"
+
+
+def preprocess(**changes: Any) -> PreprocessConfig:
+    return PreprocessConfig(**{"raw": MANIFEST, "out": "s3://lung/p", **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": 500}, ("--size 500", "multiple of 32", "480")),
+        ({"size": 0}, ("--size 0", "too small", "32")),
+        ({"size": 4096}, ("--size 4096", "too large", "2048")),
+        ({"max_quarantined": -0.1}, ("--max-quarantined", "too small", "0.0")),
+        ({"max_quarantined": 1.5}, ("--max-quarantined", "too large", "1.0")),
+        ({"raw": "raw/manifest.json"}, ("--raw", "wrong form")),
+        ({"raw": "s3://lung/raw/"}, ("--raw", "wrong form")),
+        ({"out": "/tmp"}, ("--out", "s3://BUCKET/PREFIX")),
+        ({"run_id": "../../etc"}, ("--run-id", "wrong form")),
+        ({"split_file": "split.csv"}, ("--split-file", "wrong form")),
+    ],
+)
+def test_a_value_out_of_bounds_is_named_with_what_is_accepted(
+    changes: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(errors.ConfigError) as caught:
+        preprocess(**changes)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert caught.value.exit_code == 2
+
+
+def test_a_precision_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(errors.ConfigError, match="auto, float32, bfloat16"):
+        TrainConfig(processed=MANIFEST, out="s3://lung/p", precision="float8")
+
+
+@pytest.mark.parametrize(("shard", "expected"), [("1/1", (0, 1)), ("3/16", (2, 16))])
+def test_a_shard_counts_from_one(shard: str, expected: tuple[int, int]) -> None:
+    config = PredictConfig(trained=MANIFEST, films=MANIFEST, out="s3://lung/p", shard=shard)
+    assert config.shard_of() == expected
+
+
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "1", "a/b"])
+def test_a_shard_that_is_none_is_refused(shard: str) -> None:
+    with pytest.raises(errors.ConfigError, match="--shard"):
+        PredictConfig(trained=MANIFEST, films=MANIFEST, out="s3://lung/p", shard=shard)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_flags_and_config_are_the_same_thing_said_twice(job: str) -> None:
+    required = {
+        item.name: MANIFEST
+        for item in dataclasses.fields(JOBS[job])
+        if item.default is dataclasses.MISSING
+    }
+    config = build_config(job, {**required, "out": "s3://lung/p", "run_id": "r1", "force": True})
+    parsed = build_parser().parse_args([job, *config.arguments()])
+    assert build_config(job, vars(parsed)) == config
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_documents_every_flag(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        build_parser().parse_args([job, "--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for item in dataclasses.fields(JOBS[job]):
+        assert f"--{item.name.replace('_', '-')}" in text
+        assert len(item.metadata["description"]) > 10
+
+
+def test_an_unknown_flag_leaves_with_2() -> None:
+    with pytest.raises(SystemExit) as caught:
+        build_parser().parse_args(["preprocess", "--sise", "512"])
+    assert caught.value.code == 2
+
+
+def test_the_form_lists_main_params_first_and_each_is_documented() -> None:
+    schema = form_schema()
+    sections = ["section" in param for param in schema["params"].values()]
+    assert sections == sorted(sections)
+    for name, param in schema["params"].items():
+        assert param["title"] and param["description"], name
+        assert "default" in param and param["type"] in ("string", "integer", "number"), name
+
+
+def test_the_forms_file_is_what_the_configs_say_now() -> None:
+    written = json.loads((ROOT / "dags/lung/params.json").read_text())
+    assert written == form_schema(), "run `.venv/bin/python -m jobs schema > dags/lung/params.json`"

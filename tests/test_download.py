@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from jobs import download, errors
+from jobs.config import DownloadConfig
+from jobs.manifest import Manifest
+from jobs.storage import Store
+from tests.films import draw_pair, png, write_montgomery
+
+
+def run(store: Store, out: str, source: str) -> Manifest:
+    return download.run(DownloadConfig(source=source, out=out), store)
+
+
+def test_films_and_masks_arrive_byte_for_byte(store: Store, out: str, tmp_path: Path) -> None:
+    write_montgomery(tmp_path, 3)
+    made = run(store, out, tmp_path.as_uri())
+    rows = list(made.rows(store))
+    assert [row["id"] for row in rows] == ["MCUCXR_0001_1", "MCUCXR_0002_0", "MCUCXR_0003_1"]
+    assert made.counts == {"films": 3, "pairs": 3, "without_mask": 0}
+    for row in rows:
+        there = tmp_path / row["origin"]
+        assert store.read(made.uri_of(row["film"]["key"])) == there.read_bytes()
+        for side in ("left", "right"):
+            mask = there.parent.parent / f"ManualMask/{side}Mask/{there.name}"
+            assert store.read(made.uri_of(row["masks"][side]["key"])) == mask.read_bytes()
+    assert {row["label"] for row in rows} == {"normal", "abnormal"}
+
+
+def test_a_folder_and_a_zip_of_it_have_the_same_content(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    write_montgomery(tmp_path / "films", 2)
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+        for path in sorted((tmp_path / "films").rglob("*.png")):
+            archive.write(path, path.relative_to(tmp_path / "films"))
+    folder = run(store, out, (tmp_path / "films").as_uri())
+    archived = run(store, out, (tmp_path / "films.zip").as_uri())
+    assert folder.content_hash == archived.content_hash
+
+
+def test_a_prefix_and_a_zip_in_s3_are_sources_too(store: Store, out: str, tmp_path: Path) -> None:
+    write_montgomery(tmp_path / "films", 2)
+    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+        for path in sorted((tmp_path / "films").rglob("*.png")):
+            name = path.relative_to(tmp_path / "films").as_posix()
+            archive.write(path, name)
+            store.upload(path, f"{out}/films/{name}")
+    store.upload(tmp_path / "films.zip", f"{out}/films.zip")
+    local = run(store, out, (tmp_path / "films").as_uri())
+    assert run(store, out, f"{out}/films").content_hash == local.content_hash
+    assert run(store, out, f"{out}/films.zip").content_hash == local.content_hash
+
+
+def test_films_of_one_source_find_their_masks_in_another(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    film, left, right = draw_pair(1)
+    for name, image in (
+        ("films/CXR_png/CHNCXR_0001_0.png", film),
+        ("masks/mask/CHNCXR_0001_0_mask.png", left | right),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(png(image))
+    source = f"{(tmp_path / 'films').as_uri()}+{(tmp_path / 'masks').as_uri()}"
+    made = run(store, out, source)
+    (row,) = made.rows(store)
+    assert (row["source"], row["patient"], list(row["masks"])) == (
+        "shenzhen",
+        "CHNCXR_0001",
+        ["lungs"],
+    )
+
+
+def test_a_second_run_finds_the_work_done(store: Store, out: str, tmp_path: Path) -> None:
+    write_montgomery(tmp_path, 1)
+    assert not run(store, out, tmp_path.as_uri()).reused
+    assert run(store, out, tmp_path.as_uri()).reused
+    (tmp_path / "notes.txt").write_text("one file more is another source")
+    assert not run(store, out, tmp_path.as_uri()).reused
+
+
+def test_nothing_recognised_says_what_was_there(store: Store, out: str, tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("no films")
+    with pytest.raises(errors.BadDataError, match="no films were recognised") as caught:
+        run(store, out, tmp_path.as_uri())
+    assert caught.value.exit_code == 65
+
+
+def test_one_name_for_two_different_films_is_refused(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    for folder, seed in (("a/CXR_png", 1), ("b/CXR_png", 2)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "CHNCXR_0001_0.png").write_bytes(png(draw_pair(seed)[0]))
+    with pytest.raises(errors.BadDataError, match="same film's name but differ"):
+        run(store, out, tmp_path.as_uri())
+
+
+def test_the_real_archives_are_recognised_whole(store: Store, out: str, shared_data: Path) -> None:
+    one = run(store, out, (shared_data / "kermany-as-montgomery.zip").as_uri())
+    assert one.counts == {"films": 60, "pairs": 60, "without_mask": 0}
+    two = run(store, out, (shared_data / "kermany-as-masks-and-labels.zip").as_uri())
+    assert two.counts == {"films": 140, "pairs": 130, "without_mask": 10}
+    assert len(two.details["without_mask"]) == 10
+    assert sum(two.details["ignored"].values()) == 141, "140 readings and one checkpoint"

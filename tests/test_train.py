@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import download, errors, preprocess, train
+from jobs.config import DownloadConfig, PreprocessConfig, TrainConfig
+from jobs.manifest import Manifest
+from jobs.segmentation import checkpoint
+from jobs.storage import Store
+from tests.films import ROOT, run_job, write_montgomery
+
+SMALL = {"epochs": 2, "batch_size": 8, "base_channels": 4, "depth": 2, "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    write_montgomery(folder, 24)
+    return folder
+
+
+@pytest.fixture
+def processed(store: Store, out: str, films: Path) -> Manifest:
+    raw = download.run(DownloadConfig(source=films.as_uri(), out=out), store)
+    return preprocess.run(PreprocessConfig(raw=raw.uri, out=out, size=32), store)
+
+
+def config(processed: Manifest, out: str, **changes: Any) -> TrainConfig:
+    return TrainConfig(**{"processed": processed.uri, "out": out, **SMALL, **changes})
+
+
+def history(store: Store, made: Manifest) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = json.loads(made.read_file(store, "history.json"))["epochs"]
+    return rows
+
+
+def test_the_histories_are_kept_in_three_forms_that_agree(
+    store: Store, out: str, processed: Manifest
+) -> None:
+    made = train.run(config(processed, out), store)
+    rows = history(store, made)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(
+        {"train_loss", "val_loss", "val_dice", "learning_rate", "seconds"} <= row.keys()
+        for row in rows
+    )
+    table = list(csv.DictReader(io.StringIO(made.read_file(store, "history.csv").decode())))
+    assert [float(row["val_dice"]) for row in table] == [row["val_dice"] for row in rows]
+    assert made.read_file(store, "curves.png").startswith(b"\x89PNG")
+    assert made.headline["val_dice"] == pytest.approx(rows[-1]["val_dice"], abs=1e-6)
+
+
+def test_the_all_lung_loss_stands_beside_the_losses(
+    store: Store, out: str, processed: Manifest
+) -> None:
+    (row, _) = history(store, train.run(config(processed, out), store))
+    fraction = row["lung_fraction"]
+    assert 0.1 < fraction < 0.4
+    assert row["all_lung_loss"] == pytest.approx(1 - 2 * fraction / (1 + fraction))
+
+
+def test_model_json_says_how_to_use_the_weights(
+    store: Store, out: str, processed: Manifest
+) -> None:
+    made = train.run(config(processed, out), store)
+    about = json.loads(made.read_file(store, "model.json"))
+    assert about["architecture"] == {
+        "in_channels": 1,
+        "num_classes": 1,
+        "base_channels": 4,
+        "depth": 2,
+    }
+    assert about["recipe"]["spatial_size"] == 32
+    assert about["data"]["train_films"] == processed.counts["train"]
+
+
+def test_checkpoints_load_without_running_code(store: Store, out: str, processed: Manifest) -> None:
+    made = train.run(config(processed, out), store)
+    for name in ("last.pt", "best.pt"):
+        assert "model" in checkpoint.from_bytes(store.read(made.uri_of(name)))
+
+
+def test_another_seed_is_another_model_and_the_same_seed_the_same(
+    store: Store, out: str, processed: Manifest
+) -> None:
+    one = train.run(config(processed, out), store)
+    again = train.run(config(processed, out, force=True, run_id="again"), store)
+    other = train.run(config(processed, out, seed=1), store)
+    assert one.content_hash == again.content_hash != other.content_hash
+    assert one.uri != again.uri
+
+
+def test_two_processes_have_the_history_of_one(
+    store: Store, s3: dict[str, str], out: str, processed: Manifest
+) -> None:
+    one = history(store, train.run(config(processed, out), store))
+    both = config(processed, out, processes=2, force=True, run_id="two")
+    result = run_job("train", *both.arguments(), environment=s3)
+    two = json.loads(store.read(result["manifest"].replace("manifest.json", "history.json")))
+    for alone, together in zip(one, two["epochs"], strict=True):
+        for name in ("train_loss", "val_loss", "val_dice"):
+            assert together[name] == pytest.approx(alone[name], abs=1e-5), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_was_stopped_ends_as_an_unbroken_one(
+    store: Store, s3: dict[str, str], out: str, processed: Manifest, number: signal.Signals
+) -> None:
+    unbroken = train.run(config(processed, out, epochs=6), store)
+    settings = config(processed, out, epochs=6, force=True, run_id="killed")
+    command = [sys.executable, "-m", "jobs", "train", *settings.arguments()]
+    first = subprocess.Popen(command, cwd=ROOT, env=os.environ | s3, stderr=subprocess.PIPE)
+    folder = f"{out}/trained/"
+    limit = time.monotonic() + 60
+    while not any(
+        item.uri.endswith("last.pt") and unbroken.root not in item.uri
+        for item in store.list_objects(folder)
+    ):
+        assert time.monotonic() < limit, "no epoch ended in a minute"
+        time.sleep(0.01)
+    first.send_signal(number)
+    _, messages = first.communicate(timeout=20)
+    assert first.returncode == (75 if number == signal.SIGTERM else -9), messages.decode()
+    result = run_job("train", *settings.arguments(), environment=s3)
+    assert not result["reused"]
+    assert result["content_hash"] == unbroken.content_hash
+
+
+def test_a_second_writer_of_the_same_model_is_refused(
+    store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = train._Keeper.keep
+
+    def other_writes_first(self: Any, result: Any) -> None:
+        if result.history[-1]["epoch"] == 2:
+            store.write(self._stage.uri_of("last.pt"), b"theirs")
+        keep(self, result)
+
+    monkeypatch.setattr(train._Keeper, "keep", other_writes_first)
+    with pytest.raises(errors.ConflictError) as caught:
+        train.run(config(processed, out), store)
+    assert caught.value.exit_code == 75
+
+
+def test_a_size_that_the_depth_does_not_divide_is_refused(
+    store: Store, out: str, processed: Manifest
+) -> None:
+    with pytest.raises(errors.ConfigError, match="--depth 5") as caught:
+        train.run(config(processed, out, depth=5), store)
+    assert caught.value.exit_code == 2
+
+
+def test_a_damaged_checkpoint_is_said_and_never_trained_over(
+    store: Store, out: str, processed: Manifest
+) -> None:
+    made = train.run(config(processed, out), store)
+    store.write(made.uri_of("last.pt"), b"half")
+    store.delete([made.uri])
+    with pytest.raises(errors.BadDataError, match="--force"):
+        train.run(config(processed, out), store)
