@@ -11,9 +11,10 @@ from typing import Any
 
 from jobs.config import DownloadConfig
 from jobs.errors import BadDataError
-from jobs.manifest import Manifest, Stage
+from jobs.manifest import Manifest
 from jobs.progress import track
 from jobs.sources import Source, layouts, open_source, split_sources
+from jobs.stage import Stage
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from jobs.config import EvaluateConfig
 from jobs.errors import ConfigError
 from jobs.imaging import decode, geometry, masks
-from jobs.manifest import Manifest, Row, Stage, read_manifest
+from jobs.manifest import Manifest, Row, read_manifest
 from jobs.parallel import CPU_THREADS
 from jobs.progress import track
 from jobs.segmentation import metrics
+from jobs.stage import Stage
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)

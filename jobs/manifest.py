@@ -1,37 +1,29 @@
 """What a job wrote: a folder in S3 named by a fingerprint, whose last object is its manifest.
 
-    <out>/<folder>/<fingerprint>/rows/part-00000.jsonl.gz   a row a film, written as the work goes
-    <out>/<folder>/<fingerprint>/...                        the job's files
-    <out>/<folder>/<fingerprint>/manifest.json              the header, last: the folder counts
-
-A row part is written when its films are done, so that a job that was killed finds its parts and
-does only the rest. Parts depend on the number of films alone, not on shards or threads.
+<out>/<folder>/<fingerprint>/rows/part-00000.jsonl.gz   a row a film, written as the work goes
+<out>/<folder>/<fingerprint>/...                        the job's files
+<out>/<folder>/<fingerprint>/manifest.json              the header, last: the folder counts
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import itertools
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from jobs.config import JobConfig
-from jobs.errors import BadDataError, ConfigError, ConflictError
-from jobs.parallel import ordered_map
+from jobs.errors import BadDataError, ConfigError
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-SMALLEST_PART, LARGEST_PART, PARTS = 8, 256, 64
 
-T = TypeVar("T")
 Row = dict[str, Any]
 
 
@@ -116,7 +108,7 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
             f"{uri} is not a manifest of schema version {SCHEMA_VERSION}: run its job again"
         )
     try:
-        manifest = _manifest_of(uri, header)
+        manifest = manifest_of(uri, header)
     except (KeyError, TypeError) as error:
         raise BadDataError(f"{uri} is a damaged manifest ({error}): run its job again") from error
     if job and manifest.job != job:
@@ -124,197 +116,12 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     return manifest
 
 
-def _manifest_of(uri: str, header: Mapping[str, Any]) -> Manifest:
+def manifest_of(uri: str, header: Mapping[str, Any]) -> Manifest:
     lists = {
         name: [FileEntry(**entry) for entry in header[name]]
         for name in ("files", "records", "parts")
     }
     return Manifest(uri=uri, **{**header, **lists})
-
-
-class Stage:
-    """One job's folder in S3, found done or filled.
-
-    `inputs` names the manifests the job reads; `extra` is anything else its bytes depend on.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        config: JobConfig,
-        *,
-        job: str,
-        folder: str,
-        recipe: str,
-        inputs: Mapping[str, Manifest] | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.store = store
-        self.job = job
-        self.recipe = recipe
-        self.inputs = dict(inputs or {})
-        self.config = config.identity() | dict(extra or {})
-        self.fingerprint = fingerprint(
-            job=job,
-            recipe=recipe,
-            inputs={name: manifest.content_hash for name, manifest in self.inputs.items()},
-            config=self.config,
-            salt=config.run_id if config.force else "",
-        )
-        self.root = f"{config.out.rstrip('/')}/{folder}/{self.fingerprint}"
-        self.uri = f"{self.root}/manifest.json"
-        self._files: dict[str, FileEntry] = {}
-        self._records: dict[str, FileEntry] = {}
-        self._started = time.time()
-
-    def finished(self) -> Manifest | None:
-        """The manifest of the same work done before, or None."""
-        if not self.store.exists(self.uri):
-            return None
-        log.info("reused %s: the same work was done before", self.uri)
-        return replace(read_manifest(self.store, self.uri, self.job), reused=True)
-
-    def uri_of(self, key: str) -> str:
-        return f"{self.root}/{key}"
-
-    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> Row:
-        """Write a film's or mask's object and return its entry for the row."""
-        self.store.write(self.uri_of(key), data, content_type=content_type)
-        return asdict(describe(key, data))
-
-    def add_file(
-        self,
-        key: str,
-        data: bytes,
-        content_type: str = "application/octet-stream",
-        *,
-        has_timings: bool = False,
-    ) -> None:
-        """Write a file of the job as a whole and list it in the header."""
-        self.store.write(self.uri_of(key), data, content_type=content_type)
-        (self._records if has_timings else self._files)[key] = describe(key, data)
-
-    def write_rows(
-        self,
-        items: Iterable[T],
-        total: int,
-        work: Callable[[T], Row],
-        *,
-        shard: tuple[int, int] = (0, 1),
-        threads: int = 0,
-        admit: Callable[[Row], Row] = lambda row: row,
-    ) -> Iterator[Row]:
-        """Turn each of `total` items into a row by many threads, a part of rows at a time.
-
-        Yields every row of this shard in order: those that an earlier try left as they are, the
-        others once their part is safe. `admit` sees each new row in order, after all before it,
-        and may replace it.
-        """
-        index, count = shard
-        done = self._parts_written()
-        chunks = enumerate(_chunked(items, rows_per_part(total)))
-        mine = ((number, chunk) for number, chunk in chunks if number % count == index)
-        pending = (
-            (number, item)
-            for number, chunk in mine
-            for item in ([None] if number in done else chunk)
-        )
-
-        def one(numbered: tuple[int, Any]) -> tuple[int, Row]:
-            number, item = numbered
-            return number, {} if item is None else work(item)
-
-        worked = ordered_map(one, pending, threads=threads or self.store.threads)
-        for number, group in itertools.groupby(worked, key=lambda pair: pair[0]):
-            if number in done:
-                next(group)
-                yield from self._read_part(number)
-            else:
-                yield from self._write_part(number, [admit(row) for _, row in group])
-
-    def rows(self) -> Iterator[Row]:
-        """Every row written so far, whoever wrote it."""
-        for number in sorted(self._parts_written()):
-            yield from self._read_part(number)
-
-    def is_complete(self, total: int) -> bool:
-        """Whether every part of `total` rows is there, whoever wrote it."""
-        return len(self._parts_written()) == -(-total // rows_per_part(total))
-
-    def finish(self, **about: Mapping[str, Any]) -> Manifest:
-        """Write the manifest, last and once; another writer's of the same content is accepted.
-
-        `about` holds counts, headline and, where there are any, details.
-        """
-        header = self._header(**about)
-        try:
-            self.store.write_json(self.uri, header, if_absent=True)
-        except ConflictError:
-            found = read_manifest(self.store, self.uri, self.job)
-            if found.content_hash != header["content_hash"]:
-                raise ConflictError(
-                    f"{self.uri}: another writer finished the same work with other content "
-                    f"({found.content_hash}, here {header['content_hash']}): start this again"
-                ) from None
-        return read_manifest(self.store, self.uri, self.job)
-
-    def unfinished(self, **about: Mapping[str, Any]) -> Manifest:
-        """What one shard returns while others still work: nothing of it is in S3."""
-        return _manifest_of(self.uri, self._header(**about))
-
-    def _header(
-        self,
-        *,
-        counts: Mapping[str, Any],
-        headline: Mapping[str, Any],
-        details: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        parts = self._part_entries()
-        files = sorted(self._files.values(), key=lambda entry: entry.key)
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "job": self.job,
-            "recipe": self.recipe,
-            "created_by": created_by(self._started),
-            "inputs": {
-                name: {"uri": manifest.uri, "content_hash": manifest.content_hash}
-                for name, manifest in self.inputs.items()
-            },
-            "config": self.config,
-            "counts": dict(counts),
-            "headline": dict(headline),
-            "details": dict(details or {}),
-            "files": [asdict(entry) for entry in files],
-            "records": [asdict(self._records[key]) for key in sorted(self._records)],
-            "parts": [asdict(entry) for entry in parts],
-            "content_hash": content_hash([*parts, *files]),
-        }
-
-    # Row parts
-
-    def _part_uri(self, number: int) -> str:
-        return self.uri_of(f"rows/part-{number:05d}.jsonl.gz")
-
-    def _parts_written(self) -> set[int]:
-        listed = self.store.list_objects(self.uri_of("rows/part-"))
-        return {int(item.uri.rpartition("part-")[2].partition(".")[0]) for item in listed}
-
-    def _read_part(self, number: int) -> list[Row]:
-        lines = gzip.decompress(self.store.read(self._part_uri(number))).splitlines()
-        return [json.loads(line) for line in lines]
-
-    def _write_part(self, number: int, rows: list[Row]) -> list[Row]:
-        lines = b"".join(_line(row) for row in rows)
-        packed = gzip.compress(lines, mtime=0)
-        self.store.write(self._part_uri(number), packed, content_type="application/gzip")
-        return rows
-
-    def _part_entries(self) -> list[FileEntry]:
-        numbers = sorted(self._parts_written())
-        uris = [self._part_uri(number) for number in numbers]
-        texts = map(gzip.decompress, self.store.read_many(uris))
-        keys = [uri.removeprefix(self.root + "/") for uri in uris]
-        return [describe(key, text) for key, text in zip(keys, texts, strict=True)]
 
 
 def fingerprint(
@@ -335,11 +142,6 @@ def content_hash(entries: Iterable[FileEntry]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def rows_per_part(total: int) -> int:
-    """About 64 parts for a small set, parts of 256 rows for a large one."""
-    return min(LARGEST_PART, max(SMALLEST_PART, total // PARTS))
-
-
 def created_by(started: float) -> dict[str, Any]:
     """Who made it and how long it took: said, but no part of any hash."""
     return {
@@ -348,16 +150,6 @@ def created_by(started: float) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
     }
-
-
-def _chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    stream = iter(items)
-    while chunk := list(itertools.islice(stream, size)):
-        yield chunk
-
-
-def _line(row: Row) -> bytes:
-    return json.dumps(row, sort_keys=True, allow_nan=False, ensure_ascii=False).encode() + b"\n"
 
 
 def _unpack(packed: bytes, part: FileEntry, uri: str) -> Iterator[Row]:

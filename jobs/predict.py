@@ -17,12 +17,13 @@ import numpy as np
 from jobs.config import MANIFEST_URI, PredictConfig
 from jobs.errors import BadDataError
 from jobs.imaging import decode, geometry, masks
-from jobs.manifest import Manifest, Row, Stage, read_manifest
+from jobs.manifest import Manifest, Row, read_manifest
 from jobs.parallel import CPU_THREADS
 from jobs.progress import track
 from jobs.segmentation import inference
 from jobs.sources import layouts
 from jobs.sources.bucket import BucketSource
+from jobs.stage import Stage
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)

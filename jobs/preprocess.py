@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from jobs.config import PreprocessConfig
 from jobs.errors import BadDataError, ConfigError
 from jobs.imaging import decode, geometry, masks
-from jobs.manifest import Manifest, Row, Stage, read_manifest
+from jobs.manifest import Manifest, Row, read_manifest
 from jobs.parallel import CPU_THREADS, ordered_map
 from jobs.progress import track
+from jobs.stage import Stage
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)

@@ -21,10 +21,11 @@ from jobs.config import TrainConfig
 from jobs.curves import draw_curves
 from jobs.errors import JobError, NotFoundError
 from jobs.imaging import decode
-from jobs.manifest import Manifest, Row, Stage, read_manifest
+from jobs.manifest import Manifest, Row, read_manifest
 from jobs.parallel import ordered_map
 from jobs.progress import Progress, track
 from jobs.segmentation import checkpoint, dataset, distributed, engine
+from jobs.stage import Stage
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from typing import Any
 
 import pytest
 
-from jobs import errors, manifest
+from jobs import errors, manifest, stage
 from jobs.config import DownloadConfig, PreprocessConfig
-from jobs.manifest import Row, Stage, read_manifest
+from jobs.manifest import Row, read_manifest
+from jobs.stage import Stage
 from jobs.storage import Store
 
 
@@ -87,9 +89,14 @@ def test_force_does_the_work_again_under_a_fingerprint_of_the_run(store: Store, 
 
 
 def test_a_fingerprint_changes_with_each_thing_the_bytes_depend_on() -> None:
-    base = {"job": "train", "recipe": "1", "inputs": {"a": "h"}, "config": {"seed": 0}}
+    base: dict[str, Any] = {
+        "job": "train",
+        "recipe": "1",
+        "inputs": {"a": "h"},
+        "config": {"seed": 0},
+    }
     changes = [{"job": "x"}, {"recipe": "2"}, {"inputs": {"a": "i"}}, {"config": {"seed": 1}}]
-    prints = {manifest.fingerprint(**{**base, **change}) for change in [{}, *changes]}  # type: ignore[arg-type]
+    prints = {manifest.fingerprint(**(base | change)) for change in [{}, *changes]}
     assert len(prints) == 5
 
 
@@ -165,4 +172,4 @@ def test_the_manifest_of_another_job_is_refused(store: Store, out: str) -> None:
 
 @pytest.mark.parametrize(("total", "size"), [(1, 8), (704, 11), (20_000, 256), (1_000_000, 256)])
 def test_parts_are_few_for_small_sets_and_bounded_for_large_ones(total: int, size: int) -> None:
-    assert manifest.rows_per_part(total) == size
+    assert stage.rows_per_part(total) == size

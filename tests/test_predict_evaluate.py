@@ -21,8 +21,10 @@ from jobs.config import (
     PreprocessConfig,
     TrainConfig,
 )
-from jobs.manifest import Manifest, Stage
+from jobs.imaging import decode
+from jobs.manifest import Manifest
 from jobs.segmentation import inference
+from jobs.stage import Stage
 from jobs.storage import Store
 from tests.films import draw_pair, png, write_montgomery
 
@@ -189,16 +191,16 @@ def test_a_film_that_could_not_be_predicted_scores_nothing(
     processed: Manifest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, calls = predict.decode.decode_film, []
+    real, calls = decode.decode_film, []
 
     def fails_once(data: bytes) -> Any:
         calls.append(1)
         if len(calls) == 1:
-            raise predict.decode.ImageError("truncated")
+            raise decode.ImageError("truncated")
         return real(data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict.decode, "decode_film", fails_once)
+        patch.setattr(decode, "decode_film", fails_once)
         predictions = run(store, out, trained, raw.uri)
     (failed,) = [row["id"] for row in predictions.rows(store) if row["status"] == "failed"]
     config = EvaluateConfig(predictions=predictions.uri, processed=processed.uri, out=out)
