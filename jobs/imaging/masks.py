@@ -1,0 +1,94 @@
+"""Masks put together, measured and drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from jobs.imaging.geometry import resize
+
+Color: TypeAlias = tuple[int, int, int]
+"""Red, green, blue, each 0..255."""
+
+BACKGROUND: Color = (17, 19, 23)
+FRAME: Color = (30, 33, 39)
+INK: Color = (206, 210, 217)
+
+
+def merge(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """The union of one or more masks, bool (H, W); raises ValueError where the shapes differ."""
+    union = masks[0].copy()
+    for mask in masks[1:]:
+        if mask.shape != union.shape:
+            raise ValueError(f"masks of different shapes, {union.shape} and {mask.shape}")
+        union |= mask
+    return union
+
+
+def lung_fraction(mask: NDArray[np.bool_]) -> float:
+    """The share of a mask's pixels that are lung, 0..1."""
+    return float(np.count_nonzero(mask) / mask.size)
+
+
+def outline(
+    image: NDArray[np.uint8],
+    masks: Sequence[tuple[NDArray[np.bool_], Color]],
+    thickness: int = 2,
+) -> NDArray[np.uint8]:
+    """A film, uint8 (H, W), with the border of each mask, bool (H, W), drawn in its color.
+
+    Returns RGB uint8 (H, W, 3). Holes have a border too; later masks lie on top. Raises ValueError
+    where a mask has another shape than the film.
+    """
+    drawn = np.repeat(image[:, :, np.newaxis], 3, axis=2)
+    for mask, color in masks:
+        if mask.shape != image.shape:
+            raise ValueError(f"a mask of {mask.shape} on a film of {image.shape}")
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(drawn, contours, -1, color, thickness, cv2.LINE_AA)
+    return drawn
+
+
+def contact_sheet(
+    tiles: Sequence[tuple[NDArray[np.uint8], str]], columns: int, tile: int = 256
+) -> NDArray[np.uint8]:
+    """Images RGB uint8 (h, w, 3), each with its caption below, in rows: RGB uint8 (H, W, 3).
+
+    Each image is fitted, aspect kept, into a square of `tile` pixels; a caption that is too long is
+    cut with an ellipsis. Without tiles the sheet is an empty row.
+    """
+    gutter, strip = tile // 20, tile // 9
+    rows = max(1, math.ceil(len(tiles) / columns))
+    size = (columns * (tile + gutter) + gutter, rows * (tile + strip + gutter) + gutter)
+    sheet = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=max(9, tile // 18))
+    for index, (image, caption) in enumerate(tiles):
+        left = gutter + index % columns * (tile + gutter)
+        top = gutter + index // columns * (tile + strip + gutter)
+        draw.rectangle((left, top, left + tile - 1, top + tile + strip - 1), FRAME)
+        fitted = _fit(image, tile)
+        spare_y, spare_x = tile - fitted.shape[0], tile - fitted.shape[1]
+        sheet.paste(Image.fromarray(fitted), (left + spare_x // 2, top + spare_y // 2))
+        middle = (left + tile / 2, top + tile + strip / 2)
+        draw.text(middle, _shorten(caption, font, tile - gutter), INK, font, anchor="mm")
+    return np.array(sheet)
+
+
+def _fit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """An image scaled, aspect kept, so that its longer side has `side` pixels."""
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    return resize(image, max(1, height * side // longer), max(1, width * side // longer))
+
+
+def _shorten(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float) -> str:
+    """The text, or as much of it as fits with an ellipsis into `width` pixels."""
+    cuts = (text[:length].rstrip() + "…" for length in range(len(text) - 1, 0, -1))
+    return next((cut for cut in (text, *cuts) if font.getlength(cut) <= width), "")

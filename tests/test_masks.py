@@ -1,0 +1,152 @@
+"""Masks merged, measured and drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from jobs.imaging.masks import BACKGROUND, FRAME, contact_sheet, lung_fraction, merge, outline
+
+GREEN, RED = (0, 255, 0), (255, 0, 0)
+
+
+def box(top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
+    mask = np.zeros((100, 120), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def mostly(color: tuple[int, int, int], pixel: NDArray[np.uint8]) -> bool:
+    """Whether a pixel has a color, as far as anti-aliasing leaves it."""
+    return bool(np.abs(pixel.astype(int) - color).max() < 60)
+
+
+LEFT, RIGHT = box(10, 90, 10, 60), box(20, 80, 50, 110)
+
+
+def test_masks_that_overlap_are_merged_without_overflow() -> None:
+    merged = merge([LEFT, RIGHT, LEFT])
+    expected = [
+        [a or b for a, b in zip(*rows, strict=True)] for rows in zip(LEFT, RIGHT, strict=True)
+    ]
+    assert merged.dtype == np.bool_
+    assert merged.tolist() == expected
+
+
+def test_merging_leaves_the_masks_as_they_are() -> None:
+    left = LEFT.copy()
+    merge([left, RIGHT])
+    assert np.array_equal(left, LEFT)
+
+
+def test_masks_of_different_shapes_are_not_merged_and_both_shapes_are_named() -> None:
+    with pytest.raises(ValueError, match=r"\(100, 120\) and \(120, 100\)"):
+        merge([LEFT, RIGHT.T])
+
+
+def test_the_lung_fraction_is_the_share_of_the_pixels() -> None:
+    assert lung_fraction(LEFT) == 80 * 50 / (100 * 120)
+    assert lung_fraction(LEFT & ~LEFT) == 0
+    assert lung_fraction(LEFT | ~LEFT) == 1
+
+
+def test_an_outline_lies_on_the_border_and_leaves_the_rest_alone() -> None:
+    film = np.full((100, 120), 77, np.uint8)
+    drawn = outline(film, [(LEFT, GREEN)], thickness=1)
+    assert drawn.dtype == np.uint8
+    assert drawn.shape == (100, 120, 3)
+    for row, column in ((10, 30), (89, 30), (50, 10), (50, 59)):
+        assert mostly(GREEN, drawn[row, column])
+    assert (drawn[14:86, 14:56] == 77).all()
+    assert (drawn[:, 64:] == 77).all()
+    assert (film == 77).all()
+
+
+def test_a_thicker_outline_covers_more() -> None:
+    film = np.zeros((100, 120), np.uint8)
+    covered = [np.count_nonzero(outline(film, [(LEFT, GREEN)], width)) for width in (1, 2, 4)]
+    assert covered == sorted(set(covered))
+
+
+def test_each_mask_has_its_own_color_and_holes_have_a_border() -> None:
+    film = np.zeros((100, 120), np.uint8)
+    ring = LEFT & ~box(40, 60, 25, 45)
+    drawn = outline(film, [(ring, GREEN), (RIGHT, RED)], thickness=1)
+    assert mostly(GREEN, drawn[50, 10])
+    assert drawn[40:60, 23:26, 1].max(axis=1).all()
+    assert mostly(RED, drawn[50, 109])
+
+
+def test_an_empty_mask_draws_nothing() -> None:
+    film = np.arange(100 * 120, dtype=np.uint8).reshape(100, 120)
+    assert np.array_equal(outline(film, [(LEFT & ~LEFT, GREEN)]), np.dstack([film] * 3))
+
+
+def test_a_mask_of_another_shape_is_not_drawn_and_both_shapes_are_named() -> None:
+    with pytest.raises(ValueError, match=r"\(120, 100\) on a film of \(100, 120\)"):
+        outline(np.zeros((100, 120), np.uint8), [(LEFT.T, GREEN)])
+
+
+def plain(color: tuple[int, int, int], height: int = 100, width: int = 120) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), color, np.uint8)
+
+
+def cells(sheet: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """(top, left) of each framed cell of 100 + 11 pixels, by its bottom left pixel."""
+    framed = (sheet == FRAME).all(axis=2)
+    return [
+        (top, left)
+        for top in range(5, sheet.shape[0] - 100, 116)
+        for left in range(5, sheet.shape[1] - 99, 105)
+        if framed[top + 110, left]
+    ]
+
+
+def test_a_sheet_has_a_cell_a_tile_and_no_more() -> None:
+    sheet = contact_sheet([(plain(RED), "one")] * 5, columns=3, tile=100)
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == (2 * 116 + 5, 3 * 105 + 5, 3)
+    assert len(cells(sheet)) == 5
+    assert (sheet[116 + 5 :, 2 * 105 + 5 :] == BACKGROUND).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 400), (400, 50), (30, 30), (1, 999)])
+def test_an_image_is_fitted_into_its_tile_with_its_aspect(height: int, width: int) -> None:
+    sheet = contact_sheet([(plain(RED, height, width), "")], columns=1, tile=100)
+    rows, columns = np.nonzero((sheet == RED).all(axis=2))
+    shown = (int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1)
+    longer = max(height, width)
+    assert shown == (max(1, height * 100 // longer), max(1, width * 100 // longer))
+    assert abs(rows.mean() - (5 + 49.5)) <= 1
+    assert abs(columns.mean() - (5 + 49.5)) <= 1
+
+
+def test_tiles_lie_in_reading_order() -> None:
+    colors = [(200, index, 0) for index in range(4)]
+    sheet = contact_sheet([(plain(color), "") for color in colors], columns=2, tile=100)
+    shown = [sheet[top + 50, left + 50].tolist() for top, left in cells(sheet)]
+    assert shown == [list(color) for color in colors]
+
+
+def test_a_caption_is_written_in_the_strip_below_its_image() -> None:
+    bare = contact_sheet([(plain(RED), "")], columns=1, tile=256)
+    named = contact_sheet([(plain(RED), "MCUCXR_0001_0")], columns=1, tile=256)
+    rows = np.nonzero((bare != named).any(axis=(1, 2)))[0]
+    assert 12 + 256 <= rows.min() < rows.max() < 12 + 256 + 28
+    assert np.count_nonzero((bare != named).any(axis=2)) > 200
+
+
+def test_a_long_caption_ends_within_its_tile() -> None:
+    sheet = contact_sheet([(plain(RED), "lung " * 60)], columns=2, tile=256)
+    assert (sheet[:, 12 + 256 :] == BACKGROUND).all()
+    assert (sheet[:, :12] == BACKGROUND).all()
+
+
+def test_a_sheet_without_tiles_is_an_empty_row() -> None:
+    assert (contact_sheet([], columns=3, tile=100) == BACKGROUND).all()
+
+
+def test_the_same_tiles_make_the_same_sheet() -> None:
+    tiles = [(plain(RED), "one"), (plain(GREEN), "two")]
+    assert np.array_equal(contact_sheet(tiles, 2), contact_sheet(tiles, 2))
