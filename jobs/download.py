@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from jobs.config import DownloadConfig
 from jobs.errors import BadDataError
+from jobs.imaging import decode
 from jobs.manifest import Manifest
 from jobs.progress import track
 from jobs.sources import Source, layouts, open_source, split_sources
@@ -49,7 +52,7 @@ def _copy(stage: Stage, sources: Sequence[Source]) -> Manifest:
             f"no films were recognised in the source (ignored: {catalogue.ignored or 'nothing'}): "
             "give the Montgomery layout, 'Lung Segmentation', or images/ beside masks/"
         )
-    _check_copies(sources, catalogue.copies)
+    _check_copies(sources, catalogue)
 
     def copy(film: layouts.FilmFiles) -> dict[str, Any]:
         return _copy_film(stage, sources, film)
@@ -61,6 +64,7 @@ def _copy(stage: Stage, sources: Sequence[Source]) -> Manifest:
     details = {
         "layouts": catalogue.layouts,
         "without_mask": catalogue.without_mask,
+        "one_lung": catalogue.one_lung,
         "masks_without_film": catalogue.masks_without_film,
         "copies": [copy[1] for _, copy in catalogue.copies],
         "ignored": catalogue.ignored,
@@ -87,13 +91,27 @@ def _copy_film(stage: Stage, sources: Sequence[Source], film: layouts.FilmFiles)
     }
 
 
-def _check_copies(
-    sources: Sequence[Source], copies: Sequence[tuple[layouts.Member, layouts.Member]]
-) -> None:
-    """Raise BadDataError unless each file that bears a film's name again holds the same bytes."""
-    for kept, copy in copies:
-        if sources[kept[0]].read(kept[1]) != sources[copy[0]].read(copy[1]):
+def _check_copies(sources: Sequence[Source], catalogue: layouts.Catalogue) -> None:
+    """Raise BadDataError where one name stands for two films; of two masks the first is kept.
+
+    Two sets often hold the same film, packed anew, and masks that differ by an annotator's hand.
+    """
+    films = {film.film for film in catalogue.films}
+    for kept, copy in catalogue.copies:
+        one, other = (sources[source].read(name) for source, name in (kept, copy))
+        if one == other:
+            continue
+        if kept not in films:
+            log.warning("%s and %s differ: the first is the mask", kept[1], copy[1])
+        elif not _same_pixels(one, other):
             raise BadDataError(
                 f"{kept[1]} and {copy[1]} bear the same film's name but differ: rename or remove "
                 "one, since a mask can belong to only one of them"
             )
+
+
+def _same_pixels(one: bytes, other: bytes) -> bool:
+    try:
+        return np.array_equal(decode.decode_film(one), decode.decode_film(other))
+    except decode.ImageError:
+        return False

@@ -18,7 +18,7 @@ from jobs.embedded_s3 import BUCKET, embedded_s3
 from jobs.errors import BadDataError, NotFoundError
 from jobs.manifest import Manifest
 from jobs.parallel import ordered_map
-from jobs.sources import open_source, split_sources
+from jobs.sources import open_local, split_sources
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)
@@ -115,15 +115,14 @@ def copy_to_incoming(store: Store, source: str, out: str) -> str:
 def _copy_part(store: Store, part: str, out: str) -> str:
     if not part.startswith("file://"):
         return part
-    source = open_source(part, store, Path())
+    source = open_local(part)
     try:
         folder = f"{out.rstrip('/')}/incoming/{source.identity()['sha256']}"
-        path = Path(part.removeprefix("file://"))
         there = {item.uri for item in store.list_objects(folder + "/")}
-        if path.is_file():
-            target = f"{folder}/{path.name}"
+        if source.path.is_file():
+            target = f"{folder}/{source.path.name}"
             if target not in there:
-                store.upload(path, target)
+                store.upload(source.path, target)
             return target
         targets = {name: f"{folder}/{name}" for name in source.names()}
         missing = [name for name, uri in targets.items() if uri not in there]

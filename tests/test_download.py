@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from jobs import download, errors
 from jobs.config import DownloadConfig
@@ -99,6 +100,18 @@ def test_one_name_for_two_different_films_is_refused(
         (tmp_path / folder / "CHNCXR_0001_0.png").write_bytes(png(draw_pair(seed)[0]))
     with pytest.raises(errors.BadDataError, match="same film's name but differ"):
         run(store, out, tmp_path.as_uri())
+
+
+def test_the_same_film_packed_anew_in_another_source_is_kept_once(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    film = Image.fromarray(draw_pair(1)[0])
+    for folder, level in (("a/CXR_png", 1), ("b/CXR_png", 9)):
+        (tmp_path / folder).mkdir(parents=True)
+        film.save(tmp_path / folder / "CHNCXR_0001_0.png", compress_level=level)
+    made = run(store, out, f"{(tmp_path / 'a').as_uri()}+{(tmp_path / 'b').as_uri()}")
+    assert made.counts["films"] == 1
+    assert made.details["copies"] == ["CXR_png/CHNCXR_0001_0.png"]
 
 
 def test_the_real_archives_are_recognised_whole(store: Store, out: str, shared_data: Path) -> None:

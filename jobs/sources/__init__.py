@@ -1,0 +1,90 @@
+"""Where films come from: one class a kind of place, all read in the same way."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
+
+from jobs.errors import ConfigError, NotFoundError
+
+if TYPE_CHECKING:
+    from jobs.sources.archive import ZipSource
+    from jobs.sources.folder import FolderSource
+    from jobs.storage import Store
+
+FORMS = (
+    "kaggle://OWNER/NAME[@VERSION], file:///PATH (a zip or a folder), s3://BUCKET/PREFIX, "
+    "s3://BUCKET/KEY.zip or synthetic://phantoms?films=48&seed=0"
+)
+
+
+class Source(Protocol):
+    """Named files, such as an archive's members."""
+
+    def identity(self) -> dict[str, str]:
+        """What the content depends on: never a local path or a date."""
+
+    def names(self) -> list[str]:
+        """Every file's path with "/", sorted."""
+
+    def read(self, name: str) -> bytes:
+        """One file whole, from any thread; BadDataError names it where it is damaged."""
+
+    def close(self) -> None: ...
+
+
+def split_sources(source: str) -> list[str]:
+    """The URIs joined by "+"; a plus inside a path joins nothing."""
+    return re.split(r"\+(?=[a-z0-9]+://)", source)
+
+
+def open_source(uri: str, store: Store, scratch: Path) -> Source:
+    """The source that `uri` names, one URI without "+"; nothing large is read yet.
+
+    `store` reads s3:// sources; `scratch` is an existing folder that takes what must be downloaded
+    first. Raises ConfigError for a URI of no accepted form, NotFoundError for an absent source.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme == "kaggle":
+        from jobs.sources.kaggle import KaggleSource
+
+        return KaggleSource(uri, scratch)
+    if scheme == "file":
+        return open_local(uri)
+    if scheme == "s3":
+        from jobs.sources.bucket import open_bucket
+
+        return open_bucket(uri, store, scratch)
+    if scheme == "synthetic" and rest.partition("?")[0] == "phantoms":
+        from jobs.sources.phantoms import PhantomSource
+
+        return PhantomSource(rest.partition("?")[2])
+    raise ConfigError(f"source {uri!r} has the wrong form: give {FORMS}")
+
+
+def open_local(uri: str) -> ZipSource | FolderSource:
+    """The zip or the folder at file:///PATH; NotFoundError where there is none."""
+    from jobs.sources.archive import ZipSource
+    from jobs.sources.folder import FolderSource
+
+    path = _local_path(uri.removeprefix("file://"))
+    if path.is_dir():
+        return FolderSource(path)
+    if path.exists():
+        return ZipSource(path)
+    raise NotFoundError(
+        f"source {path} does not exist: give file:///PATH of a zip or a folder on this machine "
+        "(a container sees only what is mounted into it)"
+    )
+
+
+def _local_path(rest: str) -> Path:
+    """The absolute path after file://, where %20 and a plain space both stand for a space."""
+    if not rest.startswith("/"):
+        absolute = os.path.abspath(rest.removeprefix("localhost/"))
+        raise ConfigError(f"source file://{rest} is not absolute: give file://{absolute}")
+    path = Path(rest)
+    return path if path.exists() else Path(unquote(rest))
