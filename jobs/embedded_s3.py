@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,8 @@ def embedded_s3(
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    # Its sockets' paths must be short, and its own logs are no one's after it.
+    with _locked(folder), tempfile.TemporaryDirectory(prefix="lung-s3-") as scratch:
         environment = _credentials(folder)
         for _ in range(3):
             chosen = port or _free_port()
@@ -55,7 +57,7 @@ def embedded_s3(
             with (folder / "weed.log").open("ab") as output:
                 server = subprocess.Popen(
                     _command(folder, host, chosen),
-                    env=os.environ | environment,
+                    env=os.environ | environment | {"TMPDIR": scratch},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 RECIPE = "1"
 SPLITS = ("test", "val", "train")
 WORST_FILMS, WORST_COLUMNS, WORST_TILE = 12, 4, 360
-TRUTH_COLOR, PREDICTION_COLOR = (64, 220, 120), (255, 82, 82)
 COLUMNS = ("id", "patient", "source", "label", "split", "dice", "iou", "reason")
 
 Triple = tuple[Row, Row, Row]
@@ -175,12 +174,12 @@ def _overlay(
     """The film, uint8 RGB, its longer side WORST_TILE pixels, with both borders drawn."""
     entry = film["film"]
     pixels = decode.decode_film(store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"]))
-    drawn = [(_truth(store, raw, film, pixels.shape), TRUTH_COLOR)]
+    drawn = [(_truth(store, raw, film, pixels.shape), masks.TRUTH_COLOR)]
     if prediction["status"] == "ok":
-        drawn.append((_mask(store, predictions, prediction["mask"]), PREDICTION_COLOR))
+        drawn.append((_mask(store, predictions, prediction["mask"]), masks.PREDICTION_COLOR))
     scale = WORST_TILE / max(pixels.shape)
     shape = [max(1, round(side * scale)) for side in pixels.shape]
     small = [
         (geometry.resize(mask.astype(np.float32), *shape) >= 0.5, color) for mask, color in drawn
     ]
-    return masks.outline(geometry.resize(pixels, *shape), small, thickness=1)
+    return masks.outline(geometry.resize(pixels, *shape), small, thickness=2)

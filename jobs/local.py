@@ -59,6 +59,8 @@ def run_chain(values: Mapping[str, Any], *, folder: Path) -> int:
             started = time.monotonic()
             made[job] = importlib.import_module(f"jobs.{job}").run(config, store)
             seconds[job] = time.monotonic() - started
+            result = made[job].result(seconds[job])
+            store.write_json(f"{OUT}/runs/{values['run_id']}/results/{job}.json", result)
         results = folder / values["run_id"]
         _export(store, made, results)
         last = {"run_id": values["run_id"], "trained": made["train"].uri}

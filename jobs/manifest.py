@@ -67,7 +67,7 @@ class Manifest:
 
     @property
     def root(self) -> str:
-        return self.uri.removesuffix("/manifest.json")
+        return self.uri.rpartition("/")[0]
 
     @property
     def fingerprint(self) -> str:

@@ -29,10 +29,9 @@ SPLITS = ("train", "val", "test")
 SPLIT_SALT = "lung-segmentation"
 TEST_BELOW, VAL_BELOW = 0.15, 0.30
 MIN_LUNG_FRACTION, MAX_LUNG_FRACTION = 0.02, 0.75
-CONTACT_SHEET_FILMS, CONTACT_SHEET_COLUMNS = 24, 6
+CONTACT_SHEET_FILMS, CONTACT_SHEET_COLUMNS, CONTACT_SHEET_TILE = 24, 6, 256
 NO_MASK = "no mask"
 GROUPS = ("split", "source", "label")
-MASK_COLOR = (64, 220, 120)
 
 
 def run(config: PreprocessConfig, store: Store) -> Manifest:
@@ -263,10 +262,14 @@ def _contact_sheet(stage: Stage, rows: list[Row]) -> bytes:
     def tile(row: Row) -> tuple[NDArray[np.uint8], str]:
         film = decode.decode_film(stage.store.read(stage.uri_of(row["image"]["key"])))
         mask = decode.decode_mask(stage.store.read(stage.uri_of(row["mask"]["key"])))
-        return masks.outline(film, [(mask, MASK_COLOR)]), f"{row['id']} · {row['split']}"
+        # At the sheet's own scale, so that the line is as thin on a small film as on a large one.
+        film = geometry.resize_film(film, CONTACT_SHEET_TILE)
+        mask = geometry.resize_mask(mask, CONTACT_SHEET_TILE)
+        return masks.outline(film, [(mask, masks.TRUTH_COLOR)], 1), f"{row['id']} · {row['split']}"
 
     tiles = list(ordered_map(tile, rows, threads=stage.store.threads))
-    return decode.encode_png(masks.contact_sheet(tiles, columns=CONTACT_SHEET_COLUMNS))
+    sheet = masks.contact_sheet(tiles, columns=CONTACT_SHEET_COLUMNS, tile=CONTACT_SHEET_TILE)
+    return decode.encode_png(sheet)
 
 
 def _read_split_file(store: Store, uri: str) -> dict[str, str]:

@@ -13,6 +13,9 @@ import pytest
 if TYPE_CHECKING:
     from jobs.storage import Store
 
+# The networks of the tests are so small that threads would only wait for one another.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 ROOT = Path(__file__).resolve().parent.parent
 FORBID_SKIPS = "LUNG_FORBID_SKIPS"
 

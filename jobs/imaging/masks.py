@@ -19,6 +19,8 @@ Color: TypeAlias = tuple[int, int, int]
 BACKGROUND: Color = (17, 19, 23)
 FRAME: Color = (30, 33, 39)
 INK: Color = (206, 210, 217)
+TRUTH_COLOR: Color = (64, 220, 120)
+PREDICTION_COLOR: Color = (255, 82, 82)
 
 
 def merge(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:

@@ -1,0 +1,175 @@
+"""Which version of a model is its champion, the one that masks new films.
+
+`models/<name>/champion.json` names it: {"version", "val_dice", "run_id", "since", "model"}, where
+"model" is the folder of its package, model.safetensors and model.json. It changes on validation,
+never on test: challenger and champion are scored on the same films, this run's validation split.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.errors import BadDataError, ConflictError, NotFoundError
+from jobs.imaging import decode, geometry
+from jobs.manifest import Manifest, Row, created_by
+from jobs.parallel import CPU_THREADS, ordered_map
+from jobs.segmentation import metrics
+from jobs.storage import Store
+
+log = logging.getLogger(__name__)
+
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model under models/<name>/<version>: what model.json says, and the weights' bytes."""
+
+    version: str
+    about: Mapping[str, Any]
+    weights: bytes
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`outcome` is first, replaced, kept or none; `version` is the champion after it.
+
+    The figures are mean Dice over this run's validation films; None where nothing was to compare.
+    """
+
+    outcome: str
+    reason: str
+    version: str | None
+    val_dice: float
+    champion_dice: float | None
+    min_dice: float
+
+
+def read_package(store: Store, models: str, version: str) -> Package:
+    about = store.read_json(f"{models}/{version}/model.json")
+    sha256 = about["weights"]["sha256"]
+    weights = store.read(f"{models}/{version}/model.safetensors", sha256=sha256)
+    return Package(version, about, weights)
+
+
+def decide(
+    challenger: str,
+    val_dice: float,
+    champion: str | None,
+    champion_dice: float | None,
+    min_dice: float,
+) -> Decision:
+    """The champion rule, on versions and their mean Dice over the same validation films.
+
+    A challenger that reaches `min_dice` becomes the champion where there is none, or where it is
+    strictly better than the champion. `champion_dice` is None where it is the same version.
+    """
+
+    def decision(outcome: str, version: str | None, reason: str) -> Decision:
+        return Decision(outcome, reason, version, val_dice, champion_dice, min_dice)
+
+    own = f"Validation Dice {val_dice:.{DIGITS}f}"
+    if champion == challenger:
+        return decision("kept", champion, "This version is the champion already.")
+    if val_dice < min_dice:
+        reason = f"{own} is below the minimum of {min_dice:g}."
+        return decision("kept" if champion else "none", champion, reason)
+    if champion_dice is None:
+        reason = f"{own} reaches the minimum of {min_dice:g}, and there was no champion."
+        return decision("first", challenger, reason)
+    if val_dice > champion_dice:
+        reason = f"{own} beats the former champion's {champion_dice:.{DIGITS}f} on the same films."
+        return decision("replaced", challenger, reason)
+    reason = f"{own} does not beat the champion's {champion_dice:.{DIGITS}f} on the same films."
+    return decision("kept", champion, reason)
+
+
+def choose(
+    store: Store,
+    models: str,
+    processed: Manifest,
+    challenger: Package,
+    *,
+    min_dice: float,
+    run_id: str,
+) -> Decision:
+    """Score both on the validation films of `processed`, decide, and replace champion.json.
+
+    A champion that another run named meanwhile is scored too, once; ConflictError the second time.
+    """
+    val_dice = _val_dice(store, processed, challenger)
+
+    def settle() -> Decision:
+        champion, etag = _read_champion(store, f"{models}/champion.json")
+        theirs = None
+        if champion and champion != challenger.version:
+            theirs = _val_dice(store, processed, read_package(store, models, champion))
+        decision = decide(challenger.version, val_dice, champion, theirs, min_dice)
+        if decision.outcome in ("first", "replaced"):
+            entry = {
+                "version": challenger.version,
+                "val_dice": val_dice,
+                "run_id": run_id,
+                "since": created_by(time.time())["started"],
+                "model": f"{models}/{challenger.version}",
+            }
+            uri = f"{models}/champion.json"
+            store.write_json(uri, entry, if_absent=not etag, if_etag=etag)
+        return decision
+
+    try:
+        return settle()
+    except ConflictError:
+        log.info("another run changed the champion meanwhile: deciding again")
+        return settle()
+
+
+def _read_champion(store: Store, uri: str) -> tuple[str | None, str]:
+    """(version, ETag) of the champion; (None, "") where there is none."""
+    try:
+        text, etag = store.read_tagged(uri)
+    except NotFoundError:
+        return None, ""
+    try:
+        return json.loads(text)["version"], etag
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadDataError(
+            f"{uri} names no version ({error!r}): delete it, and the next model that reaches the "
+            "minimum becomes the champion"
+        ) from error
+
+
+def _val_dice(store: Store, processed: Manifest, model: Package) -> float:
+    """Mean hard Dice over the validation films at the size they were processed to.
+
+    To DIGITS digits: what is shown is what is compared, and a smaller difference means nothing.
+    """
+    # torch takes a second to import, which a refusal above need not wait for.
+    from jobs.segmentation import inference
+
+    network = inference.load_model(model.weights, model.about["architecture"])
+    recipe = model.about["recipe"]
+
+    def read(row: Row) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        film, mask = (
+            store.read(processed.uri_of(row[kind]["key"]), sha256=row[kind]["sha256"])
+            for kind in ("image", "mask")
+        )
+        return decode.decode_film(film), decode.decode_mask(mask)
+
+    scores = []
+    rows = (row for row in processed.rows(store) if row.get("split") == "val")
+    for film, mask in ordered_map(read, rows, threads=CPU_THREADS):
+        image = geometry.resize_film(film, recipe["spatial_size"])
+        found = inference.probabilities(network, image[np.newaxis])[0]
+        predicted = geometry.restore_probabilities(found, *mask.shape) >= recipe["threshold"]
+        scores.append(metrics.dice(predicted, mask))
+    return round(float(np.mean(scores)), DIGITS)

@@ -1,0 +1,102 @@
+"""The command line as a person and Airflow meet it: one clear line and the documented exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from jobs.storage import Store
+from tests.films import ROOT, run_job, write_montgomery
+
+
+def refused(*arguments: str, environment: dict[str, str]) -> tuple[int, str]:
+    """(exit code, the last line of stderr), which is all that a failing job may need."""
+    done = run_job(*arguments, environment=environment, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+def test_a_job_prints_its_result_and_writes_it_where_airflow_reads_it(
+    store: Store, s3: dict[str, str], out: str, tmp_path: Path
+) -> None:
+    write_montgomery(tmp_path, 2)
+    uri = f"{out}/runs/r1/results/download--1-1.json"
+    environment = s3 | {"RESULT_URI": uri}
+    result = run_job(
+        "download", "--source", tmp_path.as_uri(), "--out", out, environment=environment
+    )
+    assert store.read_json(uri) == result
+    assert result["headline"] == {"films": 2, "pairs": 2, "without_mask": 0}
+    assert store.exists(result["manifest"])
+    assert result["reused"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["download", "--source", "ftp://films"], 2, "'ftp://films'"),
+        (["download", "--source", "file:///no/such/films.zip"], 2, "/no/such/films.zip"),
+        (["download", "--source", "synthetic://phantoms?films=0"], 2, "films"),
+        (["download", "--source", "s3://no-such-bucket/films"], 2, "no-such-bucket"),
+        (["preprocess", "--raw", "s3://lung/absent/manifest.json"], 2, "absent/manifest.json"),
+        (["preprocess", "--raw", "s3://lung/x/manifest.json", "--size", "500"], 2, "--size 500"),
+        (["predict", "--trained", "x", "--films", "s3://lung/x"], 2, "--trained 'x'"),
+    ],
+)
+def test_wrong_arguments_leave_with_their_code(
+    s3: dict[str, str], out: str, arguments: list[str], code: int, words: str
+) -> None:
+    got, line = refused(*arguments, "--out", out, environment=s3)
+    assert (got, words in line) == (code, True), line
+
+
+def test_a_missing_bucket_is_told_before_any_work(s3: dict[str, str], tmp_path: Path) -> None:
+    write_montgomery(tmp_path, 1)
+    code, line = refused(
+        "download", "--source", tmp_path.as_uri(), "--out", "s3://nowhere/p", environment=s3
+    )
+    assert (code, "s3://nowhere" in line) == (2, True), line
+
+
+def test_wrong_credentials_leave_with_77(s3: dict[str, str], out: str) -> None:
+    wrong = s3 | {"AWS_SECRET_ACCESS_KEY": "wrong"}
+    code, line = refused("download", "--out", out, environment=wrong)
+    assert (code, "AWS_SECRET_ACCESS_KEY" in line) == (77, True), line
+
+
+def test_a_server_that_does_not_answer_leaves_with_69(s3: dict[str, str], out: str) -> None:
+    absent = s3 | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    code, line = refused("download", "--out", out, environment=absent)
+    assert (code, "127.0.0.1:9" in line) == (69, True), line
+
+
+def test_a_truncated_zip_leaves_with_65(s3: dict[str, str], out: str, tmp_path: Path) -> None:
+    path = tmp_path / "films.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images/a.png", b"x" * 10_000)
+    path.write_bytes(path.read_bytes()[:5_000])
+    code, line = refused("download", "--source", path.as_uri(), "--out", out, environment=s3)
+    assert (code, "films.zip" in line) == (65, True), line
+
+
+def test_importing_the_command_line_loads_neither_torch_nor_boto3() -> None:
+    code = "import sys, jobs.cli; print(sorted({'torch', 'boto3', 'cv2'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert json.loads(done.stdout.replace("'", '"')) == [], done.stderr
+
+
+def test_a_command_beside_the_server_gets_its_keys_and_its_exit_code_is_kept(
+    tmp_path: Path,
+) -> None:
+    inner = "import os, sys; sys.exit(40 + ('AWS_SECRET_ACCESS_KEY' in os.environ))"
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "s3", "--folder", str(tmp_path), "--"]
+        + [sys.executable, "-c", inner],
+        cwd=ROOT,
+    )
+    assert done.returncode == 41
