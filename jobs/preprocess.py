@@ -71,7 +71,7 @@ def run(config: PreprocessConfig, store: Store) -> Manifest:
     _check_quarantine(summary, config.max_quarantined, stage.uri_of("quarantine.csv"))
     details = summary.details()
     _check_splits(counts)
-    stage.add_file("contact_sheet.png", _contact_sheet(stage, summary.shown), "image/png")
+    stage.add_file("contact_sheet.png", _contact_sheet(stage, summary.records), "image/png")
     return stage.finish(counts=counts, headline=counts, details=details)
 
 
@@ -182,7 +182,6 @@ class _Summary:
     def __init__(self, total: int) -> None:
         self.total = total
         self.quarantined: list[Row] = []
-        self.shown: list[Row] = []
         self._groups: dict[str, Counter[str]] = {name: Counter() for name in GROUPS}
 
     def add(self, row: Row) -> None:
@@ -191,9 +190,6 @@ class _Summary:
             return
         for name, counter in self._groups.items():
             counter[row["split"] if name == "split" else f"{row[name]}/{row['split']}"] += 1
-        # Spread evenly over the set: the n-th is shown once n shares of the records went by.
-        if self.records > len(self.shown) * self.total // CONTACT_SHEET_FILMS:
-            self.shown = [*self.shown, row][:CONTACT_SHEET_FILMS]
 
     @property
     def records(self) -> int:
@@ -256,8 +252,11 @@ def _quarantine_csv(bad: list[Row]) -> bytes:
     return text.getvalue().encode()
 
 
-def _contact_sheet(stage: Stage, rows: list[Row]) -> bytes:
-    """Films with their masks outlined, captioned with id and split."""
+def _contact_sheet(stage: Stage, records: int) -> bytes:
+    """24 films spread evenly over the set, their masks outlined, captioned with id and split."""
+    chosen = {number * records // CONTACT_SHEET_FILMS for number in range(CONTACT_SHEET_FILMS)}
+    good = (row for row in stage.rows() if row["status"] == "ok")
+    rows = [row for number, row in enumerate(good) if number in chosen]
 
     def tile(row: Row) -> tuple[NDArray[np.uint8], str]:
         film = decode.decode_film(stage.store.read(stage.uri_of(row["image"]["key"])))
