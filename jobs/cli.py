@@ -34,7 +34,9 @@ DESCRIPTIONS = {
 RUN_DEFAULTS = {
     "source": "synthetic://phantoms?films=48&seed=0",
     "size": 256,
-    "epochs": 12,
+    "epochs": 16,
+    "batch_size": 4,
+    "learning_rate": 1e-2,
     "base_channels": 8,
 }
 
