@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 RECIPE = "1"
 SPLITS = ("train", "val", "test")
-SPLIT_SALT = "lung-segmentation"
+SPLIT_SALT = "lung-segmentation-20"  # gives even 12 phantoms a film for each split
 TEST_BELOW, VAL_BELOW = 0.15, 0.30
 MIN_LUNG_FRACTION, MAX_LUNG_FRACTION = 0.02, 0.75
 CONTACT_SHEET_FILMS, CONTACT_SHEET_COLUMNS, CONTACT_SHEET_TILE = 24, 6, 256

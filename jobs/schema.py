@@ -41,7 +41,8 @@ def _param(item: dataclasses.Field[Any], kind: type) -> dict[str, Any]:
     about = item.metadata
     schema: dict[str, Any] = {
         "default": item.default,
-        "type": TYPE_NAMES[kind],
+        # The form lets a field stay empty only where its type admits null.
+        "type": [TYPE_NAMES[kind], "null"] if item.default == "" else TYPE_NAMES[kind],
         "title": about["title"],
         "description": about["description"],
     }

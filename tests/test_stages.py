@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.airflow
+
+
+@pytest.mark.parametrize(
+    ("run_id", "safe"),
+    [
+        ("manual__1", "manual__1"),
+        ("scheduled__2026-11-23T00:00:00+00:00", "scheduled__2026-11-23T00-00-00-00-00"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("a b$(rm)", "a-b--rm-"),
+        ("é", "run"),
+    ],
+)
+def test_a_run_id_becomes_fit_for_a_folder(run_id: str, safe: str) -> None:
+    from lung.stages import safe_run_id
+
+    assert safe_run_id(run_id) == safe
+
+
+def test_a_long_run_id_is_cut_and_two_of_them_stay_two() -> None:
+    from jobs.config import DownloadConfig
+    from lung.stages import safe_run_id
+
+    first, second = (safe_run_id("r:" + "x" * 240 + end) for end in "ab")
+    assert first != second
+    for run_id in (first, second):
+        DownloadConfig(source="synthetic://phantoms", out="s3://lung", run_id=run_id)
+
+
+def test_flags_are_the_jobs_options_that_stand_on_the_form() -> None:
+    from lung.stages import flags
+
+    assert flags("publish")[:2] == ["--name", "{{ params.name }}"]
+    assert "--batch-size" in flags("train")
+    assert flags("evaluate") == []
+
+
+def test_an_option_that_may_be_empty_is_given_as_an_empty_text_where_the_form_says_null() -> None:
+    from jinja2 import Template
+
+    from lung.stages import flags
+
+    given = flags("preprocess")
+    template = given[given.index("--split-file") + 1]
+    assert Template(template).render(params={"split_file": None}) == ""
+    assert Template(template).render(params={"split_file": "s3://b/x.csv"}) == "s3://b/x.csv"
+
+
+def test_the_source_of_scheduled_runs_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lung.stages import params
+
+    default = params()["source"].resolve()
+    monkeypatch.setenv("LUNG_SOURCE", "s3://hospital/films/")
+    assert params()["source"].resolve() == "s3://hospital/films/" != default
+
+
+def test_both_backends_run_the_same_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    from lung.stages import stage
+
+    monkeypatch.setenv("LUNG_BUCKET_URI", "s3://b/p")
+    for backend in ("docker", "process"):
+        monkeypatch.setenv("LUNG_BACKEND", backend)
+        made[backend] = stage(
+            "train", ["--epochs", "3"], execution_timeout=timedelta(hours=1), retries=4
+        )
+    assert made["docker"].command == made["process"].command
+    assert made["docker"].environment == made["process"].environment
+    assert made["docker"].command[:6] == ["python", "-m", "jobs", "train", "--epochs", "3"]
+    assert made["docker"].command[6:8] == ["--out", "s3://b/p"]
+    assert made["docker"].retries == made["process"].retries == 4
+
+
+def test_the_settings_reach_the_container_and_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lung.stages import backend
+
+    monkeypatch.setenv("LUNG_JOBS_IMAGE", "registry.example/lung-jobs:1.2")
+    monkeypatch.setenv("LUNG_DOCKER_NETWORK", "private")
+    monkeypatch.setenv("LUNG_JOBS_MEMORY", "20g")
+    monkeypatch.setenv("LUNG_JOBS_PYTHON", "/opt/jobs/bin/python")
+    operator, where = backend("docker")
+    assert operator.__name__ == "ContainerOperator"
+    assert where["image"] == "registry.example/lung-jobs:1.2"
+    assert (where["network_mode"], where["mem_limit"]) == ("private", "20g")
+    operator, where = backend("process")
+    assert operator.__name__ == "ProcessOperator"
+    assert where["python"] == "/opt/jobs/bin/python"
+
+
+def test_an_unknown_backend_is_refused_with_those_that_there_are() -> None:
+    from lung.stages import backend
+
+    with pytest.raises(ValueError, match="'podman': it can be docker or process"):
+        backend("podman")
+
+
+def test_every_setting_is_documented() -> None:
+    from lung import stages
+
+    assert stages.__doc__ is not None
+    documented = set(re.findall(r"LUNG_[A-Z_]+", stages.__doc__))
+    assert documented == stages.DEFAULTS.keys()
