@@ -1,0 +1,75 @@
+"""Checkpoints and weights as bytes: tensors and plain values only, so loading runs no code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from jobs.errors import BadDataError
+
+
+def to_bytes(contents: Mapping[str, Any]) -> bytes:
+    """The file that `torch.load(..., weights_only=True)` reads; equal contents, equal bytes.
+
+    Raises TypeError for anything but tensors, numbers, strings, None, and lists and dicts of them.
+    """
+    stream = io.BytesIO()
+    torch.save(_plain(contents), stream)
+    return stream.getvalue()
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """The contents, on the CPU. Raises BadDataError when `data` is no whole checkpoint."""
+    try:
+        contents: dict[str, Any] = torch.load(
+            io.BytesIO(data), map_location="cpu", weights_only=True
+        )
+    except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
+        raise BadDataError(
+            f"the checkpoint of {len(data)} bytes is damaged ({_first_line(error)}): train again "
+            "with --force"
+        ) from error
+    return contents
+
+
+def to_safetensors(state_dict: Mapping[str, Tensor]) -> bytes:
+    """The weights in the safetensors format; equal weights, equal bytes."""
+    return safetensors.torch.save({name: t.cpu().contiguous() for name, t in state_dict.items()})
+
+
+def from_safetensors(data: bytes) -> dict[str, Tensor]:
+    """The weights by name, on the CPU. Raises BadDataError when `data` is no safetensors file."""
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise BadDataError(
+            f"the weights of {len(data)} bytes are damaged ({_first_line(error)}): give a "
+            "safetensors file"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """A deep copy whose bytes depend on its values alone, not on what shares memory with what."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return sys.intern(value)
+    if value is None or type(value) in (bool, int, float):
+        return value
+    raise TypeError(f"a {type(value).__name__} does not go into a checkpoint: give plain values")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

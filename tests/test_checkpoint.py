@@ -1,0 +1,100 @@
+"""Checkpoints: what goes in comes out, equal contents are equal bytes, and damage is said."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.errors import BadDataError
+from jobs.segmentation import checkpoint
+from jobs.segmentation.unet import UNet
+
+
+def contents() -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = UNet(base_channels=4, depth=1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(2, 1, 8, 8)).sum().backward()
+    optimizer.step()
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "history": [{"epoch": 1, "val_dice": 0.5}],
+        "config": {"precision": "auto", "seed": 0},
+    }
+
+
+def test_what_goes_in_comes_out() -> None:
+    saved = contents()
+    loaded = checkpoint.from_bytes(checkpoint.to_bytes(saved))
+    assert loaded.keys() == saved.keys()
+    assert loaded["history"] == saved["history"] and loaded["config"] == saved["config"]
+    for name, tensor in saved["model"].items():
+        assert torch.equal(loaded["model"][name], tensor)
+        assert loaded["model"][name].stride() == tensor.stride()
+    assert loaded["optimizer"]["param_groups"][0]["betas"] == [0.9, 0.999]
+
+
+def test_loading_runs_no_code(tmp_path: Any) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (tmp_path.joinpath("run").touch, ())
+
+    torch.save({"model": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(BadDataError):
+        checkpoint.from_bytes((tmp_path / "evil.pt").read_bytes())
+    assert not (tmp_path / "run").exists()
+
+
+def test_equal_contents_are_equal_bytes_whatever_shares_memory() -> None:
+    weight = torch.arange(4.0)
+    name = "".join(["we", "ight"])
+    shared = OrderedDict([("a", weight), ("b", weight[:]), ("names", [name, name])])
+    apart = {"a": weight.clone(), "b": weight.clone(), "names": ["weight", "weight"]}
+    assert checkpoint.to_bytes(shared) == checkpoint.to_bytes(apart)
+    saved = checkpoint.to_bytes(contents())
+    assert (
+        checkpoint.to_bytes(checkpoint.from_bytes(saved))
+        == saved
+        == checkpoint.to_bytes(contents())
+    )
+
+
+def test_a_part_of_a_tensor_is_saved_without_the_rest() -> None:
+    assert len(checkpoint.to_bytes({"part": torch.zeros(100_000)[:10]})) < 10_000
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), np.zeros(2), {1, 2}, b"bytes", object()])
+def test_what_would_not_load_again_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match=type(value).__name__):
+        checkpoint.to_bytes({"value": value})
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -200])
+def test_a_cut_checkpoint_is_bad_data(length: int) -> None:
+    with pytest.raises(BadDataError, match="--force"):
+        checkpoint.from_bytes(checkpoint.to_bytes(contents())[:length])
+
+
+@pytest.mark.parametrize("data", [b"not a checkpoint", b"\0" * 64, b"PK\x03\x04" * 20])
+def test_another_file_is_bad_data(data: bytes) -> None:
+    with pytest.raises(BadDataError, match=f"{len(data)} bytes"):
+        checkpoint.from_bytes(data)
+
+
+def test_weights_pass_through_safetensors_bit_by_bit() -> None:
+    weights = contents()["model"]
+    data = checkpoint.to_safetensors(weights)
+    loaded = checkpoint.from_safetensors(data)
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
+    assert checkpoint.to_safetensors(dict(reversed(loaded.items()))) == data
+
+
+def test_cut_weights_are_bad_data() -> None:
+    with pytest.raises(BadDataError, match="safetensors"):
+        checkpoint.from_safetensors(checkpoint.to_safetensors(contents()["model"])[:-1])
