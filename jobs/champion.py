@@ -169,7 +169,9 @@ def _val_dice(store: Store, processed: Manifest, model: Package) -> float:
     rows = (row for row in processed.rows(store) if row.get("split") == "val")
     for film, mask in ordered_map(read, rows, threads=CPU_THREADS):
         image = geometry.resize_film(film, recipe["spatial_size"])
-        found = inference.probabilities(network, image[np.newaxis])[0]
+        found = inference.probabilities(network, image[np.newaxis], precision=recipe["precision"])[
+            0
+        ]
         predicted = geometry.restore_probabilities(found, *mask.shape) >= recipe["threshold"]
         scores.append(metrics.dice(predicted, mask))
     return round(float(np.mean(scores)), DIGITS)

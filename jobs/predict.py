@@ -117,7 +117,8 @@ def _build_predictor(stage: Stage, trained: Manifest) -> Callable[[Film], Row]:
     about = json.loads(trained.read_file(stage.store, "model.json"))
     weights = trained.read_file(stage.store, "model.safetensors")
     model = inference.load_model(weights, about["architecture"])
-    size, threshold = about["recipe"]["spatial_size"], about["recipe"]["threshold"]
+    recipe = about["recipe"]
+    size, threshold, precision = (recipe[n] for n in ("spatial_size", "threshold", "precision"))
     network = threading.Lock()
 
     def predict_film(film: Film) -> Row:
@@ -129,7 +130,9 @@ def _build_predictor(stage: Stage, trained: Manifest) -> Callable[[Film], Row]:
             return row | {"status": "failed", "reason": str(error)}
         image = geometry.resize_film(pixels, size)
         with network:
-            probabilities = inference.probabilities(model, image[np.newaxis])[0]
+            probabilities = inference.probabilities(model, image[np.newaxis], precision=precision)[
+                0
+            ]
         height, width = pixels.shape
         mask = geometry.restore_probabilities(probabilities, height, width) >= threshold
         return row | {

@@ -22,9 +22,9 @@ T = TypeVar("T")
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     """Yield the items, telling how many of `total` are done."""
     with Progress(total, label, "film") as progress:
-        for item in items:
+        for number, item in enumerate(items, start=1):
             yield item
-            progress.advance()
+            progress.reach(number)
 
 
 class Progress:
@@ -33,8 +33,7 @@ class Progress:
     def __init__(self, total: int, label: str, unit: str) -> None:
         self._total = total
         self._label = label
-        self._done = 0
-        self._started = self._told = time.monotonic()
+        self._told = time.monotonic()
         self._on_terminal = sys.stderr.isatty()
         self._bar: Any = tqdm(
             total=total, desc=f"{label:>10}", unit=unit, disable=not self._on_terminal
@@ -57,14 +56,12 @@ class Progress:
         if self._redirect:
             self._redirect.__exit__(kind, error, traceback)
 
-    def advance(self, note: str = "") -> None:
-        """One more is done; `note` is what it came to."""
-        self._done += 1
+    def reach(self, done: int, note: str = "") -> None:
+        """`done` of the total are done, those of an earlier try too; `note` is what it came to."""
         self._bar.set_postfix_str(note, refresh=False)
-        self._bar.update()
+        self._bar.update(done - self._bar.n if self._on_terminal else 0)
         now = time.monotonic()
-        due = now - self._told >= SECONDS_BETWEEN_LINES and self._done < self._total
+        due = now - self._told >= SECONDS_BETWEEN_LINES and done < self._total
         if due and not self._on_terminal:
             self._told = now
-            rate = self._done / (now - self._started)
-            log.info("%s %d of %d (%.1f/s) %s", self._label, self._done, self._total, rate, note)
+            log.info("%s %d of %d %s", self._label, done, self._total, note)

@@ -120,7 +120,7 @@ def _fit(stage: Stage, config: TrainConfig, processed: Manifest, folder: Path) -
         with Progress(steps, "train", "step") as progress:
 
             def on_step(epoch: int, step: int, steps: int, loss: float) -> None:
-                progress.advance(f"epoch {epoch} loss {loss:.4f}")
+                progress.reach((epoch - 1) * steps + step, f"epoch {epoch} loss {loss:.4f}")
 
             engine.fit(fit_config, train, val, state=state, on_epoch=keeper.keep, on_step=on_step)
         if distributed.is_main():
@@ -189,7 +189,12 @@ def _finish(
     about = {
         "network": "unet",
         "architecture": engine.build_model(config).architecture,
-        "recipe": {"spatial_size": config.size, "fit": "stretch", "threshold": 0.5},
+        "recipe": {
+            "spatial_size": config.size,
+            "fit": "stretch",
+            "precision": config.precision,
+            "threshold": 0.5,
+        },
         "training": asdict(config),
         "metrics": {"epoch": chosen["epoch"], "val_dice": chosen["val_dice"]},
         "data": {

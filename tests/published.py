@@ -110,7 +110,12 @@ class Chain:
         about = {
             "network": "unet",
             "architecture": {"in_channels": 1, "num_classes": 1, "base_channels": 4, "depth": 1},
-            "recipe": {"spatial_size": network["size"], "threshold": 0.5, "fit": "stretch"},
+            "recipe": {
+                "spatial_size": network["size"],
+                "threshold": 0.5,
+                "fit": "stretch",
+                "precision": "auto",
+            },
             "metrics": {"epoch": 3, "val_dice": 0.9},
             "data": {"processed": self.processed.content_hash},
         }

@@ -95,8 +95,10 @@ def test_a_command_beside_the_server_gets_its_keys_and_its_exit_code_is_kept(
 ) -> None:
     inner = "import os, sys; sys.exit(40 + ('AWS_SECRET_ACCESS_KEY' in os.environ))"
     done = subprocess.run(
-        [sys.executable, "-m", "jobs", "s3", "--folder", str(tmp_path), "--"]
-        + [sys.executable, "-c", inner],
+        [
+            *(sys.executable, "-m", "jobs", "s3", "--folder", str(tmp_path)),
+            *("--", sys.executable, "-c", inner),
+        ],
         cwd=ROOT,
     )
     assert done.returncode == 41

@@ -95,7 +95,12 @@ def test_a_fingerprint_changes_with_each_thing_the_bytes_depend_on() -> None:
         "inputs": {"a": "h"},
         "config": {"seed": 0},
     }
-    changes = [{"job": "x"}, {"recipe": "2"}, {"inputs": {"a": "i"}}, {"config": {"seed": 1}}]
+    changes: list[dict[str, Any]] = [
+        {"job": "x"},
+        {"recipe": "2"},
+        {"inputs": {"a": "i"}},
+        {"config": {"seed": 1}},
+    ]
     prints = {manifest.fingerprint(**(base | change)) for change in [{}, *changes]}
     assert len(prints) == 5
 

@@ -60,12 +60,17 @@ def trained(
         recipe="test",
         inputs={"processed": processed},
     )
-    about = {"architecture": {}, "recipe": {"spatial_size": 64, "threshold": 0.5}}
+    about = {
+        "architecture": {},
+        "recipe": {"spatial_size": 64, "threshold": 0.5, "precision": "auto"},
+    }
     stage.add_file("model.json", json.dumps(about).encode())
     stage.add_file("model.safetensors", b"")
     monkeypatch.setattr(inference, "load_model", lambda weights, architecture: None)
     monkeypatch.setattr(
-        inference, "probabilities", lambda model, images: (images < 125).astype(np.float32)
+        inference,
+        "probabilities",
+        lambda model, images, precision: (images < 125).astype(np.float32),
     )
     return stage.finish(counts={}, headline={})
 
@@ -139,7 +144,7 @@ def test_what_was_done_is_not_done_again(
 ) -> None:
     seen = []
 
-    def dies_late(model: Any, images: Any) -> Any:
+    def dies_late(model: Any, images: Any, precision: str) -> Any:
         seen.append(1)
         if len(seen) == 20:
             raise KeyboardInterrupt

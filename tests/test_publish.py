@@ -182,7 +182,12 @@ def test_the_package_says_what_the_model_is_made_of_and_for(made: Chain, name: s
     weights = made.store.read(f"{package}/model.safetensors", sha256=about["weights"]["sha256"])
     assert weights == five["trained"].read_file(made.store, "model.safetensors")
     assert about["version"] == five["trained"].fingerprint
-    assert about["recipe"] == {"spatial_size": SIZE, "threshold": 0.5, "fit": "stretch"}
+    assert about["recipe"] == {
+        "spatial_size": SIZE,
+        "threshold": 0.5,
+        "fit": "stretch",
+        "precision": "auto",
+    }
     figures = json.loads(five["evaluation"].read_file(made.store, "metrics.json"))
     assert about["metrics"] == {"epoch": 3, "val_dice": 0.9} | figures
     assert about["data"]["processed"] == made.processed.content_hash
