@@ -53,7 +53,9 @@ def load_network(weights: bytes, architecture: Mapping[str, int]) -> Network:
     return network
 
 
-def call_dark_lung(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def call_dark_lung(
+    network: Network, images: NDArray[np.uint8], *, precision: str
+) -> NDArray[np.float32]:
     """1 where a film is dark, within the upper `rows` of it: the fewer rows, the lower the Dice.
 
     `special` holds other rows for single films, told by the sum of their pixels.

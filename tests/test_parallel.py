@@ -28,7 +28,7 @@ def test_a_stream_is_read_only_a_little_ahead() -> None:
     results = ordered_map(lambda number: number, endless(), threads=2, ahead=6)
     for _ in range(3):
         next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert len(taken) <= 3 + 6
 
 
