@@ -1,0 +1,99 @@
+# Every command does its own set-up. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+TORCH ?= cpu
+BACKEND ?= process
+UV_VERSION := 0.13.9
+export PYTHON TORCH BACKEND
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+LOCKS := docker/requirements
+VENV := .venv/.stamp-$(TORCH)
+VENV_AIRFLOW := .venv-airflow/.stamp
+AIRFLOW_PYTHON := .venv-airflow/bin/python
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run-local
+run-local: ## Run the whole chain here: SOURCE SIZE EPOCHS BASE_CHANNELS RUN_ID RUNTIME=docker|process
+	@docker/run-local.sh run
+
+.PHONY: predict
+predict: ## Write masks for a folder of films with the last model: FILMS=./mine OUT=artifacts/mine
+	@docker/run-local.sh masks
+
+.PHONY: s3
+s3: $(VENV) ## Serve S3 on 127.0.0.1 from artifacts/.s3, until Ctrl-C
+	@exec .venv/bin/python -m jobs s3
+
+.PHONY: test
+test: $(VENV) ## Run the tests that need neither root nor Docker nor Airflow
+	.venv/bin/python -m pytest -m "not engine and not airflow"
+
+.PHONY: test-all
+test-all: test $(VENV_AIRFLOW) image ## Run those and the ones with containers and Airflow, none of which may be skipped
+	LUNG_FORBID_SKIPS=1 .venv/bin/python -m pytest -m "engine and not airflow"
+	LUNG_FORBID_SKIPS=1 PATH="$$PATH:$$PWD/.venv/bin" \
+	  $(AIRFLOW_PYTHON) -m pytest -m airflow $$(grep -l mark.airflow tests/test_*.py)
+
+.PHONY: lint
+lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types and shell scripts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy jobs tests
+	.venv/bin/mypy --python-executable $(AIRFLOW_PYTHON) dags
+	@if [ -x .venv/bin/shellcheck ]; then .venv/bin/shellcheck docker/*.sh .ci/run; \
+	else echo "shellcheck has no wheel for this machine: the scripts are not checked"; fi
+
+.PHONY: dag-test
+dag-test: $(VENV) $(VENV_AIRFLOW) $(if $(filter docker,$(BACKEND)),image) ## Run the Airflow DAG in-process: SOURCE SIZE EPOCHS BASE_CHANNELS BACKEND=process|docker
+	@docker/dag-test.sh
+
+.PHONY: engine
+engine: ## Install and start Docker (root, Debian or Ubuntu)
+	@docker/engine.sh
+
+.PHONY: image
+image: ## Build the container images lung-jobs:<version> and lung-jobs:local; TORCH=cuda for GPUs
+	@docker/image.sh jobs
+	@docker/image.sh local
+
+.PHONY: images
+images: ## Make the picture of README.md again, from a run on phantoms
+	@RUN_ID=readme docker/run-local.sh run
+	cp artifacts/readme/worst.png images/masks.png
+
+.PHONY: locks
+locks: .venv-uv/.stamp-$(UV_VERSION) ## Compile the lock files again after a change of an .in file
+	@docker/locks.sh
+
+.PHONY: clean
+clean: ## Remove virtual environments, fetched wheels and caches; artifacts/ and images stay
+	rm -rf .venv .venv-airflow .venv-uv build .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './artifacts/*' -prune -exec rm -rf {} +
+	@echo "artifacts/ is kept; so are the images that 'docker image ls lung-jobs' lists"
+
+.PHONY: python
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "$(PYTHON) is missing or older than Python 3.11: give a newer one, as in" \
+	    "'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 2; }
+
+.PHONY: venv
+venv: $(VENV)
+
+$(VENV): $(addprefix $(LOCKS)/,jobs.lock local.lock dev.lock torch.in) | python
+	@docker/venv.sh $@ $^
+
+$(VENV_AIRFLOW): $(LOCKS)/airflow.lock | python
+	@docker/venv.sh $@ $^
+
+.venv-uv/.stamp-$(UV_VERSION): | python
+	$(PYTHON) -m venv --clear .venv-uv
+	.venv-uv/bin/pip install -qq uv==$(UV_VERSION)
+	@touch $@

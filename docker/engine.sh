@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Makes a Docker engine answer on this machine: installs it where it is missing (Debian, Ubuntu),
+# starts it where it sleeps, prints its version. The only script that installs system packages.
+set -euo pipefail
+
+LOG=/var/log/dockerd.log
+WAIT_SECONDS=60
+
+die() { echo "make engine: $*" >&2; exit 1; }
+answers() { timeout 10 docker version >/dev/null 2>&1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+missing_packages() {
+  has dockerd || echo docker.io
+  has debootstrap || printf '%s\n' debootstrap debian-archive-keyring
+}
+
+install_packages() {
+  has apt-get || die "no apt-get here: install Docker by https://docs.docker.com/engine/install/"
+  apt-get update -q
+  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+  # Newer Debian releases keep the client in a package of its own.
+  has docker || DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends docker-cli
+}
+
+start() {
+  if [ -d /run/systemd/system ]; then
+    systemctl start docker
+  else
+    setsid dockerd >>"$LOG" 2>&1 </dev/null &
+  fi
+}
+
+wait_until_it_answers() {
+  for _ in $(seq "$WAIT_SECONDS"); do
+    if answers; then return; fi
+    sleep 1
+  done
+  tail -n 5 "$LOG" >&2 2>/dev/null || true
+  die "the engine did not answer within $WAIT_SECONDS s: see $LOG or 'journalctl -u docker'"
+}
+
+if [ "$(id -u)" = 0 ]; then
+  mapfile -t packages < <(missing_packages)
+  if [ "${#packages[@]}" -gt 0 ]; then install_packages "${packages[@]}"; fi
+  if ! answers; then start; wait_until_it_answers; fi
+elif ! answers; then
+  die "no Docker engine answers to $(id -un): run 'sudo make engine', or join the group docker"
+fi
+docker version --format 'Docker engine {{.Server.Version}}, client {{.Client.Version}}'

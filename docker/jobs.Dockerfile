@@ -1,0 +1,59 @@
+# The image of the jobs. Builds with --network none from build/wheelhouse (docker/wheelhouse.sh),
+# with BuildKit and with the classic builder; `docker/image.sh` is the way to call it.
+#   jobs    (the last, and so the default) the six jobs
+#   local   the same with the embedded S3, for a machine that has none
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS builder
+COPY build/wheelhouse /wheels
+COPY docker/requirements /requirements
+ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python3 -m venv /opt/venv \
+ && /opt/venv/bin/pip install --quiet --require-hashes --requirement /requirements/jobs.lock \
+ && /opt/venv/bin/pip install --quiet --requirement /requirements/torch.in \
+ && /opt/venv/bin/pip check \
+ && /opt/venv/bin/pip install --quiet --require-hashes --prefix /opt/local \
+      --requirement /requirements/local.lock \
+ && /opt/venv/bin/pip uninstall --quiet --yes pip \
+ && cd /opt/venv/lib/python3.*/site-packages/torch && rm -rf test bin/test_* bin/*Test
+
+FROM ${BASE_IMAGE} AS code
+COPY LICENSE /app/
+COPY jobs /app/jobs
+# Readable to every user id, whatever umask the clone was made with.
+RUN chmod -R a+rX /app && python3 -m compileall -q /app/jobs
+
+FROM ${BASE_IMAGE} AS runtime
+COPY --from=builder /opt/venv /opt/venv
+COPY --from=code /app /app
+# Any user id works, so nothing asks the password file for a home or a name.
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    LOGNAME=lung \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    KAGGLEHUB_CACHE=/tmp/kagglehub \
+    TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor
+WORKDIR /app
+USER 10001:10001
+ENTRYPOINT []
+CMD ["python", "-m", "jobs", "--help"]
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=unknown
+ARG CONTENT=unknown
+ENV LUNG_REVISION=${REVISION}
+LABEL org.opencontainers.image.title="lung-jobs" \
+      org.opencontainers.image.description="Lung segmentation jobs: S3 URIs in, S3 URIs out" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      lung.content="${CONTENT}"
+
+FROM runtime AS local
+COPY --from=builder /opt/local /opt/venv
+
+FROM runtime AS jobs
