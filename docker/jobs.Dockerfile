@@ -17,15 +17,12 @@ RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip uninstall --quiet --yes pip \
  && cd /opt/venv/lib/python3.*/site-packages/torch && rm -rf test bin/test_* bin/*Test
 
-FROM ${BASE_IMAGE} AS code
+FROM ${BASE_IMAGE} AS runtime
+COPY --from=builder /opt/venv /opt/venv
 COPY LICENSE /app/
 COPY jobs /app/jobs
 # Readable to every user id, whatever umask the clone was made with.
 RUN chmod -R a+rX /app && python3 -m compileall -q /app/jobs
-
-FROM ${BASE_IMAGE} AS runtime
-COPY --from=builder /opt/venv /opt/venv
-COPY --from=code /app /app
 # Any user id works, so nothing asks the password file for a home or a name.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app \

@@ -111,7 +111,5 @@ run_in_process() {
 mkdir -p "$FOLDER"
 mount "$PWD/$FOLDER"
 "collect_$1"
-case "$(choose_runtime)" in
-  docker) run_in_docker ;;
-  process) run_in_process ;;
-esac
+runtime=$(choose_runtime)
+"run_in_$runtime"

@@ -29,7 +29,7 @@ done
 "${PYTHON:-python3}" -m venv --clear "$folder"
 "$folder/bin/pip" install -qq --require-hashes "${locked[@]}"
 if [ "${#open[@]}" -gt 0 ]; then
-  mapfile -t index < <(docker/torch-index.sh)
-  "$folder/bin/pip" install -qq "${index[@]}" "${open[@]}"
+  index=$(docker/torch-index.sh)
+  "$folder/bin/pip" install -qq ${index:+"$index"} "${open[@]}"
 fi
 touch "$stamp"

@@ -17,7 +17,8 @@ import platform, sys
 print("%d.%d" % sys.version_info[:2], platform.libc_ver()[1].split(".")[1], platform.machine())'
 }
 
-read -r python_version glibc machine <<<"$(ask_the_base_image)"
+answer=$(ask_the_base_image)
+read -r python_version glibc machine <<<"$answer"
 target=(--only-binary=:all: --python-version "$python_version" --implementation cp)
 # Given one platform, pip takes no older one for it: every manylinux that the image runs is named.
 for minor in $(seq "$glibc" -1 5); do target+=(--platform "manylinux_2_${minor}_$machine"); done
@@ -34,8 +35,8 @@ pip=(build/pip/bin/python -m pip download -qq --disable-pip-version-check --dest
 "${pip[@]}" --no-deps --require-hashes "${LOCKS[@]/#/--requirement=}"
 # torch stands outside the lock, and is held to the lock's versions of what it needs.
 grep -ohE '^[a-z0-9._-]+==[^ ]+' docker/requirements/jobs.lock >build/pins.txt
-mapfile -t index < <(docker/torch-index.sh)
-"${pip[@]}" "${index[@]}" --find-links "$fresh" --constraint build/pins.txt --requirement "$TORCH_PIN"
+index=$(docker/torch-index.sh)
+"${pip[@]}" ${index:+"$index"} --find-links "$fresh" --constraint build/pins.txt --requirement "$TORCH_PIN"
 echo "$key" >"$fresh/key"
 rm -rf "$HOUSE" && mv "$fresh" "$HOUSE"
 du -sh "$HOUSE"

@@ -46,6 +46,9 @@ def run_chain(values: Mapping[str, Any], *, folder: Path) -> int:
 
     The S3 server keeps its objects in `folder`/.s3, so that the same work is found done next time.
     """
+    # Every job's settings are refused before the first of them starts.
+    for job, inputs in UPSTREAM.items():
+        build_config(job, {**values, **dict.fromkeys(inputs, f"{OUT}/manifest.json"), "out": OUT})
     folder.mkdir(parents=True, exist_ok=True)
     with embedded_s3(folder / ".s3") as environment:
         os.environ.update(environment)
@@ -174,7 +177,11 @@ def _print_summary(
 ) -> None:
     print()
     for job, manifest in made.items():
-        figures = ", ".join(f"{name} {value}" for name, value in manifest.headline.items())
+        figures = ", ".join(f"{name} {_short(value)}" for name, value in manifest.headline.items())
         how = "reused" if manifest.reused else f"{seconds[job]:.1f} s"
         print(f"  {job:<11} {how:>8}   {figures}")
     print(f"\nReport: {results / 'report.html'}", flush=True)
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.4f}" if isinstance(value, float) else value

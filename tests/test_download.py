@@ -11,10 +11,19 @@ from jobs.config import DownloadConfig
 from jobs.manifest import Manifest
 from jobs.storage import Store
 from tests.films import draw_pair, png, write_montgomery
+from tests.kaggle_stub import kaggle_stub
 
 
 def run(store: Store, out: str, source: str) -> Manifest:
     return download.run(DownloadConfig(source=source, out=out), store)
+
+
+def zipped(folder: Path) -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for film in sorted(folder.rglob("*.png")):
+            archive.write(film, film.relative_to(folder))
+    return path
 
 
 def test_films_and_masks_arrive_byte_for_byte(store: Store, out: str, tmp_path: Path) -> None:
@@ -36,9 +45,7 @@ def test_a_folder_and_a_zip_of_it_have_the_same_content(
     store: Store, out: str, tmp_path: Path
 ) -> None:
     write_montgomery(tmp_path / "films", 2)
-    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
-        for path in sorted((tmp_path / "films").rglob("*.png")):
-            archive.write(path, path.relative_to(tmp_path / "films"))
+    zipped(tmp_path / "films")
     folder = run(store, out, (tmp_path / "films").as_uri())
     archived = run(store, out, (tmp_path / "films.zip").as_uri())
     assert folder.content_hash == archived.content_hash
@@ -46,12 +53,9 @@ def test_a_folder_and_a_zip_of_it_have_the_same_content(
 
 def test_a_prefix_and_a_zip_in_s3_are_sources_too(store: Store, out: str, tmp_path: Path) -> None:
     write_montgomery(tmp_path / "films", 2)
-    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
-        for path in sorted((tmp_path / "films").rglob("*.png")):
-            name = path.relative_to(tmp_path / "films").as_posix()
-            archive.write(path, name)
-            store.upload(path, f"{out}/films/{name}")
-    store.upload(tmp_path / "films.zip", f"{out}/films.zip")
+    for path in (tmp_path / "films").rglob("*.png"):
+        store.upload(path, f"{out}/films/{path.relative_to(tmp_path / 'films')}")
+    store.upload(zipped(tmp_path / "films"), f"{out}/films.zip")
     local = run(store, out, (tmp_path / "films").as_uri())
     assert run(store, out, f"{out}/films").content_hash == local.content_hash
     assert run(store, out, f"{out}/films.zip").content_hash == local.content_hash
@@ -112,6 +116,26 @@ def test_the_same_film_packed_anew_in_another_source_is_kept_once(
     made = run(store, out, f"{(tmp_path / 'a').as_uri()}+{(tmp_path / 'b').as_uri()}")
     assert made.counts["films"] == 1
     assert made.details["copies"] == ["CXR_png/CHNCXR_0001_0.png"]
+
+
+def test_kaggle_gives_the_same_content_as_the_file(store: Store, out: str, tmp_path: Path) -> None:
+    write_montgomery(tmp_path / "films", 3)
+    path = zipped(tmp_path / "films")
+    with kaggle_stub({"team/films": path.read_bytes()}):
+        from_kaggle = run(store, out, "kaggle://team/films")
+        assert run(store, out, "kaggle://team/films").reused
+    from_file = run(store, out, path.as_uri())
+    assert from_kaggle.content_hash == from_file.content_hash
+    assert from_kaggle.config["sources"] != from_file.config["sources"]
+
+
+def test_the_real_films_through_kaggle_have_the_same_content(
+    store: Store, out: str, shared_data: Path
+) -> None:
+    path = shared_data / "kermany-as-masks-and-labels.zip"
+    with kaggle_stub({"team/films": path.read_bytes()}):
+        from_kaggle = run(store, out, "kaggle://team/films")
+    assert from_kaggle.content_hash == run(store, out, path.as_uri()).content_hash
 
 
 def test_the_real_archives_are_recognised_whole(store: Store, out: str, shared_data: Path) -> None:
