@@ -103,7 +103,8 @@ run_in_docker() {
 }
 
 run_in_process() {
-  if [ -z "${RUNTIME:-}" ]; then echo "No Docker engine answers: running in .venv"; fi
+  if [ -n "${RUNTIME:-}" ]; then echo "Running in .venv, as RUNTIME=process asks"
+  else echo "Running in .venv, as no Docker engine answers"; fi
   make --no-print-directory venv
   exec .venv/bin/python -m jobs "${arguments[@]}"
 }
