@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 RECIPE = "1"
 SPLITS = ("test", "val", "train")
-WORST_FILMS, WORST_COLUMNS, WORST_TILE = 12, 4, 360
+WORST_FILMS, WORST_COLUMNS, WORST_TILE = 12, 3, 360
 COLUMNS = ("id", "patient", "source", "label", "split", "dice", "iou", "reason")
 
 Triple = tuple[Row, Row, Row]

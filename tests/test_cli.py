@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import zipfile
@@ -82,12 +81,6 @@ def test_a_truncated_zip_leaves_with_65(s3: dict[str, str], out: str, tmp_path: 
     path.write_bytes(path.read_bytes()[:5_000])
     code, line = refused("download", "--source", path.as_uri(), "--out", out, environment=s3)
     assert (code, "films.zip" in line) == (65, True), line
-
-
-def test_importing_the_command_line_loads_neither_torch_nor_boto3() -> None:
-    code = "import sys, jobs.cli; print(sorted({'torch', 'boto3', 'cv2'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert json.loads(done.stdout.replace("'", '"')) == [], done.stderr
 
 
 def test_a_command_beside_the_server_gets_its_keys_and_its_exit_code_is_kept(
