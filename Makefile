@@ -32,11 +32,12 @@ s3: $(VENV) ## Serve S3 on 127.0.0.1 from artifacts/.s3, until Ctrl-C
 	@exec .venv/bin/python -m jobs s3
 
 .PHONY: test
-test: $(VENV) ## Run the tests that need neither root nor Docker nor Airflow
-	.venv/bin/python -m pytest -m "not engine and not airflow"
+test: $(VENV) ## Run the fast tests, which need neither root nor Docker nor Airflow
+	.venv/bin/python -m pytest -m "not slow and not engine and not airflow"
 
 .PHONY: test-all
-test-all: test $(VENV_AIRFLOW) image ## Run those and the ones with containers and Airflow, none of which may be skipped
+test-all: test $(VENV_AIRFLOW) image ## Run those, the slow ones and those with containers and Airflow; none may be skipped
+	.venv/bin/python -m pytest -m "slow and not engine and not airflow"
 	LUNG_FORBID_SKIPS=1 .venv/bin/python -m pytest -m "engine and not airflow"
 	LUNG_FORBID_SKIPS=1 PATH="$$PATH:$$PWD/.venv/bin" \
 	  $(AIRFLOW_PYTHON) -m pytest -m airflow $$(grep -l mark.airflow tests/test_*.py)

@@ -113,6 +113,7 @@ def test_two_processes_have_the_history_of_one(
             assert together[name] == pytest.approx(alone[name], abs=1e-5), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_was_stopped_ends_as_an_unbroken_one(
     store: Store, s3: dict[str, str], out: str, processed: Manifest, number: signal.Signals
