@@ -27,7 +27,20 @@ start() {
   if [ -d /run/systemd/system ]; then
     systemctl start docker
   else
+    forget_dead dockerd /var/run/docker.pid
+    forget_dead containerd /var/run/docker/containerd/containerd.pid
     setsid dockerd >>"$LOG" 2>&1 </dev/null &
+  fi
+}
+
+# A killed engine leaves its pid file, and a new one refuses to start while that pid is anyone's,
+# even a zombie's: only a pid of a live process of that name is believed.
+forget_dead() {
+  [ -e "$2" ] || return 0
+  local pid
+  pid=$(<"$2")
+  if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != "$1" ] || grep -q '^State:.Z' "/proc/$pid/status"; then
+    rm -f "$2"
   fi
 }
 
