@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 from collections.abc import Iterable, Sequence
@@ -66,7 +64,8 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
     figures = summarise(scored)
     text = json.dumps(figures, indent=2, allow_nan=False).encode() + b"\n"
     stage.add_file("metrics.json", text, "application/json")
-    stage.add_file("per_film.csv", _per_film_csv(scored), "text/csv")
+    table = ({name: row[name] for name in COLUMNS if name in row} for row in scored)
+    stage.add_table("per_film.csv", COLUMNS, table)
     worst = sorted(_of_split(scored, "test"), key=lambda row: row["dice"])[:WORST_FILMS]
     sheet = _worst_films(store, raw, predictions, worst)
     stage.add_file("worst.png", sheet, "image/png")
@@ -141,14 +140,6 @@ def _truth(store: Store, raw: Manifest, film: Row, shape: tuple[int, int]) -> Ma
 
 def _mask(store: Store, manifest: Manifest, entry: dict[str, Any]) -> Mask:
     return decode.decode_mask(store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"]))
-
-
-def _per_film_csv(rows: Iterable[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def _worst_films(store: Store, raw: Manifest, predictions: Manifest, worst: Sequence[Row]) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import re
@@ -81,7 +79,7 @@ def run(config: PredictConfig, store: Store) -> Manifest:
         return stage.unfinished(counts=counts, headline=counts)
     everything = list(stage.rows())
     counts = _count(everything)
-    stage.add_file("predictions.csv", _predictions_csv(everything), "text/csv")
+    stage.add_table("predictions.csv", COLUMNS, map(_table_row, everything))
     return stage.finish(counts=counts, headline=counts)
 
 
@@ -151,11 +149,5 @@ def _count(rows: Iterable[Row]) -> dict[str, int]:
     return {"films": len(done), "masks": sum(done), "failed": len(done) - sum(done)}
 
 
-def _predictions_csv(rows: Iterable[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        mask = {"mask": row["mask"]["key"]} if row["status"] == "ok" else {}
-        writer.writerow(row | mask)
-    return text.getvalue().encode()
+def _table_row(row: Row) -> Row:
+    return row | {"mask": row["mask"]["key"]} if row["status"] == "ok" else row

@@ -31,6 +31,7 @@ TEST_BELOW, VAL_BELOW = 0.15, 0.30
 MIN_LUNG_FRACTION, MAX_LUNG_FRACTION = 0.02, 0.75
 CONTACT_SHEET_FILMS, CONTACT_SHEET_COLUMNS, CONTACT_SHEET_TILE = 24, 6, 256
 NO_MASK = "no mask"
+QUARANTINE_COLUMNS = ("id", "patient", "source", "origin", "reason")
 GROUPS = ("split", "source", "label")
 
 
@@ -67,7 +68,8 @@ def run(config: PreprocessConfig, store: Store) -> Manifest:
         summary.add(row)
     counts = summary.counts()
     assert counts["records"] + counts["quarantined"] == total, "a film was lost"
-    stage.add_file("quarantine.csv", _quarantine_csv(summary.quarantined), "text/csv")
+    reasons = ({name: row[name] for name in QUARANTINE_COLUMNS} for row in summary.quarantined)
+    stage.add_table("quarantine.csv", QUARANTINE_COLUMNS, reasons)
     _check_quarantine(summary, config.max_quarantined, stage.uri_of("quarantine.csv"))
     details = summary.details()
     _check_splits(counts)
@@ -240,16 +242,6 @@ def _check_splits(counts: Mapping[str, int]) -> None:
         raise BadDataError(
             f"the split {empty[0]} is empty ({achieved}): give more patients or a --split-file"
         )
-
-
-def _quarantine_csv(bad: list[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", "patient", "source", "origin", "reason"))
-    writer.writerows(
-        [row[name] for name in ("id", "patient", "source", "origin", "reason")] for row in bad
-    )
-    return text.getvalue().encode()
 
 
 def _contact_sheet(stage: Stage, records: int) -> bytes:

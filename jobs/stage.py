@@ -6,12 +6,14 @@ does only the rest. Parts depend on the number of films alone, not on shards or 
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
@@ -100,6 +102,21 @@ class Stage:
         """Write a file of the job as a whole and list it in the header."""
         self.store.write(self.uri_of(key), data, content_type=content_type)
         (self._records if has_timings else self._files)[key] = describe(key, data)
+
+    def add_table(
+        self,
+        key: str,
+        columns: Sequence[str],
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        has_timings: bool = False,
+    ) -> None:
+        """Add a CSV file; a row may lack columns, but holds nothing that is none."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.add_file(key, text.getvalue().encode(), "text/csv", has_timings=has_timings)
 
     def write_rows(
         self,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -207,7 +204,7 @@ def _finish(
     stage.add_file("model.safetensors", checkpoint.to_safetensors(best["model"]))
     stage.add_file("model.json", _json(about), JSON)
     stage.add_file("history.json", _json({"epochs": history}), JSON, has_timings=True)
-    stage.add_file("history.csv", _history_csv(history), "text/csv", has_timings=True)
+    stage.add_table("history.csv", list(history[0]), history, has_timings=True)
     stage.add_file("curves.png", draw_curves(history), "image/png", has_timings=True)
     last = history[-1]
     headline = {
@@ -221,11 +218,3 @@ def _finish(
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
-
-
-def _history_csv(history: Sequence[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue().encode()
