@@ -91,7 +91,7 @@ venv: $(VENV)
 $(VENV): $(addprefix $(LOCKS)/,jobs.lock local.lock dev.lock torch.in) | python
 	@docker/venv.sh $@ $^
 
-$(VENV_AIRFLOW): $(LOCKS)/airflow.lock | python
+$(VENV_AIRFLOW): $(addprefix $(LOCKS)/,airflow.lock airflow-dev.lock) | python
 	@docker/venv.sh $@ $^
 
 .venv-uv/.stamp-$(UV_VERSION): | python
