@@ -108,7 +108,7 @@ def choose(
     val_dice = _val_dice(store, processed, challenger)
 
     def settle() -> Decision:
-        champion, etag = _read_champion(store, f"{models}/champion.json")
+        champion, etag = read_champion(store, f"{models}/champion.json")
         theirs = None
         if champion and champion != challenger.version:
             theirs = _val_dice(store, processed, read_package(store, models, champion))
@@ -132,7 +132,7 @@ def choose(
         return settle()
 
 
-def _read_champion(store: Store, uri: str) -> tuple[str | None, str]:
+def read_champion(store: Store, uri: str) -> tuple[str | None, str]:
     """(version, ETag) of the champion; (None, "") where there is none."""
     try:
         text, etag = store.read_tagged(uri)

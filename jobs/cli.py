@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import itertools
 import json
 import logging
 import os
@@ -16,8 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from jobs.config import JOBS, build_config
-from jobs.errors import InterruptedJobError, JobError
+from jobs import lifeline
+from jobs.config import CHAIN, JOBS, build_config
+from jobs.errors import InterruptedJobError, JobError, StopRequest
 from jobs.schema import form_fields, form_schema
 
 log = logging.getLogger("jobs")
@@ -29,6 +31,7 @@ DESCRIPTIONS = {
     "predict": "Write a lung mask for every film, at the film's own size",
     "evaluate": "Score the predicted masks against the truth at the films' own size",
     "publish": "Write the report and the model package, and keep or replace the champion",
+    "inbox": "Write masks for the films of an inbox that the champion has not masked yet",
 }
 # A laptop without a GPU is done in minutes with these; the Airflow form has the jobs' own defaults.
 RUN_DEFAULTS = {
@@ -52,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     except JobError as error:
         log.error("%s: %s", type(error).__name__, error)
         code = error.exit_code
+    except StopRequest as request:
+        log.error("%s", request)
+        code = InterruptedJobError.exit_code
     if code == InterruptedJobError.exit_code:
         # Threads may still wait for the network; what they would write is safe to write again.
         logging.shutdown()
@@ -76,7 +82,7 @@ def _add_local_commands(commands: Any) -> None:
     _add_path(run, "--folder", "artifacts", "Where results and the S3 server's data are kept")
     run.add_argument("--run-id", default="local", help="Names the folder of the results")
     run.add_argument("--force", action="store_true", help="Do all the work again")
-    for item, kind in form_fields():
+    for item, kind in itertools.chain.from_iterable(map(form_fields, CHAIN)):
         _add_flag(run, item, kind, RUN_DEFAULTS.get(item.name, item.default))
 
     masks = _add_command(commands, "masks", "Masks for a folder of films, last model", _run_masks)
@@ -144,12 +150,13 @@ def set_up_logging() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     name = signal.Signals(number).name
-    raise InterruptedJobError(f"stopped by {name}: what is done is kept; start it again to go on")
+    raise StopRequest(f"stopped by {name}: what is done is kept; start it again to go on")
 
 
 def _run_job(arguments: argparse.Namespace) -> int:
     from jobs.storage import Store
 
+    lifeline.hold()
     config = build_config(arguments.job, vars(arguments))
     store = Store()
     store.check_bucket(config.out)

@@ -100,6 +100,16 @@ def check(name: str, value: Any, bounds: Any) -> None:
         )
 
 
+def model_name(*, form: str) -> Any:
+    return option(
+        "The model's name: models/<name>/",
+        "lung-unet",
+        title="Model name",
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        form=form,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DownloadConfig(JobConfig):
     source: str = option(
@@ -209,10 +219,8 @@ class TrainConfig(JobConfig):
     processes: int = option(
         "Processes that train together, one a GPU where there are GPUs",
         1,
-        title="GPUs (or CPU processes)",
         minimum=1,
         maximum=64,
-        form="main",
         identity=False,
     )
 
@@ -260,13 +268,7 @@ class PublishConfig(JobConfig):
         "The predictions manifest's URI", pattern=MANIFEST_URI, identity=False
     )
     evaluation: str = option("The evaluation manifest's URI", pattern=MANIFEST_URI, identity=False)
-    name: str = option(
-        "The model's name: models/<name>/",
-        "lung-unet",
-        title="Model name",
-        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
-        form="Advanced",
-    )
+    name: str = model_name(form="Advanced")
     min_dice: float = option(
         "Mean Dice on the validation films below which a model never becomes the champion",
         0.9,
@@ -277,7 +279,32 @@ class PublishConfig(JobConfig):
     )
 
 
-JOBS: dict[str, type[JobConfig]] = {
+@dataclass(frozen=True, kw_only=True)
+class InboxConfig(JobConfig):
+    inbox: str = option(
+        "Where new films arrive: s3://BUCKET/PREFIX",
+        "s3://lung/inbox",
+        title="Inbox",
+        pattern=S3_URI,
+        form="main",
+    )
+    name: str = model_name(form="main")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if f"{self.out}/".startswith(self.folder()):
+            raise ConfigError(
+                f"--inbox {self.inbox} holds --out {self.out}, whose images are no new films: give "
+                "a prefix for films alone"
+            )
+
+    def folder(self) -> str:
+        """The inbox's URI with one "/" at its end."""
+        return self.inbox.rstrip("/") + "/"
+
+
+# In their order: each reads what those before it wrote.
+CHAIN: dict[str, type[JobConfig]] = {
     "download": DownloadConfig,
     "preprocess": PreprocessConfig,
     "train": TrainConfig,
@@ -285,6 +312,7 @@ JOBS: dict[str, type[JobConfig]] = {
     "evaluate": EvaluateConfig,
     "publish": PublishConfig,
 }
+JOBS: dict[str, type[JobConfig]] = {**CHAIN, "inbox": InboxConfig}
 
 
 def build_config(job: str, values: Mapping[str, Any]) -> JobConfig:

@@ -44,5 +44,12 @@ class ConflictError(InterruptedJobError):
     pass
 
 
+class StopRequest(BaseException):
+    """SIGTERM or SIGINT, raised wherever the job is at that moment.
+
+    No Exception, as libraries try again after any of those: botocore, a request that it was in.
+    """
+
+
 class AccessError(JobError):
     exit_code = 77

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.config import JOBS, PredictConfig, build_config
+from jobs.config import CHAIN, PredictConfig, build_config
 from jobs.embedded_s3 import BUCKET, embedded_s3
 from jobs.errors import BadDataError, NotFoundError
 from jobs.manifest import Manifest
@@ -55,7 +55,7 @@ def run_chain(values: Mapping[str, Any], *, folder: Path) -> int:
         store = Store()
         made: dict[str, Manifest] = {}
         seconds: dict[str, float] = {}
-        for job in JOBS:
+        for job in CHAIN:
             inputs = {name: made[upstream].uri for name, upstream in UPSTREAM[job].items()}
             config = build_config(job, {**values, **inputs, "out": OUT})
             log.info("%s starts", job)
@@ -184,4 +184,6 @@ def _print_summary(
 
 
 def _short(value: Any) -> Any:
-    return f"{value:.4f}" if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-4 else f"{value:.1e}"

@@ -77,7 +77,7 @@ class Manifest:
         return f"{self.root}/{key}"
 
     def result(self, seconds: float) -> dict[str, Any]:
-        """What a task returns: the manifest's URI and the headline figures, plain JSON."""
+        """What a task returns: URIs of the manifest and its files, headline figures; plain JSON."""
         return {
             "job": self.job,
             "manifest": self.uri,
@@ -85,6 +85,7 @@ class Manifest:
             "reused": self.reused,
             "seconds": round(seconds, 2),
             "headline": self.headline,
+            "files": {entry.key: self.uri_of(entry.key) for entry in (*self.files, *self.records)},
         }
 
     def rows(self, store: Store) -> Iterator[Row]:

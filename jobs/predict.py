@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from jobs.config import MANIFEST_URI, PredictConfig
 from jobs.errors import BadDataError
-from jobs.imaging import decode, geometry, masks
+from jobs.film_masks import build_masker
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.parallel import CPU_THREADS
 from jobs.progress import track
-from jobs.segmentation import inference
 from jobs.sources import layouts
 from jobs.sources.bucket import BucketSource
 from jobs.stage import Stage
@@ -111,35 +107,16 @@ def _films_of(store: Store, manifest: Manifest) -> Iterator[Film]:
 
 
 def _build_predictor(stage: Stage, trained: Manifest) -> Callable[[Film], Row]:
-    """A function that threads share: they decode, resize and encode at once, the network is one."""
     about = json.loads(trained.read_file(stage.store, "model.json"))
     weights = trained.read_file(stage.store, "model.safetensors")
-    model = inference.load_model(weights, about["architecture"])
-    recipe = about["recipe"]
-    size, threshold, precision = (recipe[n] for n in ("spatial_size", "threshold", "precision"))
-    network = threading.Lock()
+
+    def put(film_id: str, mask: bytes) -> Row:
+        return stage.put(f"masks/{film_id}.png", mask, "image/png")
+
+    mask_film = build_masker(about, weights, put)
 
     def predict_film(film: Film) -> Row:
-        row = {"id": film.id, "origin": film.origin}
-        try:
-            pixels = decode.decode_film(stage.store.read(film.uri, sha256=film.sha256))
-        except decode.ImageError as error:
-            log.warning("%s: %s", film.origin, error)
-            return row | {"status": "failed", "reason": str(error)}
-        image = geometry.resize_film(pixels, size)
-        with network:
-            probabilities = inference.probabilities(model, image[np.newaxis], precision=precision)[
-                0
-            ]
-        height, width = pixels.shape
-        mask = geometry.restore_probabilities(probabilities, height, width) >= threshold
-        return row | {
-            "status": "ok",
-            "mask": stage.put(f"masks/{film.id}.png", decode.encode_mask(mask), "image/png"),
-            "height": height,
-            "width": width,
-            "lung_fraction": round(masks.lung_fraction(mask), 6),
-        }
+        return mask_film(film.id, film.origin, stage.store.read(film.uri, sha256=film.sha256))
 
     return predict_film
 

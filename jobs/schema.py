@@ -18,23 +18,17 @@ KEYWORDS = {
 }
 
 
-def form_fields() -> Iterator[tuple[dataclasses.Field[Any], type]]:
-    """Every field of any job that stands on the form, with its type."""
-    for config in JOBS.values():
-        kinds = typing.get_type_hints(config)
-        for item in dataclasses.fields(config):
-            if item.metadata["form"]:
-                yield item, kinds[item.name]
+def form_fields(job: str) -> Iterator[tuple[dataclasses.Field[Any], type]]:
+    """Every field of the job that stands on the form, with its type."""
+    kinds = typing.get_type_hints(JOBS[job])
+    for item in dataclasses.fields(JOBS[job]):
+        if item.metadata["form"]:
+            yield item, kinds[item.name]
 
 
-def form_schema() -> dict[str, Any]:
-    """`{"params": {name: JSON schema}, "jobs": {job: [names]}}`; params without a section first."""
-    fields = sorted(form_fields(), key=lambda pair: pair[0].metadata["form"] != "main")
-    jobs = {
-        job: [item.name for item in dataclasses.fields(config) if item.metadata["form"]]
-        for job, config in JOBS.items()
-    }
-    return {"params": {item.name: _param(item, kind) for item, kind in fields}, "jobs": jobs}
+def form_schema() -> dict[str, dict[str, Any]]:
+    """`{job: {name: JSON schema}}` of every job, those without fields on the form too."""
+    return {job: {item.name: _param(item, kind) for item, kind in form_fields(job)} for job in JOBS}
 
 
 def _param(item: dataclasses.Field[Any], kind: type) -> dict[str, Any]:

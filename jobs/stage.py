@@ -111,12 +111,7 @@ class Stage:
         *,
         has_timings: bool = False,
     ) -> None:
-        """Add a CSV file; a row may lack columns, but holds nothing that is none."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        self.add_file(key, text.getvalue().encode(), "text/csv", has_timings=has_timings)
+        self.add_file(key, csv_bytes(columns, rows), "text/csv", has_timings=has_timings)
 
     def write_rows(
         self,
@@ -224,13 +219,10 @@ class Stage:
         return {int(item.uri.rpartition("part-")[2].partition(".")[0]) for item in listed}
 
     def _read_part(self, number: int) -> list[Row]:
-        lines = gzip.decompress(self.store.read(self._part_uri(number))).splitlines()
-        return [json.loads(line) for line in lines]
+        return unpack_rows(self.store.read(self._part_uri(number)))
 
     def _write_part(self, number: int, rows: list[Row]) -> list[Row]:
-        lines = b"".join(_line(row) for row in rows)
-        packed = gzip.compress(lines, mtime=0)
-        self.store.write(self._part_uri(number), packed, content_type="application/gzip")
+        self.store.write(self._part_uri(number), pack_rows(rows), content_type="application/gzip")
         return rows
 
     def _part_entries(self) -> list[FileEntry]:
@@ -250,6 +242,24 @@ def _chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
     stream = iter(items)
     while chunk := list(itertools.islice(stream, size)):
         yield chunk
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """A CSV file; a row may lack columns, but holds nothing that is none."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def pack_rows(rows: Iterable[Row]) -> bytes:
+    """The rows as gzipped JSON lines, the same bytes for the same rows."""
+    return gzip.compress(b"".join(map(_line, rows)), mtime=0)
+
+
+def unpack_rows(packed: bytes) -> list[Row]:
+    return [json.loads(line) for line in gzip.decompress(packed).splitlines()]
 
 
 def _line(row: Row) -> bytes:

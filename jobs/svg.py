@@ -1,4 +1,4 @@
-"""Losses and Dice by epoch as SVG for the report: drawn by the browser in the page's own colors."""
+"""Losses and Dice by epoch as SVG: for the report in its own colors, and as a picture by itself."""
 
 from __future__ import annotations
 
@@ -9,16 +9,78 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 34, 412, 8, 216  # the plot's frame within the drawing
+GAP, HEAD = 40, 34  # of the picture: between its two plots, and above them
 
 Lines = Mapping[str, Sequence[float]]
+History = Sequence[Mapping[str, float]]
+
+PICTURE_STYLE = """
+svg { --paper: #fdfcf9; --soft: #67635c; --rule: #dcd7ce;
+  --train: #1668a7; --val: #b8430b; --reference: #8b867d; }
+@media (prefers-color-scheme: dark) {
+  svg { --paper: #141516; --soft: #a29d94; --rule: #35342f; --train: #6db3f2; --val: #ff9a5c; }
+}
+text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif;
+  font-variant-numeric: tabular-nums; fill: var(--soft); }
+text.x { text-anchor: middle; } text.y { text-anchor: end; }
+rect { fill: var(--paper); } path { fill: none; stroke: var(--rule); }
+path.best { stroke: var(--soft); stroke-dasharray: 1 3; }
+polyline { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+polyline.train { stroke: var(--train); } polyline.val { stroke: var(--val); }
+polyline.reference { stroke: var(--reference); stroke-width: 1.5; stroke-dasharray: 5 4; }
+circle { stroke: var(--val); stroke-width: 2; fill: var(--val); }
+circle.best { fill: var(--paper); }
+tspan.train { fill: var(--train); } tspan.val { fill: var(--val); }
+tspan.reference { fill: var(--reference); }
+"""
 
 
-def curves_svg(history: Sequence[Mapping[str, float]], best: int) -> dict[str, Markup]:
+def picture(history: History, epochs: int) -> bytes:
+    """Both drawings side by side as one SVG file with its own colors, for light and for dark.
+
+    The axis goes to `epochs`, so that the lines of a training that is under way grow along it.
+    """
+    best = max(range(len(history)), key=lambda index: history[index]["val_dice"])
+    last, chosen = history[-1], history[best]
+    plots = _plots(history, best, epochs)
+    loss = (
+        f'Dice loss: <tspan class="train">train {last["train_loss"]:.3f}</tspan>, '
+        f'<tspan class="val">validation {last["val_loss"]:.3f}</tspan>, '
+        f'<tspan class="reference">all lung {last["all_lung_loss"]:.3f}</tspan>'
+    )
+    dice = (
+        f'Validation Dice: <tspan class="val">{last["val_dice"]:.3f}</tspan>, '
+        f"best {chosen['val_dice']:.3f} in epoch {chosen['epoch']:.0f}"
+    )
+    width, height = 2 * WIDTH + GAP + 4, HEAD + HEIGHT
+    drawn = "".join(
+        f'<g transform="translate({x} 0)"><text x="{LEFT}" y="16">{title}</text>'
+        f'<g transform="translate(0 {HEAD})">{plot}</g></g>'
+        for x, title, plot in ((0, loss, plots["loss"]), (WIDTH + GAP, dice, plots["dice"]))
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        'aria-label="Losses and validation Dice by epoch">'
+        f'<style>{PICTURE_STYLE}</style><rect width="{width}" height="{height}"/>{drawn}</svg>\n'
+    ).encode()
+
+
+def curves_svg(history: History, best: int) -> dict[str, Markup]:
     """Drawings of the losses ("loss") and of the validation Dice ("dice") by epoch.
 
     Lines bear the classes train, val and reference (the loss of a net that paints everything as
     lung). A hairline and a ring mark the epoch `best`, an index into the history; a dot the last.
     """
+    titles = {"loss": "Losses by epoch", "dice": "Validation Dice by epoch"}
+    frame = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+    return {
+        name: Markup(f'{frame} aria-label="{titles[name]}">{plot}</svg>')
+        for name, plot in _plots(history, best, int(history[-1]["epoch"])).items()
+    }
+
+
+def _plots(history: History, best: int, last: int) -> dict[str, str]:
+    """The elements of the two plots, with an axis from the first epoch to `last`."""
     losses = {
         "reference": [row["all_lung_loss"] for row in history],
         "train": [row["train_loss"] for row in history],
@@ -28,19 +90,19 @@ def curves_svg(history: Sequence[Mapping[str, float]], best: int) -> dict[str, M
     epochs = [int(row["epoch"]) for row in history]
     highest = max(max(line) for line in losses.values())
     return {
-        "loss": _drawing("Losses by epoch", epochs, losses, (0.0, highest), best),
-        "dice": _drawing("Validation Dice by epoch", epochs, {"val": dice}, (min(dice), 1.0), best),
+        "loss": _plot(epochs, losses, (0.0, highest), best, last),
+        "dice": _plot(epochs, {"val": dice}, (min(dice), 1.0), best, last),
     }
 
 
-def _drawing(
-    title: str, epochs: Sequence[int], lines: Lines, span: tuple[float, float], best: int
-) -> Markup:
-    rows, columns = ticks(*span, 5), ticks(epochs[0], epochs[-1], 8, smallest=1)
+def _plot(
+    epochs: Sequence[int], lines: Lines, span: tuple[float, float], best: int, last: int
+) -> str:
+    rows, columns = ticks(*span, 5), ticks(epochs[0], last, 8, smallest=1)
     low, high = rows[0], rows[-1]
 
     def x(epoch: float) -> float:
-        share = (epoch - epochs[0]) / max(1, epochs[-1] - epochs[0])
+        share = (epoch - epochs[0]) / max(1, last - epochs[0])
         return round(LEFT + share * (RIGHT - LEFT), 1)
 
     def y(number: float) -> float:
@@ -51,7 +113,7 @@ def _drawing(
     parts += [
         f'<text class="x" x="{x(column)}" y="{BOTTOM + 17}">{column:g}</text>'
         for column in columns
-        if epochs[0] <= column <= epochs[-1]
+        if epochs[0] <= column <= last
     ]
     parts.append(f'<text class="x" x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 2}">epoch</text>')
     parts.append(f'<path class="best" d="M{x(epochs[best])} {TOP}V{BOTTOM}"/>')
@@ -62,10 +124,7 @@ def _drawing(
         f'<circle class="{mark}" cx="{x(epochs[at])}" cy="{y(lines["val"][at])}" r="4"/>'
         for mark, at in (("last", -1), ("best", best))
     ]
-    drawn = "".join(parts)
-    return Markup(
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{drawn}</svg>'
-    )
+    return "".join(parts)
 
 
 def ticks(low: float, high: float, count: int, smallest: float = 0.0) -> list[float]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -18,6 +21,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 FORBID_SKIPS = "LUNG_FORBID_SKIPS"
+PRINT_SETTINGS = """
+import json, os, sys
+names = ("AWS_", "LUNG_DOCKER_NETWORK")
+print(json.dumps({k: v for k, v in os.environ.items() if k.startswith(names)}), flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -39,6 +48,20 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
     with embedded_s3(tmp_path_factory.mktemp("s3")) as environment:
         yield environment
+
+
+@pytest.fixture(scope="session")
+def container_s3() -> Iterator[dict[str, str]]:
+    """The AWS variables of a server in a container, and the network that leads to it."""
+    with subprocess.Popen(
+        [ROOT / "docker" / "with-s3.sh", sys.executable, "-c", PRINT_SETTINGS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdin is not None and server.stdout is not None
+        yield json.loads(server.stdout.readline())
+        server.stdin.close()
 
 
 @pytest.fixture

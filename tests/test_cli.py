@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 import zipfile
@@ -95,3 +97,28 @@ def test_a_command_beside_the_server_gets_its_keys_and_its_exit_code_is_kept(
         cwd=ROOT,
     )
     assert done.returncode == 41
+
+
+def test_sigterm_in_the_middle_of_a_request_ends_the_job_with_75(
+    s3: dict[str, str], out: str
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        job = subprocess.Popen(
+            [sys.executable, "-m", "jobs", "download", "--out", out],
+            cwd=ROOT,
+            env=os.environ | s3 | {"AWS_ENDPOINT_URL": address},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            request, _ = silent.accept()
+            assert request.recv(4) == b"HEAD"
+            job.terminate()
+            _, messages = job.communicate(timeout=20)
+            request.close()
+        finally:
+            job.kill()
+    assert (job.returncode, "SIGTERM" in messages) == (75, True), messages

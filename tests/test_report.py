@@ -8,50 +8,20 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from jobs import report, svg
+from jobs import report
 from jobs.config import EvaluateConfig, PublishConfig
 from jobs.manifest import Manifest
 from jobs.stage import Stage
-from tests.published import HISTORY, Chain, chain
+from tests.pages import Page
+from tests.published import Chain, chain
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}.png"
-VOID = {"meta", "img", "br", "hr", "link", "input"}
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
-
-
-class Page(HTMLParser):
-    """What a browser would see: elements with their attributes, and the text between them."""
-
-    def __init__(self, page: bytes) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.feed(page.decode())
-        self.close()
-        assert self.open == []
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.words.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -183,58 +153,6 @@ def test_a_run_without_a_test_film_says_so(made: Chain, published: Manifest) -> 
     page = build(made, published, five | {"evaluation": stage.finish(counts={}, headline={})})
     assert "No test film was scored" in page.text
     assert sum(tag == "img" for tag, _ in page.elements) == 1
-
-
-def points(drawing: str, line: str) -> list[tuple[float, float]]:
-    (found,) = re.findall(rf'<polyline class="{line}" points="([^"]*)"', drawing)
-    return [(float(x), float(y)) for x, y in (pair.split(",") for pair in found.split())]
-
-
-def test_the_curves_have_a_point_an_epoch_at_the_height_of_its_value() -> None:
-    drawing = svg.curves_svg(HISTORY, best=2)["loss"]
-    for line, values in (("train", [0.6, 0.3, 0.2, 0.15]), ("val", [0.7, 0.35, 0.7 / 3, 0.175])):
-        drawn = points(drawing, line)
-        assert [x for x, _ in drawn] == sorted({x for x, _ in drawn})
-        # The axis goes from 0 at the bottom to 0.8, the tick above the highest loss.
-        heights = [(svg.BOTTOM - y) / (svg.BOTTOM - svg.TOP) for _, y in drawn]
-        assert heights == pytest.approx([value / 0.8 for value in values], abs=0.002)
-    assert len({y for _, y in points(drawing, "reference")}) == 1
-
-
-def test_the_best_epoch_bears_the_ring_and_the_last_one_the_dot() -> None:
-    drawing = svg.curves_svg(HISTORY, best=2)["dice"]
-    marks = dict(re.findall(r'<circle class="(\w+)" (cx="[\d.]+" cy="[\d.]+")', drawing))
-    at = {"best": points(drawing, "val")[2], "last": points(drawing, "val")[3]}
-    assert marks == {mark: f'cx="{x}" cy="{y}"' for mark, (x, y) in at.items()}
-
-
-def test_a_single_epoch_can_be_drawn() -> None:
-    for drawing in svg.curves_svg(HISTORY[:1], best=0).values():
-        assert len(points(drawing, "val")) == 1
-        assert "nan" not in drawing
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0.0, 0.7, [0, 0.2, 0.4, 0.6, 0.8]),
-        (0.4, 1.0, [0.4, 0.6, 0.8, 1.0]),
-        (0.93, 1.0, [0.92, 0.94, 0.96, 0.98, 1.0]),
-        (0.0, 0.05, [0, 0.01, 0.02, 0.03, 0.04, 0.05]),
-        (1.0, 1.0, [1.0, 1.000001]),
-    ],
-)
-def test_ticks_are_round_and_enclose_the_values(
-    low: float, high: float, expected: list[float]
-) -> None:
-    assert svg.ticks(low, high, 5) == pytest.approx(expected)
-
-
-def test_ticks_of_epochs_are_whole() -> None:
-    for epochs in (1, 2, 7, 12, 40, 1000):
-        ticks = svg.ticks(1, epochs, 8, smallest=1)
-        assert all(tick == int(tick) for tick in ticks)
-        assert len(ticks) <= 12
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-JOB_FILES = ("download", "preprocess", "train", "predict", "evaluate", "publish")
+JOB_FILES = ("download", "preprocess", "train", "predict", "evaluate", "publish", "inbox")
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base"}
 MAX_LINES = 350
 
@@ -129,6 +129,13 @@ def test_the_command_line_loads_neither_torch_nor_boto3() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == []
+
+
+def test_no_job_loads_torch_before_it_knows_that_there_is_work() -> None:
+    jobs = ", ".join(f"jobs.{job}" for job in JOB_FILES)
+    command = [sys.executable, "-c", f"import sys, {jobs}; print('torch' in sys.modules)"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"
 
 
 def test_no_file_is_longer_than_a_reader_can_hold() -> None:

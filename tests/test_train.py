@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from jobs import download, errors, preprocess, train
+from jobs import download, errors, fitting, preprocess, train
 from jobs.config import DownloadConfig, PreprocessConfig, TrainConfig
 from jobs.manifest import Manifest
 from jobs.segmentation import checkpoint
@@ -59,6 +60,54 @@ def test_the_histories_are_kept_in_three_forms_that_agree(
     assert [float(row["val_dice"]) for row in table] == [row["val_dice"] for row in rows]
     assert made.read_file(store, "curves.png").startswith(b"\x89PNG")
     assert made.headline["val_dice"] == pytest.approx(rows[-1]["val_dice"], abs=1e-6)
+
+
+def test_the_result_has_the_last_rows_figures_and_the_histories_uris(
+    store: Store, out: str, processed: Manifest
+) -> None:
+    made = train.run(config(processed, out), store)
+    result, last = made.result(1.0), history(store, made)[-1]
+    for name in ("train_loss", "val_loss", "val_dice", "learning_rate"):
+        assert result["headline"][name] == pytest.approx(last[name], abs=1e-6)
+    assert result["headline"]["epoch_seconds"] == pytest.approx(last["seconds"], abs=0.01)
+    for name in ("history.json", "history.csv", "curves.svg", "curves.png", "model.safetensors"):
+        assert store.exists(result["files"][name])
+    assert json.loads(store.read(result["files"]["history.json"]))["epochs"][-1] == last
+
+
+def test_a_run_says_where_its_training_is_before_it_trains_and_also_where_it_is_reused(
+    store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fitting.engine, "fit", stop)
+        train.run(config(processed, out, run_id="first"), store)
+    first = store.read_json(f"{out}/runs/first/train.json")
+    made = train.run(config(processed, out, run_id="first"), store)
+    again = train.run(config(processed, out, run_id="second"), store)
+    assert again.reused
+    assert first == {"trained": made.root, "epochs": 2}
+    assert store.read_json(f"{out}/runs/second/train.json") == first
+
+
+def test_the_curves_are_drawn_anew_after_every_epoch(
+    store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    keep = fitting._Keeper.keep
+
+    def look(self: Any, result: Any) -> None:
+        keep(self, result)
+        root = ElementTree.fromstring(store.read(self._stage.uri_of("curves.svg")))
+        line = root.find(".//{*}polyline[@class='train']")
+        assert line is not None
+        drawn.append(len(line.attrib["points"].split()))
+
+    monkeypatch.setattr(fitting._Keeper, "keep", look)
+    train.run(config(processed, out), store)
+    assert drawn == [1, 2]
 
 
 def test_the_all_lung_loss_stands_beside_the_losses(
@@ -142,14 +191,14 @@ def test_a_run_that_was_stopped_ends_as_an_unbroken_one(
 def test_a_second_writer_of_the_same_model_is_refused(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = train._Keeper.keep
+    keep = fitting._Keeper.keep
 
     def other_writes_first(self: Any, result: Any) -> None:
         if result.history[-1]["epoch"] == 2:
             store.write(self._stage.uri_of("last.pt"), b"theirs")
         keep(self, result)
 
-    monkeypatch.setattr(train._Keeper, "keep", other_writes_first)
+    monkeypatch.setattr(fitting._Keeper, "keep", other_writes_first)
     with pytest.raises(errors.ConflictError) as caught:
         train.run(config(processed, out), store)
     assert caught.value.exit_code == 75

@@ -143,6 +143,16 @@ def describe(catalogue: Catalogue) -> list[str]:
     return lines
 
 
+def is_film(name: str) -> bool:
+    """Whether a name is a film's, told without the names around it; a mask's is not."""
+    return not _reason_to_ignore(name) and _place(0, name).role in (FILM, LOOSE)
+
+
+def film_id(name: str) -> str:
+    """An id from the film's name alone, which stays as other films come and go."""
+    return _with_digest(_safe(os.path.splitext(name)[0]), name)
+
+
 def _reason_to_ignore(name: str) -> str:
     parts = name.lower().split("/")
     if not SYSTEM.isdisjoint(parts) or parts[-1].startswith("._"):
@@ -268,12 +278,20 @@ def _ids(keys: Iterable[Key]) -> dict[Key, str]:
     names = {}
     for key in keys:
         parts = (key.stem,) if stems[key.stem] == 1 else (key.root, key.within, key.stem)
-        names[key] = re.sub(r"[^A-Za-z0-9._-]+", "_", "_".join(filter(None, parts)))
+        names[key] = _safe("_".join(filter(None, parts)))
     # Some file systems do not tell upper from lower case.
     taken = Counter(name.lower() for name in names.values())
     for key, name in names.items():
         if not key.is_family and (taken[name.lower()] > 1 or len(name) > LONGEST_ID):
             full = f"{key.source}/{key.root}/{key.within}/{key.stem}"
-            digest = hashlib.sha256(full.encode()).hexdigest()[:8]
-            names[key] = f"{name[: LONGEST_ID - 9]}-{digest}"
+            names[key] = _with_digest(name, full)
     return names
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
+
+def _with_digest(name: str, full: str) -> str:
+    digest = hashlib.sha256(full.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_ID - 9]}-{digest}"

@@ -1,0 +1,177 @@
+"""inbox: the champion and the films of an inbox -> a mask for every film that has none yet.
+
+    masks/<name>/<version>/<id>.png        a film's mask, at the film's own size
+    masks/<name>/<version>/ledger/...      every film that this version has seen
+    runs/<run_id>/masks.csv, masks.json    what this run did
+
+Each film is done once a model version. One that cannot be read is in the ledger with its reason and
+is tried again when it is replaced; one that vanishes before it is read is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+
+from jobs import champion
+from jobs.champion import Package
+from jobs.config import InboxConfig
+from jobs.errors import NotFoundError
+from jobs.film_masks import build_masker
+from jobs.ledger import Ledger
+from jobs.manifest import (
+    SCHEMA_VERSION,
+    Manifest,
+    Row,
+    content_hash,
+    created_by,
+    describe,
+    manifest_of,
+)
+from jobs.parallel import CPU_THREADS, ordered_map
+from jobs.progress import track
+from jobs.sources import layouts
+from jobs.stage import csv_bytes
+from jobs.storage import Store
+
+log = logging.getLogger(__name__)
+
+RECIPE = "1"
+# What a killed run does again at most: a minute or two of a CPU.
+FILMS_PER_PART = 128
+COLUMNS = ("id", "film", "status", "height", "width", "lung_fraction", "mask", "reason")
+
+
+@dataclass(frozen=True)
+class Film:
+    """One film of the inbox: its name there, its URI, and the ETag it was listed with."""
+
+    origin: str
+    uri: str
+    etag: str
+
+
+def run(config: InboxConfig, store: Store) -> Manifest:
+    """Mask what is new and write masks.csv, a row a film of this run, those of earlier tries too.
+
+    Without a champion there is nothing to do. Raises ConflictError where another run masks the
+    same inbox with the same version.
+    """
+    started = time.time()
+    models = f"{config.out.rstrip('/')}/models/{config.name}"
+    version, _ = champion.read_champion(store, f"{models}/champion.json")
+    if version is None:
+        log.warning("there is no champion of %s yet: the inbox waits for the first", config.name)
+        return _finish(config, store, [], films=0, version="none", started=started)
+    ledger = Ledger(store, f"{_folder(config, version)}/ledger")
+    rows = [row for row in ledger.read() if row["run_id"] == config.run_id]
+    films, new = _survey(config, store, ledger)
+    log.info("%s: %d films, %d new to version %s", config.inbox, films, new, version)
+    made: Iterable[Row] = ()
+    if new:
+        package = champion.read_package(store, models, version)
+        made = track(_mask_new(config, store, ledger, package), new, "masks")
+    done = itertools.chain(rows, made)
+    return _finish(config, store, done, films=films, version=version, started=started)
+
+
+def _films(config: InboxConfig, store: Store) -> Iterator[Film]:
+    """The inbox's films, listed page after page."""
+    for item in store.list_objects(config.folder()):
+        origin = item.uri.removeprefix(config.folder())
+        if layouts.is_film(origin):
+            yield Film(origin, item.uri, item.etag)
+
+
+def _survey(config: InboxConfig, store: Store, ledger: Ledger) -> tuple[int, int]:
+    """(films in the inbox, those that are to be masked now)."""
+    states = Counter(ledger.ok(film.origin, film.etag) for film in _films(config, store))
+    if states[False]:
+        log.warning("%d films could not be read before: the ledger has the reasons", states[False])
+    films = states.total()
+    return films, films if config.force else states[None]
+
+
+def _mask_new(config: InboxConfig, store: Store, ledger: Ledger, package: Package) -> Iterator[Row]:
+    """Mask every new film; yields its row once the part of the ledger that holds it is written."""
+
+    def put(film_id: str, mask: bytes) -> Row:
+        key = f"{film_id}.png"
+        store.write(f"{_folder(config, package.version)}/{key}", mask, content_type="image/png")
+        return asdict(describe(key, mask))
+
+    mask_film = build_masker(package.about, package.weights, put)
+
+    def mask_if_there(film: Film) -> Row | None:
+        try:
+            data = store.read(film.uri)
+        except NotFoundError:
+            log.info("%s vanished before it was read", film.origin)
+            return None
+        row = mask_film(layouts.film_id(film.origin), film.origin, data)
+        # As listed: if the film was replaced since, its new ETag makes it new to the next run.
+        return row | {"uri": film.uri, "etag": film.etag, "run_id": config.run_id}
+
+    listed = _films(config, store)
+    new = (f for f in listed if config.force or ledger.ok(f.origin, f.etag) is None)
+    rows = filter(None, ordered_map(mask_if_there, new, threads=CPU_THREADS))
+    while part := list(itertools.islice(rows, FILMS_PER_PART)):
+        ledger.append(part)
+        yield from part
+
+
+def _finish(
+    config: InboxConfig,
+    store: Store,
+    rows: Iterable[Row],
+    *,
+    films: int,
+    version: str,
+    started: float,
+) -> Manifest:
+    """Write masks.csv as the rows come and, last, masks.json, which has a manifest's form."""
+    states: Counter[str] = Counter()
+
+    def lines() -> Iterator[Row]:
+        for row in rows:
+            states[row["status"]] += 1
+            line = row | {"film": row["uri"]}
+            if "mask" in row:
+                line["mask"] = f"{_folder(config, version)}/{row['mask']['key']}"
+            yield {name: line[name] for name in COLUMNS if name in line}
+
+    run = f"{config.out.rstrip('/')}/runs/{config.run_id}"
+    table = csv_bytes(COLUMNS, lines())
+    store.write(f"{run}/masks.csv", table, content_type="text/csv")
+    entry = describe("masks.csv", table)
+    counts = {
+        "films": films,
+        "new": states.total(),
+        "masks": states["ok"],
+        "failed": states["failed"],
+    }
+    about = {
+        "schema_version": SCHEMA_VERSION,
+        "job": "inbox",
+        "recipe": RECIPE,
+        "created_by": created_by(started),
+        "inputs": {},
+        "config": config.identity(),
+        "counts": counts,
+        "headline": {**counts, "version": version},
+        "details": {},
+        "files": [asdict(entry)],
+        "records": [],
+        "parts": [],
+        "content_hash": content_hash([entry]),
+    }
+    store.write_json(f"{run}/masks.json", about)
+    return replace(manifest_of(f"{run}/masks.json", about), reused=not states)
+
+
+def _folder(config: InboxConfig, version: str) -> str:
+    return f"{config.out.rstrip('/')}/masks/{config.name}/{version}"
