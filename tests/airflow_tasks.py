@@ -108,10 +108,13 @@ def when_logged(text: str, act: Callable[[], object]) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def killed_when_logged(text: str, operator: Any) -> Iterator[list[float]]:
-    """SIGTERM to this process when a line is `text`; the seconds that its handling took.
+def killed_when_logged(
+    text: str, operator: Any, first: Callable[[], object] = lambda: None
+) -> Iterator[list[float]]:
+    """Call `first`, then SIGTERM to this process, when a line is `text`.
 
-    The handler is the task runner's: it calls `on_kill` and returns.
+    Yields the seconds that its handling took; the handler is the task runner's: it calls `on_kill`
+    and returns.
     """
     seconds: list[float] = []
 
@@ -120,9 +123,13 @@ def killed_when_logged(text: str, operator: Any) -> Iterator[list[float]]:
         operator.on_kill()
         seconds.append(time.monotonic() - started)
 
+    def act() -> None:
+        first()
+        os.kill(os.getpid(), signal.SIGTERM)
+
     before = signal.signal(signal.SIGTERM, on_term)
     try:
-        with when_logged(text, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        with when_logged(text, act):
             yield seconds
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -57,9 +57,20 @@ def test_an_option_that_may_be_empty_is_given_as_an_empty_text_where_the_form_sa
 def test_the_source_of_scheduled_runs_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     from lung.stages import params
 
-    default = params()["source"].resolve()
+    default = params("download")["source"].resolve()
     monkeypatch.setenv("LUNG_SOURCE", "s3://hospital/films/")
-    assert params()["source"].resolve() == "s3://hospital/films/" != default
+    assert params("download")["source"].resolve() == "s3://hospital/films/" != default
+
+
+def test_the_inbox_and_the_containers_limits_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lung.stages import container_params, params
+
+    monkeypatch.setenv("LUNG_INBOX", "s3://hospital/new/")
+    monkeypatch.setenv("LUNG_JOBS_MEMORY", "20g")
+    monkeypatch.setenv("LUNG_SHM_SIZE", "4g")
+    fields = params("inbox", **container_params())
+    found = [fields[name].resolve() for name in ("inbox", "memory", "shm_size")]
+    assert found == ["s3://hospital/new/", "20g", "4g"]
 
 
 def test_both_backends_run_the_same_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,12 +95,11 @@ def test_the_settings_reach_the_container_and_the_process(monkeypatch: pytest.Mo
 
     monkeypatch.setenv("LUNG_JOBS_IMAGE", "registry.example/lung-jobs:1.2")
     monkeypatch.setenv("LUNG_DOCKER_NETWORK", "private")
-    monkeypatch.setenv("LUNG_JOBS_MEMORY", "20g")
     monkeypatch.setenv("LUNG_JOBS_PYTHON", "/opt/jobs/bin/python")
     operator, where = backend("docker")
     assert operator.__name__ == "ContainerOperator"
     assert where["image"] == "registry.example/lung-jobs:1.2"
-    assert (where["network_mode"], where["mem_limit"]) == ("private", "20g")
+    assert where["network_mode"] == "private"
     operator, where = backend("process")
     assert operator.__name__ == "ProcessOperator"
     assert where["python"] == "/opt/jobs/bin/python"

@@ -1,16 +1,16 @@
 """A DockerOperator that owns the end of its container.
 
 The stock operator leaves a container running after a time-out, or a dead one behind, or hides the
-error, depending on `auto_remove`. Here the base is told "never" and every way out of `execute`
-(success, failure, time-out, kill) stops the container within a short grace and removes it. Which
-containers are this task's is asked of the engine, by label, so none is missed because an id was
-not yet known; one left by an earlier try is removed before a new one starts.
+error, depending on `auto_remove`. Here every way out of `execute` (success, failure, time-out,
+kill) stops the container within a short grace and removes it; where this process itself is killed,
+the container's lifeline (`engine_client.py`) does. Which containers are this task's is asked of the
+engine, by label, so none is missed because an id was not yet known; one left by an earlier try is
+removed before a new one starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import time
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,102 +18,85 @@ from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException
-from docker.errors import APIError, DockerException, NotFound
-from docker.types import Mount
-from docker.utils.socket import frames_iter
+from docker.errors import APIError, DockerException
+from docker.types import DeviceRequest, Mount
 from requests.exceptions import RequestException
 
-from lung.contract import STOP_GRACE_SECONDS, STOPPED, Ending, carry_out
+from lung.contract import LIFELINE, STOPPED, Ending, carry_out
+from lung.engine_client import JobClient
+from lung.supervision import supervised
 
-PIDS_LIMIT = 4096
-
-
-class HardenedClient:
-    """The engine's client, but every container it creates has the fewest rights that jobs need.
-
-    DockerOperator has no parameters for these, so its call is completed on the way to the engine.
-    """
-
-    def __init__(self, client: Any, is_stopped: Callable[[], bool]) -> None:
-        self._client = client
-        self._is_stopped = is_stopped
-        self._stream: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def create_host_config(self, **options: Any) -> Any:
-        return self._client.create_host_config(
-            **options,
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            pids_limit=PIDS_LIMIT,
-            init=True,
-            # Without it a container may swap as much again before it is killed for memory.
-            memswap_limit=options["mem_limit"],
-        )
-
-    def attach(self, container: str, **_: Any) -> Iterator[bytes]:
-        """What the container says, in pieces, until it ends or `detach` is called."""
-        self._stream = self._client.attach_socket(
-            container, {"stdout": 1, "stderr": 1, "stream": 1}
-        )
-        return (data for _, data in frames_iter(self._stream, tty=False))
-
-    def detach(self) -> None:
-        if self._stream:
-            self._stream._response.close()
-            self._stream.close()
-
-    def start(self, container: str) -> None:
-        # A kill that comes while the container is created finds none to remove.
-        if self._is_stopped():
-            raise AirflowException(STOPPED)
-        self._client.start(container)
+GPU_LABEL = "lung.gpus"
+# By then a container whose task is gone has ended itself.
+GPU_WAIT_SECONDS = 60
 
 
 class ContainerOperator(DockerOperator):
     """Runs one job in a container; returns the job's result. `environment` holds RESULT_URI.
 
-    `shard` is for the command's template, where the task is mapped over parts of the films.
+    `gpus` is how many the container is given, a number or its text. `shard` is for the command's
+    template, where the task is mapped over parts of the films.
     """
 
-    template_fields = (*DockerOperator.template_fields, "mem_limit", "shm_size", "shard")
+    template_fields = (
+        *DockerOperator.template_fields,
+        *("mem_limit", "shm_size", "gpus", "shard"),
+    )
     # A command's argument that ends with .sh or .env is an argument, not a file to be read.
     template_ext = ()
 
-    def __init__(self, *, shard: str = "1/1", **kwargs: Any) -> None:
+    def __init__(self, *, gpus: int | str = 0, shard: str = "1/1", **kwargs: Any) -> None:
         # A volume of the container's own, not a tmpfs: downloads would count as memory.
         scratch = Mount(target="/tmp", source=None, type="volume")
+        # The base removes nothing: the engine does, or `_end`.
         super().__init__(auto_remove="never", mount_tmp_dir=False, mounts=[scratch], **kwargs)
+        self.gpus = gpus
         self.shard = shard
-        self._stopped = False
+        self._stopped = ""  # the reason, once there is one
 
     @cached_property
     def cli(self) -> Any:
-        return HardenedClient(self.hook.api_client, lambda: self._stopped)
+        return JobClient(self.hook.api_client, lambda: self._stopped)
 
     def execute(self, context: Context) -> Any:
         return carry_out(partial(self._run, context), self.environment["RESULT_URI"])
 
     def _run(self, context: Context, secrets: dict[str, str]) -> Ending:
-        self._private_environment = secrets
+        self._private_environment = secrets | LIFELINE
         labels = self._labels(context)
-        self._remove({name: value for name, value in labels.items() if name != "lung.try"})
-        self.labels = labels
+        client = self.cli
         try:
-            super().execute(context)
-        except (APIError, DockerContainerFailedException) as error:
+            self._remove({name: value for name, value in labels.items() if name != "lung.try"})
+            self.labels = labels
+            with supervised(self._beat, self._stop):
+                if count := int(self.gpus):
+                    self.labels = labels | {GPU_LABEL: str(count)}
+                    self.device_requests = [DeviceRequest(count=count, capabilities=[["gpu"]])]
+                    self._wait_for_gpus()
+                super().execute(context)
+        except DockerContainerFailedException as error:
             return self._ending(error)
+        except OSError as error:  # all that the client raises
+            raise self._refusal(error) from error
         finally:
             self._end()
-            self.cli.detach()
+            client.close()
         return Ending(0)
 
     def on_kill(self) -> None:
-        self._stopped = True
+        self._stop(STOPPED)
+
+    def _stop(self, reason: str) -> None:
+        self._stopped = reason
         self._end()
+        if self.hook.client_created:
+            self.cli.hang_up()
+
+    def _beat(self) -> None:
+        try:
+            self.cli.beat()
+        except OSError as error:
+            raise self._refusal(error) from error
 
     def _labels(self, context: Context) -> dict[str, str]:
         instance = context["ti"]
@@ -127,18 +110,44 @@ class ContainerOperator(DockerOperator):
             "lung.try": str(instance.try_number),
         }
 
-    def _ending(self, error: APIError | DockerContainerFailedException) -> Ending:
-        """How the container ended; `error` itself where the engine would not run it."""
+    def _wait_for_gpus(self) -> None:
+        """Return as soon as no container has GPUs, as the engine would give the same ones twice.
+
+        One of another run, whose task was just marked failed, may still be saving its state.
+        """
+        deadline = time.monotonic() + GPU_WAIT_SECONDS
+        while others := self.cli.containers(filters={"label": GPU_LABEL}):
+            theirs = others[0]["Labels"]
+            holder = f"{theirs.get('lung.task')} of the run {theirs.get('lung.run')}"
+            if self._stopped or time.monotonic() > deadline:
+                taken = f"The GPUs are taken by {holder}: give the pool of these tasks one slot"
+                raise AirflowException(self._stopped or taken)
+            self.log.info("Waiting for the GPUs, which %s still has", holder)
+            time.sleep(1)
+
+    def _ending(self, error: DockerContainerFailedException) -> Ending:
         if self._stopped:
-            raise AirflowException(STOPPED)
-        if isinstance(error, APIError):
-            raise AirflowException(
-                f"The engine did not run {self.image}: {error.explanation or error}"
-            ) from error
-        state = self.cli.inspect_container(self.container["Id"])["State"]
+            raise AirflowException(self._stopped)
         said = [str(line) for line in error.logs or () if line]
-        limit = str(self.mem_limit or "the machine's memory") if state["OOMKilled"] else ""
-        return Ending(state["ExitCode"], said[-1] if said else "", limit)
+        limit = str(self.mem_limit or "the machine's memory") if self.cli.was_out_of_memory else ""
+        return Ending(
+            self.cli.exit_code,
+            said[-1] if said else "",
+            memory_limit=limit,
+            was_told_to_stop=self.cli.was_told_to_stop,
+        )
+
+    def _refusal(self, error: OSError) -> AirflowException:
+        """What to say where the engine would not run the container, or went away."""
+        if self._stopped:
+            return AirflowException(self._stopped)
+        if isinstance(error, APIError):
+            said = error.explanation or error
+            return AirflowException(f"The engine did not run {self.image}: {said}")
+        return AirflowException(
+            f"The engine at {self.docker_url} went away: {error}. What ran there ends itself within"
+            " a minute; the next try goes on from what it saved"
+        )
 
     def _end(self) -> None:
         """Remove this try's containers; a failure is logged, as the error shown is the task's."""
@@ -153,6 +162,4 @@ class ContainerOperator(DockerOperator):
         wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
         for found in self.cli.containers(all=True, filters=wanted):
             self.log.info("Removing container %s (%s)", found["Id"][:12], found["Status"])
-            with suppress(NotFound):
-                self.cli.stop(found["Id"], timeout=STOP_GRACE_SECONDS)
-                self.cli.remove_container(found["Id"], v=True, force=True)
+            self.cli.remove(found["Id"])

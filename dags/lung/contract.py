@@ -27,26 +27,54 @@ DEFAULT_REGION = "us-east-1"
 # The supervisor kills a task's process 5 s after TERM, so its job gets less than that.
 STOP_GRACE_SECONDS = 3
 STOPPED = "The task was stopped from outside, and its job with it"
+# Has the job watch its standard input, on which the task's process beats (`jobs/lifeline.py`).
+LIFELINE = {"LUNG_LIFELINE": "stdin"}
 
+LESS_MEMORY = "lower the batch size, the image size or the base channels"
+# What an exit code means, and what to do about it.
 MEANINGS = {
-    2: "wrong arguments or configuration, or an absent bucket or source",
-    65: "bad data",
-    69: "a service is unavailable",
-    75: "interrupted, its state saved",
-    77: "access refused",
-    137: "killed (SIGKILL), most often by the kernel for want of memory",
-    143: "stopped (SIGTERM) before it had saved its state",
+    2: (
+        "wrong arguments or configuration, or an absent bucket or source",
+        "Correct what it names in the run's form or in the deployment's settings, and trigger anew",
+    ),
+    65: ("bad data", "Mend or take out the films that it names, then clear this task"),
+    69: (
+        "a service is unavailable",
+        "It is tried again; if that does not help, see that S3 and the source of the films answer",
+    ),
+    75: (
+        "interrupted, its state saved",
+        "The next try goes on from there; after the last one, clear this task",
+    ),
+    77: (
+        "access refused",
+        "Renew the keys in the connection lung_s3 (or kaggle), then clear this task",
+    ),
+    137: (
+        "killed (SIGKILL), most often by the kernel for want of memory",
+        f"Give the machine more memory, or {LESS_MEMORY}",
+    ),
+    143: (
+        "stopped (SIGTERM) before it had saved its state",
+        "It is tried again; after the last try, clear this task",
+    ),
 }
+OTHER_MEANING = ("it failed", "Its log says why; mend that, then clear this task")
 NEVER_RETRIED = frozenset({2, 65, 77})
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended: 128 + n after signal n; `memory_limit` only where it was exceeded."""
+    """How a job ended: 128 + n after signal n.
+
+    `memory_limit` only where it was exceeded; `was_told_to_stop` where its container was, by
+    somebody else than its task.
+    """
 
     exit_code: int
     last_line: str = ""
     memory_limit: str = ""
+    was_told_to_stop: bool = False
 
 
 def carry_out(run: Callable[[dict[str, str]], Ending], result_uri: str) -> dict[str, Any]:
@@ -68,9 +96,13 @@ def failure(ending: Ending) -> AirflowException:
     if ending.memory_limit:
         return AirflowException(
             f"The job was killed for memory (exit code {code}): its limit is {ending.memory_limit}."
-            " Raise LUNG_JOBS_MEMORY, or lower the batch size, the image size or the base channels"
+            f" Raise Memory on the form (its default is LUNG_JOBS_MEMORY), or {LESS_MEMORY}"
         )
-    text = f"The job ended with exit code {code}: {MEANINGS.get(code, 'it failed')}"
+    meaning, remedy = MEANINGS.get(code, OTHER_MEANING)
+    if ending.was_told_to_stop:
+        meaning = "its container was stopped, by `docker stop` or because the engine stopped"
+        remedy = "It is tried again and goes on from what it saved"
+    text = f"The job ended with exit code {code}: {meaning}. {remedy}"
     # The logger's time and level are in the log already.
     said = re.sub(r"^[\d-]+ [\d:,]+ [A-Z]+ ", "", ending.last_line)
     if said:

@@ -1,7 +1,8 @@
 """Runs a job as a process of this machine: the backend for a laptop without Docker.
 
 Every process of a job carries the RESULT_URI of its try in its environment, as every container
-carries labels: so all of them are found, also those that moved to a session of their own.
+carries labels: so all of them are found, also those that moved to a session of their own. A job
+hangs on a lifeline too, the pipe to its standard input, which closes when the task's process dies.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -19,7 +21,8 @@ import psutil
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from lung.contract import STOP_GRACE_SECONDS, STOPPED, Ending, carry_out
+from lung.contract import LIFELINE, STOP_GRACE_SECONDS, STOPPED, Ending, carry_out
+from lung.supervision import supervised
 
 # Airflow's own secrets and any credentials that are not of this task's connections stay here.
 WITHHELD = ("AIRFLOW", "_AIRFLOW", "__AIRFLOW", "AWS_", "KAGGLE_")
@@ -30,7 +33,8 @@ POLL_SECONDS = 0.05
 class ProcessOperator(BaseOperator):
     """Runs `command` with `python` in the folder `home`; returns the job's result.
 
-    `environment` holds RESULT_URI; `shard` is for the command's template.
+    `environment` holds RESULT_URI; `shard` is for the command's template. A process finds the
+    machine's GPUs by itself, so `gpus` changes nothing here.
     """
 
     template_fields = ("command", "environment", "shard")
@@ -42,6 +46,7 @@ class ProcessOperator(BaseOperator):
         environment: dict[str, str],
         python: str,
         home: str,
+        gpus: int | str = 0,
         shard: str = "1/1",
         **kwargs: Any,
     ) -> None:
@@ -50,8 +55,9 @@ class ProcessOperator(BaseOperator):
         self.environment = environment
         self.python = python
         self.home = home
+        self.gpus = gpus
         self.shard = shard
-        self._stopped = False
+        self._stopped = ""  # the reason, once there is one
 
     def execute(self, context: Context) -> dict[str, Any]:
         end_processes(self._result_uri.removesuffix(f"-{context['ti'].try_number}.json") + "-")
@@ -66,17 +72,20 @@ class ProcessOperator(BaseOperator):
         # Ranks that outlive their launcher would hold the pipe open, and this task with it.
         threading.Thread(target=self._end_with, args=[process], daemon=True).start()
         last_line = ""
+        lifeline = cast(IO[str], process.stdin)
         try:
             if self._stopped:  # before there was a process to end
                 end_processes(self._result_uri)
-            last_line = self._log_lines(process)
-            code = process.wait()
+            with supervised(partial(beat, lifeline.fileno()), self._stop):
+                last_line = self._log_lines(process)
+                code = process.wait()
         finally:
             end_processes(self._result_uri)
             self._log_lines(process)
             cast(IO[str], process.stdout).close()
+            lifeline.close()
         if self._stopped:
-            raise AirflowException(STOPPED)
+            raise AirflowException(self._stopped)
         return Ending(code if code >= 0 else 128 - code, last_line)
 
     def _start(self, secrets: dict[str, str]) -> subprocess.Popen[str]:
@@ -93,8 +102,8 @@ class ProcessOperator(BaseOperator):
         return subprocess.Popen(
             [self.python, *self.command[1:]],
             cwd=self.home,
-            env=inherited | self.environment | secrets,
-            stdin=subprocess.DEVNULL,
+            env=inherited | self.environment | secrets | LIFELINE,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -116,8 +125,17 @@ class ProcessOperator(BaseOperator):
         end_processes(self._result_uri)
 
     def on_kill(self) -> None:
-        self._stopped = True
+        self._stop(STOPPED)
+
+    def _stop(self, reason: str) -> None:
+        self._stopped = reason
         end_processes(self._result_uri)
+
+
+def beat(lifeline: int) -> None:
+    """Tell the job behind the pipe that this process is alive; nothing where it has ended."""
+    with suppress(OSError):
+        os.write(lifeline, b"\n")
 
 
 def end_processes(result_prefix: str) -> None:

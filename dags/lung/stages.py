@@ -6,10 +6,16 @@ Settings are environment variables of Airflow's processes, read when a DAG is pa
     LUNG_BUCKET_URI      where the jobs write, s3://BUCKET/PREFIX
     LUNG_SOURCE          the films of scheduled runs, in place of the form's default
     LUNG_SCHEDULE        cron or preset, @weekly by default; "never" leaves only runs by hand
+    LUNG_INBOX           where new films arrive for the daily masks, s3://BUCKET/PREFIX
+    LUNG_MASKS_SCHEDULE  the same for the daily masks, @daily by default; a new champion has its
+                         masks made at once, also with "never"
+    LUNG_POOL            the pool of train, gpu by default: one slot, one training at a time
+    LUNG_GPUS            the form's default for GPUs
     LUNG_JOBS_IMAGE      docker: the jobs' image
     LUNG_DOCKER_NETWORK  docker: the network from which S3 is reached
-    LUNG_JOBS_MEMORY     docker: memory limit of a job's container
-    LUNG_SHM_SIZE        docker: its /dev/shm, through which processes that train together talk
+    LUNG_JOBS_MEMORY     docker: the form's default for the memory limit of a job's container
+    LUNG_SHM_SIZE        docker: the form's default for its /dev/shm, through which processes that
+                         train together talk
     LUNG_JOBS_HOME       process: the project's folder
     LUNG_JOBS_PYTHON     process: a Python with the jobs' packages
     DOCKER_HOST          docker: the engine, where it is not this machine's
@@ -21,11 +27,14 @@ import hashlib
 import json
 import os
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator, Param, XComArg
 from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+from lung.notices import tell_of_failure
 
 HERE = Path(__file__).resolve().parent
 HOME = HERE.parents[1]
@@ -34,6 +43,10 @@ DEFAULTS = {
     "LUNG_BUCKET_URI": "s3://lung/pipeline",
     "LUNG_SOURCE": "",
     "LUNG_SCHEDULE": "@weekly",
+    "LUNG_INBOX": "s3://lung/inbox",
+    "LUNG_MASKS_SCHEDULE": "@daily",
+    "LUNG_POOL": "gpu",
+    "LUNG_GPUS": "0",
     "LUNG_JOBS_IMAGE": "lung-jobs:local",
     "LUNG_DOCKER_NETWORK": "bridge",
     "LUNG_JOBS_MEMORY": "8g",
@@ -43,6 +56,7 @@ DEFAULTS = {
 }
 FORM = json.loads((HERE / "params.json").read_text())
 RUN_ID_LENGTH = 128
+SIZE = "^[1-9][0-9]*[kmg]$"
 
 # The DAG's macro makes a run's name fit for a folder, here and nowhere else.
 RUN_ID = "{{ safe_run_id(run_id) }}"
@@ -62,26 +76,74 @@ def safe_run_id(run_id: str) -> str:
     return f"{safe[: RUN_ID_LENGTH - 9]}-{digest}"
 
 
-def params() -> dict[str, Param]:
-    """The form's fields, from the jobs' own options."""
-    fields = {name: Param(**field) for name, field in FORM["params"].items()}
-    if source := setting("LUNG_SOURCE"):
-        fields["source"].value = source
-    return fields
+# What both DAGs and all their tasks are given.
+POLICY: dict[str, Any] = {
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "max_active_runs": 1,
+    "user_defined_macros": {"safe_run_id": safe_run_id},
+    "default_args": {
+        "owner": "lung",
+        "retries": 2,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=20),
+        "execution_timeout": timedelta(hours=6),
+        # Airflow calls it after the last try alone; on_retry_callback is for the others.
+        "on_failure_callback": tell_of_failure,
+    },
+}
+
+
+def schedule(name: str) -> str | None:
+    """The setting `name` as a cron or preset; None for never."""
+    return None if setting(name) == "never" else setting(name)
+
+
+def params(*jobs: str, **others: Param) -> dict[str, Param]:
+    """The form's fields: the jobs' own options and `others`, those without a section first."""
+    fields = {name: Param(**field) for job in jobs for name, field in FORM[job].items()}
+    for name, replacement in (("source", "LUNG_SOURCE"), ("inbox", "LUNG_INBOX")):
+        if name in fields and setting(replacement):
+            fields[name].value = setting(replacement)
+    ordered = sorted((fields | others).items(), key=lambda item: "section" in item[1].schema)
+    return dict(ordered)
+
+
+def container_params() -> dict[str, Param]:
+    """What the form says of the containers of all jobs; a process has what the machine has."""
+    return {
+        "memory": Param(
+            setting("LUNG_JOBS_MEMORY"),
+            type="string",
+            pattern=SIZE,
+            title="Memory",
+            description="Memory limit of each job's container, as in 8g; a job above it is killed",
+            section="Advanced",
+        ),
+        "shm_size": Param(
+            setting("LUNG_SHM_SIZE"),
+            type="string",
+            pattern=SIZE,
+            title="Shared memory",
+            description="/dev/shm of each job's container, through which GPUs train together",
+            section="Advanced",
+        ),
+    }
 
 
 def flags(job: str) -> list[str]:
     """The job's options that stand on the form, as `--size {{ params.size }}`."""
     return [
         text
-        for name in FORM["jobs"][job]
-        for text in ("--" + name.replace("_", "-"), f"{{{{ {value_of(name)} }}}}")
+        for name, field in FORM[job].items()
+        for text in ("--" + name.replace("_", "-"), f"{{{{ {value_of(name, field)} }}}}")
     ]
 
 
-def value_of(name: str) -> str:
+def value_of(name: str, field: dict[str, Any]) -> str:
     # The form sends null for a text that is left empty.
-    return f"params.{name}" + (" or ''" if FORM["params"][name]["default"] == "" else "")
+    return f"params.{name}" + (" or ''" if field["default"] == "" else "")
 
 
 def manifest_of(job: str, *, mapped: bool = False) -> str:
@@ -123,8 +185,8 @@ def backend(name: str) -> tuple[type[BaseOperator], dict[str, Any]]:
         return ContainerOperator, {
             "image": setting("LUNG_JOBS_IMAGE"),
             "network_mode": setting("LUNG_DOCKER_NETWORK"),
-            "mem_limit": setting("LUNG_JOBS_MEMORY"),
-            "shm_size": setting("LUNG_SHM_SIZE"),
+            "mem_limit": "{{ params.memory }}",
+            "shm_size": "{{ params.shm_size }}",
         }
     if name == "process":
         from lung.process_operator import ProcessOperator

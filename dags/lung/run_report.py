@@ -1,0 +1,35 @@
+"""The plugin: a tab "Training report" on the page of a run.
+
+Airflow finds it where `core.plugins_folder` is this folder, of which .airflowignore leaves this
+file alone, and the DAG folder is on PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+PREFIX = "/training-report"
+
+
+class TrainingReportPlugin(AirflowPlugin):
+    """The tab and the application behind it."""
+
+    name = "lung_training_report"
+    external_views = [  # noqa: RUF012
+        {
+            "name": "Training report",
+            # Relative, so that it also holds where Airflow is served below a path.
+            "href": PREFIX.lstrip("/") + "/dags/{DAG_ID}/runs/{RUN_ID}",
+            "destination": "dag_run",
+            "url_route": "training-report",
+        }
+    ]
+
+    @property
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        # Every process of Airflow loads its plugins; only the api-server needs this application.
+        from lung.run_report_app import app
+
+        return [{"name": "Training report", "url_prefix": PREFIX, "app": app}]
