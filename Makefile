@@ -51,13 +51,36 @@ lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types and shell scripts
 	@if [ -x .venv/bin/shellcheck ]; then .venv/bin/shellcheck docker/*.sh .ci/run; \
 	else echo "shellcheck has no wheel for this machine: the scripts are not checked"; fi
 
+.PHONY: airflow
+airflow: $(VENV) $(VENV_AIRFLOW) ## Serve Airflow on this machine, until Ctrl-C: PORT RUNTIME=docker|process
+	@runtime=$$(docker/runtime.sh); \
+	if [ $$runtime = docker ]; then docker/image.sh local >/dev/null; fi; \
+	exec $(AIRFLOW_PYTHON) docker/serve_airflow.py --home artifacts/airflow-$$runtime \
+	  --backend $$runtime $(if $(PORT),--port $(PORT))
+
+.PHONY: dag-run
+dag-run: $(VENV) $(VENV_AIRFLOW) ## Trigger the DAG and follow it to its end: SOURCE SIZE EPOCHS BASE_CHANNELS GPUS
+	@$(AIRFLOW_PYTHON) docker/dag_run.py
+
+.PHONY: dag-e2e
+dag-e2e: $(VENV) $(VENV_AIRFLOW) image ## Run the DAG twice under a scheduler, in containers: SOURCE SIZE EPOCHS BASE_CHANNELS
+	@$(AIRFLOW_PYTHON) docker/dag_e2e.py
+
 .PHONY: dag-test
 dag-test: $(VENV) $(VENV_AIRFLOW) $(if $(filter docker,$(BACKEND)),image) ## Run the Airflow DAG in-process: SOURCE SIZE EPOCHS BASE_CHANNELS BACKEND=process|docker
-	@docker/dag-test.sh
+	@$(AIRFLOW_PYTHON) docker/dag_test.py
 
 .PHONY: engine
-engine: ## Install and start Docker (root, Debian or Ubuntu)
+engine: ## Install and start Docker and Compose (root, Debian or Ubuntu); BROWSER=1 adds Chromium
 	@docker/engine.sh
+
+.PHONY: up
+up: ## Serve Airflow, PostgreSQL and S3 in containers on 127.0.0.1; settings: docker/.env
+	@docker/compose.sh up
+
+.PHONY: down
+down: ## Stop them; the data stay, unless VOLUMES=1
+	@docker/compose.sh down
 
 .PHONY: image
 image: ## Build the container images lung-jobs:<version> and lung-jobs:local; TORCH=cuda for GPUs

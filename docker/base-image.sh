@@ -1,11 +1,26 @@
 #!/usr/bin/env bash
 # Prints the name of the image to build on, and gets that image first where it is not here yet:
-# the official Python image, or, where no registry can be reached, one made from Debian packages.
+# the official one, or, where no registry can be reached, one made from Debian packages.
+# usage: docker/base-image.sh [python|postgres]      BASE_IMAGE or POSTGRES_IMAGE settles which
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
-OFFICIAL=python:3.11-slim-bookworm
-LOCAL=lung-base:bookworm
-PACKAGES=python3,python3-venv,ca-certificates
+START=docker/postgres-start.sh
+
+kind=${1:-python}
+case $kind in
+  python)
+    OFFICIAL=python:3.11-slim-bookworm
+    LOCAL=lung-base:bookworm
+    PACKAGES=python3,python3-venv,ca-certificates
+    CHOSEN=${BASE_IMAGE:-} VARIABLE=BASE_IMAGE ;;
+  postgres)
+    OFFICIAL=postgres:15-bookworm
+    LOCAL=lung-postgres:15-$(sha256sum $START | cut -c 1-8)
+    PACKAGES=postgresql-15
+    CHOSEN=${POSTGRES_IMAGE:-} VARIABLE=POSTGRES_IMAGE ;;
+  *) echo "docker/base-image.sh: '$kind' is not one of python, postgres" >&2; exit 2 ;;
+esac
 
 die() { echo "docker/base-image.sh: $*" >&2; exit 1; }
 is_here() { docker image inspect "$1" >/dev/null 2>&1; }
@@ -18,10 +33,10 @@ mirror() {
 }
 
 make_from_debian_packages() {
-  [ "$(id -u)" = 0 ] || die "no registry gives $OFFICIAL, and a base image from Debian packages" \
-    "needs root: run 'sudo docker/base-image.sh' once, or set BASE_IMAGE to an image that is here"
+  [ "$(id -u)" = 0 ] || die "no registry gives $OFFICIAL, and an image from Debian packages needs" \
+    "root: run 'sudo docker/base-image.sh $kind' once, or set $VARIABLE to an image that is here"
   command -v debootstrap >/dev/null || die "debootstrap is missing: run 'sudo make engine' once"
-  local root
+  local root changes=()
   root=$(mktemp -d)
   # shellcheck disable=SC2064  # the folder's name is known now, not when the trap runs
   trap "rm -rf --one-file-system '$root'" EXIT
@@ -30,16 +45,27 @@ make_from_debian_packages() {
   rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* \
     "$root"/usr/share/{man,locale}/*
   find "$root/usr/share/doc" -type f -not -name copyright -delete
-  tar --create --numeric-owner --directory "$root" . | docker import - "$LOCAL" >&2
+  if [ "$kind" = postgres ]; then finish_postgres "$root"; fi
+  tar --create --numeric-owner --directory "$root" . | docker import "${changes[@]}" - "$LOCAL" >&2
 }
 
-for image in ${BASE_IMAGE:-$OFFICIAL $LOCAL}; do
+finish_postgres() { # the official image's user id, folders and start; sets $changes
+  sed -i -E 's/^postgres:x:[0-9]+:[0-9]+:/postgres:x:999:999:/' "$1/etc/passwd"
+  sed -i -E 's/^postgres:x:[0-9]+:/postgres:x:999:/' "$1/etc/group"
+  rm -rf "$1"/var/lib/postgresql "$1"/run/postgresql
+  install -d -o 999 -g 999 "$1"/var/lib/postgresql{,/data} "$1"/run/postgresql
+  install -m 755 $START "$1/usr/local/bin/postgres-start"
+  changes=(--change 'ENV PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin'
+    --change 'USER 999:999' --change 'ENTRYPOINT ["postgres-start"]')
+}
+
+for image in ${CHOSEN:-$OFFICIAL $LOCAL}; do
   if is_here "$image"; then echo "$image"; exit; fi
 done
-wanted=${BASE_IMAGE:-$OFFICIAL}
+wanted=${CHOSEN:-$OFFICIAL}
 echo "pulling $wanted" >&2
 if timeout 300 docker pull --quiet "$wanted" >&2; then echo "$wanted"; exit; fi
-[ -z "${BASE_IMAGE:-}" ] || die "BASE_IMAGE $BASE_IMAGE is not here and cannot be pulled"
+[ -z "$CHOSEN" ] || die "$VARIABLE $CHOSEN is not here and cannot be pulled"
 echo "no registry gives $OFFICIAL: making $LOCAL from Debian packages" >&2
 make_from_debian_packages
 echo "$LOCAL"

@@ -1,17 +1,15 @@
-"""Prints how the last DAG run in an Airflow database went, and what it left in S3.
-
-usage: python docker/dag_run_report.py DATABASE s3://BUCKET/PREFIX
-"""
+"""How the tasks of a DAG run went, and what the run left in S3, as lines to read."""
 
 from __future__ import annotations
 
 import sqlite3
-import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
-
-import boto3
 
 TASKS = """
 SELECT task_id, map_index, state, try_number, start_date, end_date FROM task_instance
@@ -19,32 +17,77 @@ WHERE run_id = (SELECT run_id FROM dag_run ORDER BY id DESC LIMIT 1) ORDER BY st
 """
 
 
-def print_tasks(database: str) -> None:
+@dataclass(frozen=True)
+class Task:
+    """A task of a run: how it ended, after how many seconds; `result` is what its job returned."""
+
+    name: str
+    state: str
+    seconds: float
+    tries: int = 1
+    result: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def is_green(self) -> bool:
+        return self.state == "success"
+
+    @property
+    def is_reused(self) -> bool:
+        return bool(self.result.get("reused"))
+
+
+def name_of(task: str, map_index: int) -> str:
+    return task if map_index < 0 else f"{task} [{map_index}]"
+
+
+def seconds_of(tasks: Sequence[Task]) -> float:
+    """The tasks' seconds added up, whether they ran side by side or not."""
+    return sum(task.seconds for task in tasks)
+
+
+def print_tasks(tasks: Sequence[Task]) -> None:
+    """A line a task, their sum, and the error of each that failed."""
+    for task in tasks:
+        notes = ["reused"] * task.is_reused + [f"try {task.tries}"] * (task.tries > 1)
+        line = f"{task.name:16} {task.state:16} {task.seconds:8.1f} s  {'  '.join(notes)}"
+        print(line.rstrip())
+    print(f"{'together':33} {seconds_of(tasks):8.1f} s", flush=True)
+    for task in tasks:
+        if task.error:
+            print(f"{task.name} failed: {task.error}", flush=True)
+
+
+def tasks_in(database: Path) -> list[Task]:
+    """The tasks of the last run in Airflow's SQLite database, as they started."""
     with sqlite3.connect(database) as connection:
-        tasks = connection.execute(TASKS).fetchall()
-    for task, map_index, state, tries, start, end in tasks:
-        name = task if map_index < 0 else f"{task} [{map_index}]"
-        seconds = f"{_seconds(start, end):8.1f} s" if end else ""
-        print(f"{name:16} {state or 'not run':16} {seconds}{f'  try {tries}' * (tries > 1)}")
+        rows = connection.execute(TASKS).fetchall()
+    return [
+        Task(name_of(task, index), state or "not run", _seconds(start, end), tries)
+        for task, index, state, tries, start, end in rows
+    ]
 
 
-def _seconds(start: str, end: str) -> float:
+def _seconds(start: str | None, end: str | None) -> float:
+    if not (start and end):
+        return 0.0
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
-def print_artifacts(uri: str) -> None:
+def print_artifacts(uri: str, s3: Mapping[str, str]) -> None:
+    """How many objects each folder of `uri` holds; `s3` is the server's AWS_*."""
+    import boto3
+
     parts = urlsplit(uri)
     prefix = parts.path.lstrip("/") + "/"
-    pages = boto3.client("s3").get_paginator("list_objects_v2")
-    keys = [
-        item["Key"].removeprefix(prefix)
-        for page in pages.paginate(Bucket=parts.netloc, Prefix=prefix)
-        for item in page.get("Contents", [])
-    ]
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3["AWS_ENDPOINT_URL"],
+        region_name=s3["AWS_DEFAULT_REGION"],
+        aws_access_key_id=s3["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=s3["AWS_SECRET_ACCESS_KEY"],
+    )
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=parts.netloc, Prefix=prefix)
+    keys = [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", [])]
     for folder, count in sorted(Counter(key.partition("/")[0] for key in keys).items()):
         print(f"{uri}/{folder + '/':16} {count:6} objects")
-
-
-if __name__ == "__main__":
-    print_tasks(sys.argv[1])
-    print_artifacts(sys.argv[2])

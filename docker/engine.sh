@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes a Docker engine answer on this machine: installs it where it is missing (Debian, Ubuntu),
-# starts it where it sleeps, prints its version. The only script that installs system packages.
+# starts it where it sleeps, prints its version; likewise Compose, and with BROWSER=1 the Chromium
+# that the tests of the web page drive. The only script that installs system packages.
 set -euo pipefail
 
 LOG=/var/log/dockerd.log
@@ -9,10 +10,13 @@ WAIT_SECONDS=60
 die() { echo "make engine: $*" >&2; exit 1; }
 answers() { timeout 10 docker version >/dev/null 2>&1; }
 has() { command -v "$1" >/dev/null 2>&1; }
+has_compose() { docker compose version >/dev/null 2>&1 || has docker-compose; }
 
 missing_packages() {
   has dockerd || echo docker.io
   has debootstrap || printf '%s\n' debootstrap debian-archive-keyring
+  has_compose || echo docker-compose
+  if [ "${BROWSER:-}" = 1 ] && ! has chromedriver; then printf '%s\n' chromium chromium-driver; fi
 }
 
 install_packages() {
@@ -61,3 +65,5 @@ elif ! answers; then
   die "no Docker engine answers to $(id -un): run 'sudo make engine', or join the group docker"
 fi
 docker version --format 'Docker engine {{.Server.Version}}, client {{.Client.Version}}'
+docker compose version 2>/dev/null || docker-compose --version ||
+  echo "no Compose, which 'make up' needs: run 'sudo make engine'"

@@ -1,12 +1,21 @@
 #!/usr/bin/env bash
-# Builds an image of the jobs, unless the one that is here has this very content; prints its name.
-# usage: docker/image.sh jobs|local      the local one has the embedded S3
+# Builds an image, unless the one that is here has this very content; prints its name.
+# usage: docker/image.sh jobs|local|airflow      the local one is the jobs' with the embedded S3
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 LOG=build/image.log
 
 target=$1
+case $target in
+  jobs | local)
+    kind=jobs name=lung-jobs:$target
+    content=(LICENSE docker/requirements/{jobs.lock,local.lock,torch.in} jobs) ;;
+  airflow)
+    kind=airflow name=lung-airflow:local
+    content=(LICENSE docker/requirements/airflow{,-postgres}.lock docker/airflow_health.py dags) ;;
+  *) echo "docker/image.sh: '$target' is not one of jobs, local, airflow" >&2; exit 2 ;;
+esac
 # Two commands typed at once want the same image: the second waits and finds it built.
 mkdir -p build
 exec 9>build/image.lock
@@ -16,29 +25,27 @@ revision=$(git rev-parse --verify --quiet HEAD 2>/dev/null || echo unknown)
 version=$(git describe --tags --always --dirty 2>/dev/null || echo untracked)
 # A token in the remote's address must not reach a label.
 origin=$(git config --get remote.origin.url 2>/dev/null | sed -E 's#//[^/@]*@#//#' || true)
-name=lung-jobs:$target
 
 content_hash() {
   {
-    echo "${TORCH:-cpu}"
+    [ $kind != jobs ] || echo "${TORCH:-cpu}"
     docker image inspect --format '{{.Id}}' "$base"
-    find LICENSE docker/jobs.Dockerfile docker/requirements jobs -type f \
-      -not -path '*/__pycache__/*' -not -name '*.in' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
-    sha256sum docker/requirements/torch.in
+    find "docker/$kind.Dockerfile" "${content[@]}" -type f -not -path '*/__pycache__/*' -print0 \
+      | LC_ALL=C sort -z | xargs -0 sha256sum
   } | sha256sum | cut -c 1-12
 }
 
-content=$(content_hash)
+hash=$(content_hash)
 label='{{.Id}} {{index .Config.Labels "lung.content"}}'
 read -r old has < <(docker image inspect --format "$label" "$name" 2>/dev/null) || true
-if [ "${has:-}" != "$content" ]; then
-  docker/wheelhouse.sh "$base" >&2
+if [ "${has:-}" != "$hash" ]; then
+  docker/wheelhouse.sh "$base" $kind >&2
   echo "building $name on $base" >&2
   # The client of some distributions comes without buildx, and then only the classic builder works.
   docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
-  docker build --network none --file docker/jobs.Dockerfile --target "$target" \
+  docker build --network none --file docker/$kind.Dockerfile --target "$target" \
     --build-arg BASE_IMAGE="$base" --build-arg VERSION="$version" --build-arg REVISION="$revision" \
-    --build-arg SOURCE="${origin:-unknown}" --build-arg CONTENT="$content" --tag "$name" . \
+    --build-arg SOURCE="${origin:-unknown}" --build-arg CONTENT="$hash" --tag "$name" . \
     >"$LOG" 2>&1 || { tail -n 30 "$LOG" >&2; exit 1; }
   # The image that lost its only name goes, unless a container holds it.
   if [ "$(docker image inspect --format '{{len .RepoTags}}' "${old:-none}" 2>/dev/null)" = 0 ]; then

@@ -6,7 +6,7 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS builder
 COPY build/wheelhouse /wheels
-COPY docker/requirements /requirements
+COPY docker/requirements/jobs.lock docker/requirements/local.lock docker/requirements/torch.in /requirements/
 ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --quiet --require-hashes --requirement /requirements/jobs.lock \

@@ -21,4 +21,5 @@ compile jobs jobs.in torch.in --excludes torch-cuda.excludes --no-emit-package t
 compile local local.in --constraint jobs.lock
 compile dev dev.in --constraint jobs.lock --constraint local.lock
 compile airflow airflow.in
+compile airflow-postgres airflow-postgres.in --constraint airflow.lock
 compile airflow-dev airflow-dev.in --constraint airflow.lock

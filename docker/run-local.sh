@@ -8,7 +8,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 FOLDER=artifacts
-SECONDS_FOR_ENGINE=5
 
 die() { echo "$*" >&2; exit 2; }
 
@@ -67,20 +66,7 @@ collect_masks() {
   mount "$(realpath --no-symlinks "$FILMS")" readonly
 }
 
-engine_answers() {
-  command -v docker >/dev/null && timeout "$SECONDS_FOR_ENGINE" docker version >/dev/null 2>&1
-}
-
-choose_runtime() {
-  case "${RUNTIME:-}" in
-    docker | process) echo "$RUNTIME" ;;
-    "") if engine_answers; then echo docker; else echo process; fi ;;
-    *) die "RUNTIME=$RUNTIME is not one of docker, process" ;;
-  esac
-}
-
 run_in_docker() {
-  engine_answers || die "no Docker engine answers: start one ('sudo make engine'), or RUNTIME=process"
   local image name
   image=$(docker/image.sh local)
   echo "Running in a container of $image (RUNTIME=process runs in .venv)"
@@ -112,5 +98,5 @@ run_in_process() {
 mkdir -p "$FOLDER"
 mount "$PWD/$FOLDER"
 "collect_$1"
-runtime=$(choose_runtime)
+runtime=$(docker/runtime.sh)
 "run_in_$runtime"

@@ -1,15 +1,24 @@
 #!/usr/bin/env bash
-# Fetches the wheels of the image into build/wheelhouse, so that `docker build` needs no network.
-# usage: docker/wheelhouse.sh BASE_IMAGE
+# Fetches the wheels of an image into build/, so that `docker build` needs no network.
+# usage: docker/wheelhouse.sh BASE_IMAGE jobs|airflow
 # The wheels are for the Python and the C library of the base image, not for this machine's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 BASE_IMAGE=$1
 PYTHON=${PYTHON:-python3}
-LOCKS=(docker/requirements/jobs.lock docker/requirements/local.lock)
-TORCH_PIN=docker/requirements/torch.in
-HOUSE=build/wheelhouse
+LOCKED=docker/requirements
+case $2 in
+  jobs)
+    LOCKS=("$LOCKED"/{jobs,local}.lock)
+    TORCH_PIN=("$LOCKED/torch.in")
+    HOUSE=build/wheelhouse ;;
+  airflow)
+    LOCKS=("$LOCKED"/{airflow,airflow-postgres}.lock)
+    TORCH_PIN=()
+    HOUSE=build/wheelhouse-airflow ;;
+  *) echo "docker/wheelhouse.sh: '$2' is not one of jobs, airflow" >&2; exit 2 ;;
+esac
 
 ask_the_base_image() {
   docker run --rm --network none "$BASE_IMAGE" python3 -c '
@@ -24,19 +33,22 @@ target=(--only-binary=:all: --python-version "$python_version" --implementation 
 for minor in $(seq "$glibc" -1 5); do target+=(--platform "manylinux_2_${minor}_$machine"); done
 target+=(--platform "manylinux2014_$machine" --platform "linux_$machine")
 
-key=$(cat "${LOCKS[@]}" "$TORCH_PIN" <(echo "${TORCH:-cpu} $python_version $glibc $machine") | sha256sum)
+key=$(cat "${LOCKS[@]}" "${TORCH_PIN[@]}" <(echo "${TORCH:-cpu} $python_version $glibc $machine") | sha256sum)
 if [ "$(cat "$HOUSE/key" 2>/dev/null)" = "$key" ]; then exit; fi
 
-echo "fetching wheels for Python $python_version, glibc 2.$glibc, $machine, torch ${TORCH:-cpu}"
+echo "fetching the wheels of $2 for Python $python_version, glibc 2.$glibc, $machine${TORCH_PIN:+, torch ${TORCH:-cpu}}"
 fresh=$HOUSE.new
 rm -rf "$fresh" && mkdir -p "$fresh"
 "$PYTHON" -m venv build/pip
 pip=(build/pip/bin/python -m pip download -qq --disable-pip-version-check --dest "$fresh" "${target[@]}")
 "${pip[@]}" --no-deps --require-hashes "${LOCKS[@]/#/--requirement=}"
-# torch stands outside the lock, and is held to the lock's versions of what it needs.
-grep -ohE '^[a-z0-9._-]+==[^ ]+' docker/requirements/jobs.lock >build/pins.txt
-index=$(docker/torch-index.sh)
-"${pip[@]}" ${index:+"$index"} --find-links "$fresh" --constraint build/pins.txt --requirement "$TORCH_PIN"
+if [ "${#TORCH_PIN[@]}" -gt 0 ]; then
+  # torch stands outside the lock, and is held to the lock's versions of what it needs.
+  grep -ohE '^[a-z0-9._-]+==[^ ]+' "${LOCKS[0]}" >build/pins.txt
+  index=$(docker/torch-index.sh)
+  "${pip[@]}" ${index:+"$index"} --find-links "$fresh" --constraint build/pins.txt \
+    --requirement "${TORCH_PIN[0]}"
+fi
 echo "$key" >"$fresh/key"
 rm -rf "$HOUSE" && mv "$fresh" "$HOUSE"
 du -sh "$HOUSE"

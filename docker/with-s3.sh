@@ -1,34 +1,49 @@
 #!/usr/bin/env bash
 # Runs a command beside an S3 server in a container, on a network of its own that containers of
 # jobs can join. The command finds AWS_* and LUNG_DOCKER_NETWORK set; the S3 server answers at one
-# address to containers and to this machine. Nothing is left behind.
-# usage: docker/with-s3.sh COMMAND...
+# address to containers and to this machine. Nothing is left behind but FOLDER, where it is given.
+# usage: docker/with-s3.sh [--folder FOLDER] COMMAND...     FOLDER keeps the objects
 set -euo pipefail
+
+SECONDS_TO_STOP=5
 
 name=lung-s3-$$-$RANDOM
 image=${LUNG_JOBS_IMAGE:-lung-jobs:local}
+store=(--volume /tmp)
+inside=/tmp/s3
+if [ "${1:-}" = --folder ]; then
+  inside=/s3
+  store=(--tmpfs /tmp --user "$(id -u):$(id -g)"
+    --mount "type=bind,\"source=$(realpath "$2")\",target=$inside")
+  shift 2
+fi
+says=$(mktemp)
 
 clean_up() {
+  trap '' INT TERM
+  # What a job left on the network would keep the network.
+  docker ps --all --quiet --filter "network=$name" --filter label=lung.dag \
+    | xargs -r docker rm --force --volumes >/dev/null 2>&1 || true
+  [ -z "${server:-}" ] || eval "exec ${server[1]}>&-"
+  timeout "$SECONDS_TO_STOP" docker wait "$name" >/dev/null 2>&1 || true
   docker rm --force --volumes "$name" >/dev/null 2>&1 || true
   docker network rm "$name" >/dev/null 2>&1 || echo "the network $name is left" >&2
+  rm -f "$says"
 }
 docker network create "$name" >/dev/null
 trap clean_up EXIT
 
-docker run --detach --init --read-only --volume /tmp --name "$name" --network "$name" "$image" \
-  python -m jobs s3 --host 0.0.0.0 --folder /tmp/s3 >/dev/null
-
-address() { docker logs "$name" 2>/dev/null | sed -n 's/^export AWS_ENDPOINT_URL=//p'; }
-for _ in {1..120}; do
-  [ -z "$(address)" ] || break
-  sleep 0.5
-done
-AWS_ENDPOINT_URL=$(address)
-[ -n "$AWS_ENDPOINT_URL" ] || { docker logs "$name" >&2; exit 69; }
-
-# The keys go to the command's environment and to no command line.
-while IFS='=' read -r key value; do export "$key=$value"; done < <(docker exec "$name" python -c \
-  'import json; [print(f"{k}={v}") for k, v in json.load(open("/tmp/s3/credentials.json")).items()]')
-export AWS_ENDPOINT_URL LUNG_DOCKER_NETWORK=$name
+# The server ends when its standard input does, whatever becomes of this script. Its keys come by
+# its standard output, which the engine does not log, and go to the command's environment alone.
+coproc server {
+  trap '' INT TERM
+  exec docker run --rm --interactive --sig-proxy=false --init --read-only "${store[@]}" \
+    --log-driver none --name "$name" --network "$name" "$image" \
+    python -m jobs s3 --host 0.0.0.0 --folder "$inside" -- \
+    sh -c 'env | grep "^AWS_"; echo; exec cat' 2>"$says"
+}
+while IFS='=' read -r key value && [ -n "$key" ]; do export "$key=$value"; done <&"${server[0]}"
+[ -n "${AWS_ENDPOINT_URL:-}" ] || { cat "$says" >&2; exit 69; }
+export LUNG_DOCKER_NETWORK=$name
 
 "$@"

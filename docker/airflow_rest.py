@@ -1,0 +1,60 @@
+"""Airflow's REST API, as much of it as starting Airflow and following a run take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+
+TIMEOUT = (5, 60)  # seconds to connect, and for an answer
+
+
+class RefusedError(Exception):
+    """Airflow answered, and said no; the message is its reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Client:
+    """A user's session with one Airflow. Every call raises RefusedError or requests' errors."""
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self._url = url.rstrip("/")
+        self._session = requests.Session()
+        # A proxy of this machine's environment knows no local Airflow.
+        self._session.trust_env = False
+        given = {"username": user, "password": password}
+        token = self._call("POST", "/auth/token", json=given)["access_token"]
+        self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._call("GET", f"/api/v2{path}", params=query)
+
+    def post(self, path: str, content: Any) -> Any:
+        return self._call("POST", f"/api/v2{path}", json=content)
+
+    def patch(self, path: str, content: Any) -> Any:
+        return self._call("PATCH", f"/api/v2{path}", json=content)
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        answer = self._session.request(method, self._url + path, timeout=TIMEOUT, **options)
+        if not answer.ok:
+            raise RefusedError(answer.status_code, _reason(answer))
+        return answer.json()
+
+
+def _reason(answer: requests.Response) -> str:
+    """One line from an error's body, whose `detail` is a text or a list of what is wrong where."""
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = answer.text
+    if isinstance(detail, list):
+        detail = "; ".join(
+            f"{'.'.join(map(str, item.get('loc', [])))}: {item.get('msg')}" for item in detail
+        )
+    # A schema's own words follow what is wrong.
+    said = str(detail).partition("\n\nFailed validating")[0]
+    return " ".join(said.split()) or answer.reason

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# What starts PostgreSQL in the image that docker/base-image.sh makes from Debian packages. It reads
+# the official image's variables, so that either image serves: POSTGRES_USER, POSTGRES_PASSWORD,
+# POSTGRES_DB, PGDATA.
+set -euo pipefail
+
+if [ ! -e "$PGDATA/PG_VERSION" ]; then
+  echo "Making the database $POSTGRES_DB"
+  # Under its last name only when it is whole: a start that was killed midway begins again.
+  new=$PGDATA.new
+  rm -rf "$new"
+  initdb --pgdata "$new" --username "$POSTGRES_USER" --pwfile <(printf '%s\n' "$POSTGRES_PASSWORD") \
+    --auth scram-sha-256 --encoding UTF8 --locale C.UTF-8
+  echo "host all all all scram-sha-256" >>"$new/pg_hba.conf"
+  echo "CREATE DATABASE $POSTGRES_DB" | postgres --single -D "$new" postgres
+  mv "$new" "$PGDATA"
+fi
+exec postgres -D "$PGDATA" -c "listen_addresses=*" "$@"
