@@ -106,7 +106,8 @@ give_up() { # the last lines of the services that are named
     echo "--- $service ---" >&2
     compose logs --no-color --tail 20 "$service" >&2
   done
-  die "Airflow did not start${*:+: see $* above}. 'make up' tries again, 'make down' removes it"
+  die "Airflow did not start${*:+: see $* above}. 'make up' tries again; its ports are in" \
+    "$ENV_FILE"
 }
 
 wait_until_ready() {

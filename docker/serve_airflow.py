@@ -90,8 +90,8 @@ class Components:
                 raise StartError(f"Airflow's {name} ended: {last_lines(self.log(name))}")
 
     def stop(self) -> None:
-        """The scheduler first, so that its tasks can still say how they ended."""
-        for names in (["scheduler"], ["triggerer", "dag-processor", "api-server"]):
+        """The api-server last: it hears from tasks how they ended."""
+        for names in (["scheduler", "dag-processor", "triggerer"], ["api-server"]):
             ending = [self._leashes[name] for name in names if name in self._leashes]
             for leash in ending:
                 assert leash.stdin

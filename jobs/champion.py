@@ -1,8 +1,9 @@
 """Which version of a model is its champion, the one that masks new films.
 
-`models/<name>/champion.json` names it: {"version", "val_dice", "run_id", "since", "model"}, where
-"model" is the folder of its package, model.safetensors and model.json. It changes on validation,
-never on test: challenger and champion are scored on the same films, this run's validation split.
+`models/<name>/champion.json` names it: {"version", "val_dice", "run_id", "since", "model",
+"processed", "decision"}, where "model" is the folder of its package, model.safetensors and
+model.json, and the last two say on which films it won, and how. It changes on validation, never on
+test: challenger and champion are scored on the same films, this run's validation split.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -104,14 +105,21 @@ def choose(
     """Score both on the validation films of `processed`, decide, and replace champion.json.
 
     A champion that another run named meanwhile is scored too, once; ConflictError the second time.
+    A run that is tried again after it replaced the champion says so again.
     """
-    val_dice = _val_dice(store, processed, challenger)
+    uri = f"{models}/champion.json"
 
     def settle() -> Decision:
-        champion, etag = read_champion(store, f"{models}/champion.json")
-        theirs = None
-        if champion and champion != challenger.version:
+        entry, etag = read_champion(store, uri)
+        champion, theirs = entry.get("version"), None
+        if champion == challenger.version:
+            if entry.get("run_id") == run_id:
+                return Decision(**entry["decision"])
+            if entry.get("processed") == processed.content_hash:
+                return decide(champion, entry["val_dice"], champion, None, min_dice)
+        elif champion:
             theirs = _val_dice(store, processed, read_package(store, models, champion))
+        val_dice = _val_dice(store, processed, challenger)
         decision = decide(challenger.version, val_dice, champion, theirs, min_dice)
         if decision.outcome in ("first", "replaced"):
             entry = {
@@ -120,8 +128,9 @@ def choose(
                 "run_id": run_id,
                 "since": created_by(time.time())["started"],
                 "model": f"{models}/{challenger.version}",
+                "processed": processed.content_hash,
+                "decision": asdict(decision),
             }
-            uri = f"{models}/champion.json"
             store.write_json(uri, entry, if_absent=not etag, if_etag=etag)
         return decision
 
@@ -132,19 +141,21 @@ def choose(
         return settle()
 
 
-def read_champion(store: Store, uri: str) -> tuple[str | None, str]:
-    """(version, ETag) of the champion; (None, "") where there is none."""
+def read_champion(store: Store, uri: str) -> tuple[dict[str, Any], str]:
+    """(what champion.json says, its ETag); ({}, "") where there is none."""
     try:
         text, etag = store.read_tagged(uri)
     except NotFoundError:
-        return None, ""
+        return {}, ""
     try:
-        return json.loads(text)["version"], etag
+        entry: dict[str, Any] = json.loads(text)
+        entry["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise BadDataError(
             f"{uri} names no version ({error!r}): delete it, and the next model that reaches the "
             "minimum becomes the champion"
         ) from error
+    return entry, etag
 
 
 def _val_dice(store: Store, processed: Manifest, model: Package) -> float:

@@ -63,10 +63,11 @@ def run(config: InboxConfig, store: Store) -> Manifest:
     """
     started = time.time()
     models = f"{config.out.rstrip('/')}/models/{config.name}"
-    version, _ = champion.read_champion(store, f"{models}/champion.json")
-    if version is None:
+    entry, _ = champion.read_champion(store, f"{models}/champion.json")
+    if not entry:
         log.warning("there is no champion of %s yet: the inbox waits for the first", config.name)
         return _finish(config, store, [], films=0, version="none", started=started)
+    version = entry["version"]
     ledger = Ledger(store, f"{_folder(config, version)}/ledger")
     rows = [row for row in ledger.read() if row["run_id"] == config.run_id]
     films, new = _survey(config, store, ledger)

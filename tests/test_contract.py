@@ -46,6 +46,32 @@ def test_every_exit_code_of_the_jobs_has_a_meaning_and_is_retried_as_it_says(
     assert (error.exit_code in NEVER_RETRIED) is never
 
 
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (2, "Correct what it names"),
+        (65, "Mend or take out the films that it names, then clear this task"),
+        (69, "see that S3 and the source of the films answer"),
+        (75, "The next try goes on from there"),
+        (77, "Renew the keys in the connection lung_s3"),
+        (137, "Give the machine more memory, or lower the batch size"),
+        (1, "Its log says why"),
+    ],
+)
+def test_every_failure_says_what_to_do(code: int, remedy: str) -> None:
+    from lung.contract import Ending, failure
+
+    assert remedy in str(failure(Ending(code, "an epoch")))
+
+
+def test_a_container_that_was_stopped_is_not_said_to_want_memory() -> None:
+    from lung.contract import Ending, failure
+
+    text = str(failure(Ending(137, was_told_to_stop=True)))
+    assert "stopped, by `docker stop` or because the engine stopped" in text
+    assert "memory" not in text
+
+
 def test_a_job_killed_for_memory_is_told_with_the_limit_and_what_to_change() -> None:
     from lung.contract import Ending, failure
 

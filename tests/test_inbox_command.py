@@ -17,7 +17,7 @@ from tests.films import ROOT
 from tests.inboxes import ARCHITECTURE, FILM, crown, ledger
 
 
-def command(store: Store, out: str, environment: dict[str, str], *more: str) -> Any:
+def command(out: str, environment: dict[str, str], *more: str, said_to: int) -> Any:
     return subprocess.Popen(
         [
             *(sys.executable, "-X", "importtime", "-m", "jobs", "inbox"),
@@ -26,7 +26,7 @@ def command(store: Store, out: str, environment: dict[str, str], *more: str) -> 
         cwd=ROOT,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=said_to,
         text=True,
     )
 
@@ -45,7 +45,8 @@ def test_the_command_masks_and_when_nothing_is_new_needs_no_torch(
     crown(store, out, "v1", real_weights)
     store.write(f"{out}/inbox/a.png", FILM)
     for new, needs_torch in ((1, True), (0, False)):
-        said, imported = command(store, out, s3, "--run-id", f"run-{new}").communicate(timeout=120)
+        started = command(out, s3, "--run-id", f"run-{new}", said_to=subprocess.PIPE)
+        said, imported = started.communicate(timeout=120)
         result = json.loads(said.splitlines()[-1])
         assert result["headline"]["new"] == new
         assert result["reused"] == (not new)
@@ -60,7 +61,7 @@ def test_a_killed_command_and_the_next_one_mask_every_film_once(
     crown(store, out, "v1", real_weights)
     films = 600
     store.write_many((f"{out}/inbox/{n:03}.png", FILM) for n in range(films))
-    killed = command(store, out, s3)
+    killed = command(out, s3, said_to=subprocess.DEVNULL)
     limit = time.monotonic() + 120
     while not ledger(store, out):
         assert killed.poll() is None and time.monotonic() < limit
@@ -69,7 +70,7 @@ def test_a_killed_command_and_the_next_one_mask_every_film_once(
     killed.communicate()
     kept = {row["id"]: row["mask"]["sha256"] for row in ledger(store, out)}
     assert 0 < len(kept) < films
-    said, _ = command(store, out, s3).communicate(timeout=240)
+    said, _ = command(out, s3, said_to=subprocess.DEVNULL).communicate(timeout=240)
     assert json.loads(said.splitlines()[-1])["headline"]["masks"] == films
     rows = ledger(store, out)
     assert len(rows) == len({row["id"] for row in rows}) == films

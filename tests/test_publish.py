@@ -128,6 +128,27 @@ def test_the_same_version_again_changes_nothing(made: Chain, name: str) -> None:
     assert made.champion(name)["run_id"] == "one"
 
 
+def test_a_run_that_is_tried_again_says_again_that_its_model_won(made: Chain, name: str) -> None:
+    made.publish(made.five(0.6), name=name, run_id="one")
+    better = made.five(0.7)
+    first_try = made.publish(better, name=name, run_id="two")
+    entry = made.champion(name)
+    second_try = made.publish(better, name=name, run_id="two")
+    assert second_try.headline["champion"] == "replaced"
+    assert second_try.details["champion"] == first_try.details["champion"]
+    assert made.champion(name) == entry
+
+
+def test_a_champion_is_not_scored_again_on_the_films_on_which_it_won(
+    made: Chain, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    five = made.five(0.7)
+    first = made.publish(five, name=name, run_id="one")
+    monkeypatch.setattr(champion, "_val_dice", None)
+    again = made.publish(five, name=name, run_id="two")
+    assert again.headline == first.headline | {"champion": "kept"}
+
+
 def test_a_champion_of_another_size_is_scored_at_its_own(made: Chain, name: str) -> None:
     made.publish(made.five(0.7, size=32), name=name)
     decided = made.publish(made.five(0.6), name=name).details["champion"]

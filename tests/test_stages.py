@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,3 +119,38 @@ def test_every_setting_is_documented() -> None:
     assert stages.__doc__ is not None
     documented = set(re.findall(r"LUNG_[A-Z_]+", stages.__doc__))
     assert documented == stages.DEFAULTS.keys()
+
+
+def test_what_is_on_no_form_is_refused_by_name() -> None:
+    from types import SimpleNamespace
+
+    from airflow.sdk.exceptions import AirflowFailException
+    from lung.stages import refuse_unknown_params
+
+    dag = SimpleNamespace(dag_id="lung_segmentation", params={"epochs": 40, "size": 512})
+
+    def check(conf: dict[str, Any] | None) -> None:
+        refuse_unknown_params({"dag": dag, "dag_run": SimpleNamespace(conf=conf)})
+
+    check(None)
+    check({"epochs": 3})
+    with pytest.raises(AirflowFailException, match="given epoch, .* any of epochs, size"):
+        check({"epoch": 3})
+
+
+def test_a_remote_engine_is_reached_with_the_certificates_of_the_docker_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lung.stages import stage
+
+    ca, cert, key = (tmp_path / f"{name}.pem" for name in ("ca", "cert", "key"))
+    for file in (ca, cert, key):
+        file.touch()
+    monkeypatch.setenv("DOCKER_HOST", "tcp://gpu:2376")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    assert stage("download", []).hook._DockerHook__tls is False
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    hook = stage("download", []).hook
+    tls = hook._DockerHook__tls
+    assert (tls.cert, tls.ca_cert) == ((str(cert), str(key)), str(ca))
+    assert hook._DockerHook__base_url == ["https://gpu:2376"]

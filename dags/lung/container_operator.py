@@ -161,5 +161,6 @@ class ContainerOperator(DockerOperator):
         """Stop and remove the containers that have all of these labels."""
         wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
         for found in self.cli.containers(all=True, filters=wanted):
-            self.log.info("Removing container %s (%s)", found["Id"][:12], found["Status"])
             self.cli.remove(found["Id"])
+            # Not before: to log fails where the supervisor, which writes the log, was killed.
+            self.log.info("Removed container %s (%s)", found["Id"][:12], found["Status"])

@@ -100,12 +100,13 @@ def post(url: str, text: str) -> str:
     import requests
 
     mask_secret([url, urlsplit(url).path])
-    options = {"timeout": WEBHOOK_SECONDS, "allow_redirects": False}
     try:
-        status = requests.post(url, json={"text": text}, **options).status_code
+        answer = requests.post(
+            url, json={"text": text}, timeout=WEBHOOK_SECONDS, allow_redirects=False
+        )
     except requests.RequestException as error:
         return f"it cannot be reached ({type(error).__name__})"
-    return "" if status < 300 else f"it answered {status}"
+    return "" if answer.status_code < 300 else f"it answered {answer.status_code}"
 
 
 def webhook_url(webhook: Connection) -> str:

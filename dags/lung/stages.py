@@ -18,7 +18,8 @@ Settings are environment variables of Airflow's processes, read when a DAG is pa
                          train together talk
     LUNG_JOBS_HOME       process: the project's folder
     LUNG_JOBS_PYTHON     process: a Python with the jobs' packages
-    DOCKER_HOST          docker: the engine, where it is not this machine's
+    DOCKER_HOST          docker: the engine, where it is not this machine's; DOCKER_TLS_VERIFY=1
+                         and DOCKER_CERT_PATH, the folder of ca.pem, cert.pem and key.pem, for TLS
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import BaseOperator, Param, XComArg
+from airflow.sdk import BaseOperator, Context, Param, XComArg
 from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.exceptions import AirflowFailException
 
 from lung.notices import tell_of_failure
 
@@ -76,6 +78,16 @@ def safe_run_id(run_id: str) -> str:
     return f"{safe[: RUN_ID_LENGTH - 9]}-{digest}"
 
 
+def refuse_unknown_params(context: Context) -> None:
+    """Every task's `pre_execute`: by REST a run can be given what is on no form, which is a typo."""
+    known = context["dag"].params
+    if unknown := sorted(set(context["dag_run"].conf or {}) - set(known)):
+        raise AirflowFailException(
+            f"The run was given {', '.join(unknown)}, which {context['dag'].dag_id} does not know: "
+            f"trigger it anew with any of {', '.join(known)}"
+        )
+
+
 # What both DAGs and all their tasks are given.
 POLICY: dict[str, Any] = {
     "start_date": datetime(2026, 1, 1, tzinfo=UTC),
@@ -91,6 +103,7 @@ POLICY: dict[str, Any] = {
         "execution_timeout": timedelta(hours=6),
         # Airflow calls it after the last try alone; on_retry_callback is for the others.
         "on_failure_callback": tell_of_failure,
+        "pre_execute": refuse_unknown_params,
     },
 }
 
@@ -187,6 +200,7 @@ def backend(name: str) -> tuple[type[BaseOperator], dict[str, Any]]:
             "network_mode": setting("LUNG_DOCKER_NETWORK"),
             "mem_limit": "{{ params.memory }}",
             "shm_size": "{{ params.shm_size }}",
+            **tls(),
         }
     if name == "process":
         from lung.process_operator import ProcessOperator
@@ -196,3 +210,12 @@ def backend(name: str) -> tuple[type[BaseOperator], dict[str, Any]]:
             "home": setting("LUNG_JOBS_HOME"),
         }
     raise ValueError(f"LUNG_BACKEND is {name!r}: it can be docker or process")
+
+
+def tls() -> dict[str, str]:
+    """The operator's paths to the certificates of a remote engine, as the docker client has them."""
+    if not os.environ.get("DOCKER_TLS_VERIFY"):
+        return {}
+    folder = os.environ.get("DOCKER_CERT_PATH") or str(Path.home() / ".docker")
+    files = {"tls_ca_cert": "ca", "tls_client_cert": "cert", "tls_client_key": "key"}
+    return {option: f"{folder}/{name}.pem" for option, name in files.items()}
