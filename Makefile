@@ -88,9 +88,10 @@ image: ## Build the container images lung-jobs:<version> and lung-jobs:local; TO
 	@docker/image.sh local
 
 .PHONY: images
-images: ## Make the picture of README.md again, from a run on phantoms
+images: $(VENV) $(VENV_AIRFLOW) ## Make the pictures of README.md again, from runs on phantoms
 	@RUN_ID=readme docker/run-local.sh run
 	cp artifacts/readme/worst.png images/masks.png
+	LUNG_IMAGES=$$PWD/images $(AIRFLOW_PYTHON) -m pytest tests/test_web.py
 
 .PHONY: locks
 locks: .venv-uv/.stamp-$(UV_VERSION) ## Compile the lock files again after a change of an .in file

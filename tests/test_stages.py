@@ -125,6 +125,7 @@ def test_what_is_on_no_form_is_refused_by_name() -> None:
     from types import SimpleNamespace
 
     from airflow.sdk.exceptions import AirflowFailException
+
     from lung.stages import refuse_unknown_params
 
     dag = SimpleNamespace(dag_id="lung_segmentation", params={"epochs": 40, "size": 512})
@@ -134,7 +135,7 @@ def test_what_is_on_no_form_is_refused_by_name() -> None:
 
     check(None)
     check({"epochs": 3})
-    with pytest.raises(AirflowFailException, match="given epoch, .* any of epochs, size"):
+    with pytest.raises(AirflowFailException, match=r"given epoch, .* any of epochs, size"):
         check({"epoch": 3})
 
 

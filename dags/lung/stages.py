@@ -79,7 +79,7 @@ def safe_run_id(run_id: str) -> str:
 
 
 def refuse_unknown_params(context: Context) -> None:
-    """Every task's `pre_execute`: by REST a run can be given what is on no form, which is a typo."""
+    """Every task's `pre_execute`: by REST a run can be given what is on no form, as a typo is."""
     known = context["dag"].params
     if unknown := sorted(set(context["dag_run"].conf or {}) - set(known)):
         raise AirflowFailException(
@@ -213,7 +213,7 @@ def backend(name: str) -> tuple[type[BaseOperator], dict[str, Any]]:
 
 
 def tls() -> dict[str, str]:
-    """The operator's paths to the certificates of a remote engine, as the docker client has them."""
+    """The operator's paths to a remote engine's certificates, where the docker client has them."""
     if not os.environ.get("DOCKER_TLS_VERIFY"):
         return {}
     folder = os.environ.get("DOCKER_CERT_PATH") or str(Path.home() / ".docker")
