@@ -46,7 +46,7 @@ answer; the retries wait for it. To do work again that would be reused, delete i
 
 #### To be created once, under Admin
 
-- the pool `gpu` with one slot, or with as many as trainings may run at once;
+- the pool `gpu` with one slot: one training at a time, never two on one GPU;
 - the connection `lung_s3`: type aws, access key, secret key, extra `endpoint_url` unless it is AWS;
 - the connection `kaggle`, only for `kaggle://` sources: password, an API token;
 - the connection `lung_webhook`, only to be told of failures after the last try and of the champion:

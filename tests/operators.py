@@ -115,7 +115,10 @@ class ContainerBackend(Backend):
         self._others.append(
             self.engine.containers.run(
                 *("lung-jobs:local", ["sleep", str(seconds)]),
-                **{"labels": labels, "detach": True, "init": True, "network_mode": "none"},
+                labels=labels,
+                detach=True,
+                init=True,
+                network_mode="none",
             )
         )
         return self._others[-1]

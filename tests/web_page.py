@@ -11,6 +11,7 @@ from typing import Any
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
     NoSuchElementException,
+    NoSuchFrameException,
     StaleElementReferenceException,
 )
 from selenium.webdriver import Chrome, ChromeOptions
@@ -25,6 +26,7 @@ SECONDS_TO_SHOW = 60
 # The page draws its elements anew while it loads.
 UNSETTLED = (
     NoSuchElementException,
+    NoSuchFrameException,
     StaleElementReferenceException,
     ElementClickInterceptedException,
 )
