@@ -47,7 +47,7 @@ lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types and shell scripts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy jobs tests
-	.venv/bin/mypy --python-executable $(AIRFLOW_PYTHON) dags
+	.venv/bin/mypy --python-executable $(AIRFLOW_PYTHON) dags docker
 	@if [ -x .venv/bin/shellcheck ]; then .venv/bin/shellcheck docker/*.sh .ci/run; \
 	else echo "shellcheck has no wheel for this machine: the scripts are not checked"; fi
 
