@@ -25,5 +25,5 @@ def crown(store: Store, out: str, version: str, weights: bytes = b"weights") -> 
 
 
 def ledger(store: Store, out: str, version: str = "v1") -> list[Row]:
-    parts = store.list_objects(f"{out}/masks/lung-unet/{version}/ledger/")
+    parts = store.list_objects(f"{out}/masks/lung-unet/{version}/ledger/part-")
     return [row for part in parts for row in unpack_rows(store.read(part.uri))]

@@ -63,11 +63,13 @@ def test_a_killed_command_and_the_next_one_mask_every_film_once(
     store.write_many((f"{out}/inbox/{n:03}.png", FILM) for n in range(films))
     killed = command(out, s3, said_to=subprocess.DEVNULL)
     limit = time.monotonic() + 120
-    while not ledger(store, out):
-        assert killed.poll() is None and time.monotonic() < limit
-        time.sleep(0.01)
-    killed.kill()
-    killed.communicate()
+    try:
+        while not ledger(store, out):
+            assert killed.poll() is None and time.monotonic() < limit
+            time.sleep(0.01)
+    finally:
+        killed.kill()
+        killed.communicate()
     kept = {row["id"]: row["mask"]["sha256"] for row in ledger(store, out)}
     assert 0 < len(kept) < films
     said, _ = command(out, s3, said_to=subprocess.DEVNULL).communicate(timeout=240)
