@@ -16,7 +16,7 @@ missing_packages() {
   has dockerd || echo docker.io
   has debootstrap || printf '%s\n' debootstrap debian-archive-keyring
   has_compose || echo docker-compose
-  if [ "${BROWSER:-}" = 1 ] && ! has chromedriver; then printf '%s\n' chromium chromium-driver; fi
+  if [ "${BROWSER:-}" = 1 ] && ! has chromedriver; then printf '%s\n' chromium chromium-driver fonts-liberation; fi
 }
 
 install_packages() {
