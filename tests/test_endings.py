@@ -26,6 +26,7 @@ pytestmark = pytest.mark.airflow
 SAVES = """
 def save(*_):
     end(saved=True)
+    print("saved")
     sys.exit(75)
 signal.signal(signal.SIGTERM, save)
 """
@@ -94,15 +95,18 @@ os.kill(os.getpid(), signal.SIGKILL)
         execute(backend.build(code))
 
 
-def test_a_time_out_stops_the_job_gently_and_is_the_error_shown(backend: Backend) -> None:
+def test_a_time_out_stops_the_job_gently_and_is_the_error_shown_after_its_last_words(
+    backend: Backend,
+) -> None:
     from airflow.sdk.exceptions import AirflowTaskTimeout
 
     from lung.contract import read_result
 
     operator = backend.build(SAVES + "time.sleep(60)", execution_timeout=timedelta(seconds=6))
-    with pytest.raises(AirflowTaskTimeout):
+    with logged() as entries, pytest.raises(AirflowTaskTimeout):
         execute(operator)
     assert read_result(backend.result_uri) == {"saved": True}
+    assert "saved" in events(entries)
 
 
 def test_a_kill_ends_a_stubborn_job_and_its_children_before_the_supervisor_loses_patience(

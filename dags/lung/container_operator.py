@@ -15,9 +15,9 @@ from functools import cached_property, partial
 from typing import Any
 
 from airflow.providers.docker.exceptions import DockerContainerFailedException
-from airflow.providers.docker.operators.docker import DockerOperator
+from airflow.providers.docker.operators.docker import DockerOperator, fetch_logs
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout
 from docker.errors import APIError, DockerException
 from docker.types import DeviceRequest, Mount
 from requests.exceptions import RequestException
@@ -76,6 +76,10 @@ class ContainerOperator(DockerOperator):
                 super().execute(context)
         except DockerContainerFailedException as error:
             return self._ending(error)
+        except AirflowTaskTimeout:
+            self._end()
+            fetch_logs(client.last_words(), self.log)
+            raise
         except OSError as error:  # all that the client raises
             raise self._refusal(error) from error
         finally:

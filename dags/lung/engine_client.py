@@ -69,6 +69,15 @@ class JobClient:
         self._log = self._client.attach_socket(container, {"stdout": 1, "stderr": 1, "stream": 1})
         return (data for _, data in frames_iter(self._log, tty=False))
 
+    def last_words(self) -> Iterator[bytes]:
+        """What the container said after `attach` was interrupted; soon or not at all."""
+        patience = threading.Timer(REMOVAL_SECONDS, self.hang_up)
+        patience.start()
+        try:
+            yield from (data for _, data in frames_iter(self._log, tty=False)) if self._log else ()
+        finally:
+            patience.cancel()
+
     def start(self, container: str) -> None:
         # A kill that comes while the container is created finds none to remove.
         if reason := self._reason_to_stop():
