@@ -8,6 +8,7 @@ test: challenger and champion are scored on the same films, this run's validatio
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
@@ -16,12 +17,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jobs.errors import BadDataError, ConflictError, NotFoundError
-from jobs.imaging import decode, geometry
-from jobs.manifest import Manifest, Row, created_by
-from jobs.parallel import CPU_THREADS, ordered_map
+from jobs.film_masks import load_predictor
+from jobs.manifest import Manifest, created_by
+from jobs.pairs import read_pairs
+from jobs.parallel import CPU_THREADS
 from jobs.segmentation import metrics
 from jobs.storage import Store
 
@@ -108,18 +109,19 @@ def choose(
     A run that is tried again after it replaced the champion says so again.
     """
     uri = f"{models}/champion.json"
+    own_dice = functools.cache(lambda: _val_dice(store, processed, challenger))
 
     def settle() -> Decision:
         entry, etag = read_champion(store, uri)
         champion, theirs = entry.get("version"), None
         if champion == challenger.version:
-            if entry.get("run_id") == run_id:
+            if entry.get("run_id") == run_id and "decision" in entry:
                 return Decision(**entry["decision"])
             if entry.get("processed") == processed.content_hash:
                 return decide(champion, entry["val_dice"], champion, None, min_dice)
         elif champion:
             theirs = _val_dice(store, processed, read_package(store, models, champion))
-        val_dice = _val_dice(store, processed, challenger)
+        val_dice = own_dice()
         decision = decide(challenger.version, val_dice, champion, theirs, min_dice)
         if decision.outcome in ("first", "replaced"):
             entry = {
@@ -163,26 +165,7 @@ def _val_dice(store: Store, processed: Manifest, model: Package) -> float:
 
     To DIGITS digits: what is shown is what is compared, and a smaller difference means nothing.
     """
-    # torch takes a second to import, which a refusal above need not wait for.
-    from jobs.segmentation import inference
-
-    network = inference.load_model(model.weights, model.about["architecture"])
-    recipe = model.about["recipe"]
-
-    def read(row: Row) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        film, mask = (
-            store.read(processed.uri_of(row[kind]["key"]), sha256=row[kind]["sha256"])
-            for kind in ("image", "mask")
-        )
-        return decode.decode_film(film), decode.decode_mask(mask)
-
-    scores = []
-    rows = (row for row in processed.rows(store) if row.get("split") == "val")
-    for film, mask in ordered_map(read, rows, threads=CPU_THREADS):
-        image = geometry.resize_film(film, recipe["spatial_size"])
-        found = inference.probabilities(network, image[np.newaxis], precision=recipe["precision"])[
-            0
-        ]
-        predicted = geometry.restore_probabilities(found, *mask.shape) >= recipe["threshold"]
-        scores.append(metrics.dice(predicted, mask))
+    predict = load_predictor(model.about, model.weights)
+    pairs = read_pairs(store, processed, "val", threads=CPU_THREADS)
+    scores = [metrics.dice(predict(film), mask) for film, mask in pairs]
     return round(float(np.mean(scores)), DIGITS)

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jobs.config import TrainConfig
 from jobs.curves import draw_curves
 from jobs.errors import JobError, NotFoundError
-from jobs.imaging import decode
 from jobs.manifest import Manifest, Row, read_manifest
-from jobs.parallel import ordered_map
+from jobs.pairs import read_pairs
 from jobs.progress import Progress, track
 from jobs.segmentation import checkpoint, dataset, distributed, engine
 from jobs.stage import Stage
@@ -61,18 +59,10 @@ def _launch(config: TrainConfig, folder: str) -> None:
 
 def _fill_cache(store: Store, processed: Manifest, folder: Path) -> None:
     """Put the films of both splits on disk as uint8 arrays, once for all processes."""
-
-    def fetch(row: Row) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        image, mask = (
-            store.read(processed.uri_of(row[kind]["key"]), sha256=row[kind]["sha256"])
-            for kind in ("image", "mask")
-        )
-        return decode.decode_film(image), decode.decode_mask(mask)
-
     for split in SPLITS:
-        rows = (row for row in processed.rows(store) if row.get("split") == split)
         count = processed.counts[split]
-        films = track(ordered_map(fetch, rows, threads=store.threads), count, f"load {split}")
+        pairs = read_pairs(store, processed, split, threads=store.threads)
+        films = track(pairs, count, f"load {split}")
         dataset.write_cache(folder / split, films, count, processed.config["size"])
 
 

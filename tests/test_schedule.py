@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
+from jobs.storage import Store
 from tests.serving import Served, served_airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
+OUT = "s3://lung/pipeline"
 SMALL = {
     "source": "synthetic://phantoms?films=24&seed=0",
     "size": 64,
@@ -49,22 +50,11 @@ def test_the_clock_starts_the_daily_masks_which_end_well_without_a_champion(
 
 
 def test_a_new_champion_starts_the_masks_at_once_and_one_that_stays_does_not(
-    airflow: Served,
+    airflow: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import boto3
-
-    s3 = boto3.client(
-        "s3",
-        **{
-            option: airflow.environment[name]
-            for option, name in (
-                ("endpoint_url", "AWS_ENDPOINT_URL"),
-                ("aws_access_key_id", "AWS_ACCESS_KEY_ID"),
-                ("aws_secret_access_key", "AWS_SECRET_ACCESS_KEY"),
-                ("region_name", "AWS_DEFAULT_REGION"),
-            )
-        },
-    )
+    for name, text in airflow.environment.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, text)
     for expected in ("first", "kept"):
         run = airflow.trigger("lung_segmentation", SMALL)
         assert airflow.wait_for_end("lung_segmentation", run, seconds=400) == "success"
@@ -80,13 +70,12 @@ def test_a_new_champion_starts_the_masks_at_once_and_one_that_stays_does_not(
         seconds=120,
     )
     # A film arrives; the clock finds it.
-    raw = urlsplit(result["manifest"]).path.split("/")[1] + "/raw/"
-    listed = s3.list_objects_v2(Bucket="lung", Prefix=raw)["Contents"]
-    film = next(item["Key"] for item in listed if "/films/" in item["Key"])
-    s3.copy_object(Bucket="lung", Key="inbox/new.png", CopySource={"Bucket": "lung", "Key": film})
+    store = Store()
+    film = next(item.uri for item in store.list_objects(f"{OUT}/raw/") if "/films/" in item.uri)
+    store.write("s3://lung/inbox/new.png", store.read(film))
 
     def masked() -> bool:
-        found = s3.list_objects_v2(Bucket="lung", Prefix="pipeline/masks/lung-unet/")
-        return any(item["Key"].endswith(".png") for item in found.get("Contents", []))
+        found = store.list_objects(f"{OUT}/masks/lung-unet/")
+        return any(item.uri.endswith(".png") for item in found)
 
     airflow.wait_until(masked, {True}, seconds=180)

@@ -169,16 +169,24 @@ def read_result(uri: str) -> dict[str, Any]:
 
 def client_and_place(uri: str) -> tuple[Any, dict[str, str]]:
     """An S3 client of the connection, and the URI as the arguments that its calls take."""
+    return s3_client(), place_of(uri)
+
+
+def place_of(uri: str) -> dict[str, str]:
+    parts = urlsplit(uri)
+    return {"Bucket": parts.netloc, "Key": parts.path.lstrip("/")}
+
+
+def s3_client(*, connect_seconds: float = 5, read_seconds: float = 30, attempts: int = 5) -> Any:
+    """An S3 client of the connection."""
     # Here and not above: boto3 takes half a second, and every parse of a DAG would pay for it.
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
 
     config = Config(
-        connect_timeout=5,
-        read_timeout=30,
-        retries={"mode": "standard", "max_attempts": 4},
+        connect_timeout=connect_seconds,
+        read_timeout=read_seconds,
+        retries={"mode": "standard", "total_max_attempts": attempts},
         s3={"addressing_style": "path"},
     )
-    parts = urlsplit(uri)
-    hook = S3Hook(aws_conn_id=S3_CONNECTION, config=config)
-    return hook.get_conn(), {"Bucket": parts.netloc, "Key": parts.path.lstrip("/")}
+    return S3Hook(aws_conn_id=S3_CONNECTION, config=config).get_conn()

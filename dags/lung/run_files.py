@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
-from urllib.parse import urlsplit
 
-from lung.contract import S3_CONNECTION, connection
+from lung.contract import S3_CONNECTION, connection, place_of, s3_client
 from lung.stages import safe_run_id, setting
 
 CONNECT_SECONDS, READ_SECONDS = 2, 5
@@ -74,9 +73,9 @@ class RunFiles:
     def _read(self, uri: str) -> bytes | None:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        parts, limit = urlsplit(uri), LIMITS[uri.rpartition("/")[2]]
+        limit = LIMITS[uri.rpartition("/")[2]]
         try:
-            answer = self._client.get_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
+            answer = self._client.get_object(**place_of(uri))
             with answer["Body"] as body:
                 data: bytes = body.read(limit + 1)
         except ClientError as error:
@@ -93,21 +92,13 @@ class RunFiles:
 
 def _client() -> Any:
     """An S3 client of the connection that gives up soon: a page and not a task waits for it."""
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
     # The hook would go on without it, as whoever this server is for AWS.
     if connection(S3_CONNECTION) is None:
         raise UnreadableError(f"The connection {S3_CONNECTION!r} is not defined")
-    config = Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
-        retries={"total_max_attempts": 1},
-        s3={"addressing_style": "path"},
-    )
     try:
-        return S3Hook(aws_conn_id=S3_CONNECTION, config=config).get_conn()
+        return s3_client(connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS, attempts=1)
     except (BotoCoreError, ValueError) as error:
         what = type(error).__name__
         raise UnreadableError(f"The connection {S3_CONNECTION!r} is no S3: {what}") from error
