@@ -15,7 +15,8 @@ RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --quiet --require-hashes --prefix /opt/local \
       --requirement /requirements/local.lock \
  && /opt/venv/bin/pip uninstall --quiet --yes pip \
- && cd /opt/venv/lib/python3.*/site-packages/torch && rm -rf test bin/test_* bin/*Test
+ && cd /opt/venv/lib/python3.*/site-packages && rm -rf torch/test torch/bin/test_* torch/bin/*Test \
+ && find scipy sklearn -type d -name tests -prune -exec rm -rf {} +
 
 FROM ${BASE_IMAGE} AS runtime
 COPY --from=builder /opt/venv /opt/venv

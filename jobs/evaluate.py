@@ -4,105 +4,149 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs import calibration, figures
 from jobs.config import EvaluateConfig
 from jobs.errors import ConfigError
 from jobs.imaging import decode, geometry, masks
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.parallel import CPU_THREADS
 from jobs.progress import track
+from jobs.seen import Seen, read_seen
 from jobs.segmentation import metrics
 from jobs.stage import Stage
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
-RECIPE = "1"
-SPLITS = ("test", "val", "train")
+RECIPE = "2"
 WORST_FILMS, WORST_COLUMNS, WORST_TILE = 12, 3, 360
-COLUMNS = ("id", "patient", "source", "label", "split", "dice", "iou", "reason")
+# dice, iou and quality from 0 to 1, hd95 in percent of the film's diagonal; split is what the
+# film was to the network, so that one of a source left out of training says test.
+COLUMNS = (
+    *("id", "patient", "source", "label", "split"),
+    *("dice", "iou", "hd95", "quality", "review", "reason"),
+)
+NOTHING_FOUND = {"dice": 0.0, "iou": 0.0, "hd95": metrics.FARTHEST}
 
 Triple = tuple[Row, Row, Row]
 Mask = NDArray[np.bool_]
 
 
 def run(config: EvaluateConfig, store: Store) -> Manifest:
-    """Score every film that has a truth: Dice and IoU from its own pixels, a row a film.
+    """Score every film that has a truth: Dice, IoU and HD95 from its own pixels, a row a film.
 
-    Both empty is 1, one of them empty is 0, and so is a film that could not be predicted. The
-    figures to trust are those of the split `test`, which neither training nor a choice has seen.
-    Raises ConfigError where predictions and split are of different films.
+    Both empty is as good as can be, one of them empty as bad, and so is a film that could not be
+    predicted. The figures to trust are those of `test`: of films of patients whom neither training
+    nor a choice has seen, and of `config.test_sources` where these are given.
+    Raises ConfigError where predictions and split are of different films, or a source has none.
     """
     predictions = read_manifest(store, config.predictions, "predict")
     processed = read_manifest(store, config.processed, "preprocess")
     raw = _raw_of(store, predictions, processed)
-    stage = Stage(
-        store,
-        config,
-        job="evaluate",
-        folder="evaluations",
-        recipe=RECIPE,
-        inputs={"predictions": predictions, "processed": processed, "raw": raw},
-    )
+    trained = read_manifest(store, predictions.inputs["trained"]["uri"], "train")
+    sources = _test_sources(config, processed)
+    inputs = {"predictions": predictions, "processed": processed, "raw": raw, "trained": trained}
+    stage = Stage(store, config, job="evaluate", folder="evaluations", recipe=RECIPE, inputs=inputs)
     if found := stage.finished():
         return found
     total = raw.counts["films"]
-
-    def work(triple: Triple) -> Row:
-        return _score(store, raw, predictions, triple)
-
+    seen = read_seen(store, trained)
+    work = _Scorer(store, raw, predictions, seen, sources)
     triples = zip(*(m.rows(store) for m in (raw, processed, predictions)), strict=True)
-    rows = list(
-        track(stage.write_rows(triples, total, work, threads=CPU_THREADS), total, "evaluate")
+    rows = stage.write_rows(triples, total, work, threads=CPU_THREADS)
+    scored = [row for row in track(rows, total, "evaluate") if row["status"] == "ok"]
+    told = _write_files(stage, scored, seen)
+    counts = {"films": total, "scored": len(scored), "skipped": total - len(scored)}
+    return stage.finish(counts=counts, headline=_headline(told["test"]))
+
+
+def _write_files(stage: Stage, scored: Sequence[Row], seen: Seen) -> dict[str, Any]:
+    """metrics.json, whose content is returned, per_film.csv and worst.png."""
+    store, inputs = stage.store, stage.inputs
+    tested = [row for row in scored if row["tested"]]
+    if not tested:
+        log.warning("no film tests this network: it saw the patients of all that are asked for")
+    told = figures.summarise(scored, seen.sources)
+    told["calibration"] = calibration.measure(
+        store, inputs["processed"], inputs["trained"], {row["id"] for row in tested}
     )
-    scored = [row for row in rows if row["status"] == "ok"]
-    figures = summarise(scored)
-    text = json.dumps(figures, indent=2, allow_nan=False).encode() + b"\n"
+    text = json.dumps(told, indent=2, allow_nan=False).encode() + b"\n"
     stage.add_file("metrics.json", text, "application/json")
     table = ({name: row[name] for name in COLUMNS if name in row} for row in scored)
     stage.add_table("per_film.csv", COLUMNS, table)
-    worst = sorted(_of_split(scored, "test"), key=lambda row: row["dice"])[:WORST_FILMS]
-    sheet = _worst_films(store, raw, predictions, worst)
+    worst = sorted(tested, key=lambda row: row["dice"])[:WORST_FILMS]
+    sheet = _worst_films(store, inputs["raw"], inputs["predictions"], worst)
     stage.add_file("worst.png", sheet, "image/png")
-    test = figures["test"]
-    headline = {"test_films": test["films"], "test_dice": test["dice"]["mean"]}
-    headline |= {"test_dice_p05": test["dice"]["p05"], "test_iou": test["iou"]["mean"]}
-    counts = {"films": total, "scored": len(scored), "skipped": total - len(scored)}
-    return stage.finish(counts=counts, headline=headline)
+    return told
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Mean, 5th percentile and median of Dice and IoU for each split, and of test by group."""
-    test = _of_split(rows, "test")
-    figures: dict[str, Any] = {split: _figures(_of_split(rows, split)) for split in SPLITS}
-    for name in ("source", "label"):
-        groups = sorted({row[name] for row in test})
-        figures[f"by_{name}"] = {
-            group: _figures([row for row in test if row[name] == group]) for group in groups
+def _test_sources(config: EvaluateConfig, processed: Manifest) -> set[str]:
+    """The sources to test on. Raises ConfigError for one that has no films."""
+    there = {key.partition("/")[0] for key in processed.details["by_source"]}
+    asked = set(filter(None, config.test_sources.split(","))) or there
+    if missing := sorted(asked - there):
+        raise ConfigError(
+            f"--test-sources {config.test_sources}: there are no films of {missing[0]}, give some "
+            f"of {', '.join(sorted(there))}"
+        )
+    return asked
+
+
+def _headline(test: Mapping[str, Any]) -> dict[str, Any]:
+    """The few test figures to print; those of no film are None."""
+    dice, iou, hd95 = (test[name] or {} for name in ("dice", "iou", "hd95"))
+    return {
+        "test_films": test["films"],
+        "test_dice": dice.get("mean"),
+        "test_dice_low": dice.get("low"),
+        "test_dice_high": dice.get("high"),
+        "test_dice_p05": dice.get("p05"),
+        "test_iou": iou.get("mean"),
+        "test_hd95": hd95.get("mean"),
+    }
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Makes the row of a film from its rows in the three manifests; threads share it."""
+
+    store: Store
+    raw: Manifest
+    predictions: Manifest
+    seen: Seen
+    sources: Collection[str]
+
+    def __call__(self, triple: Triple) -> Row:
+        film, record, prediction = triple
+        assert film["id"] == record["id"] == prediction["id"], "the manifests are out of step"
+        if record["status"] != "ok":
+            return {"id": film["id"], "status": "skipped", "reason": record["reason"]}
+        row = {name: record[name] for name in ("id", "patient", "source", "label", "origin")}
+        split = self.seen.split_of(record["patient"])
+        tested = split == "test" and record["source"] in self.sources
+        row |= {"status": "ok", "split": split, "tested": tested}
+        if prediction["status"] != "ok":
+            return row | NOTHING_FOUND | {"reason": prediction["reason"]}
+        # What predict says of its own mask; earlier predictions do not.
+        said = {name: prediction[name] for name in ("quality", "review") if name in prediction}
+        return row | self._scores(film, prediction) | said
+
+    def _scores(self, film: Row, prediction: Row) -> dict[str, float]:
+        predicted = _mask(self.store, self.predictions, prediction["mask"])
+        truth = _truth(self.store, self.raw, film, predicted.shape)
+        found = {
+            "dice": metrics.dice(predicted, truth),
+            "iou": metrics.iou(predicted, truth),
+            "hd95": metrics.hd95(predicted, truth),
         }
-    return figures
-
-
-def _figures(rows: Sequence[Row]) -> dict[str, Any]:
-    return {"films": len(rows), **{name: _spread(rows, name) for name in ("dice", "iou")}}
-
-
-def _spread(rows: Sequence[Row], name: str) -> dict[str, float] | None:
-    """None where there are no films, since JSON has no NaN."""
-    if not rows:
-        return None
-    values = np.array([row[name] for row in rows])
-    figures = {"mean": values.mean(), "p05": np.percentile(values, 5), "median": np.median(values)}
-    return {key: round(float(value), 6) for key, value in figures.items()}
-
-
-def _of_split(rows: Iterable[Row], split: str) -> list[Row]:
-    return [row for row in rows if row["split"] == split]
+        return {name: round(score, 6) for name, score in found.items()}
 
 
 def _raw_of(store: Store, predictions: Manifest, processed: Manifest) -> Manifest:
@@ -114,20 +158,6 @@ def _raw_of(store: Store, predictions: Manifest, processed: Manifest) -> Manifes
             f"--films {raw['uri']}"
         )
     return read_manifest(store, raw["uri"], "download")
-
-
-def _score(store: Store, raw: Manifest, predictions: Manifest, triple: Triple) -> Row:
-    film, record, prediction = triple
-    assert film["id"] == record["id"] == prediction["id"], "the three manifests are out of step"
-    if record["status"] != "ok":
-        return {"id": film["id"], "status": "skipped", "reason": record["reason"]}
-    row = {name: record[name] for name in ("id", "patient", "source", "label", "split", "origin")}
-    if prediction["status"] != "ok":
-        return row | {"status": "ok", "dice": 0.0, "iou": 0.0, "reason": prediction["reason"]}
-    predicted = _mask(store, predictions, prediction["mask"])
-    truth = _truth(store, raw, film, predicted.shape)
-    dice, iou = metrics.dice(truth, predicted), metrics.iou(truth, predicted)
-    return row | {"status": "ok", "dice": round(dice, 6), "iou": round(iou, 6)}
 
 
 def _truth(store: Store, raw: Manifest, film: Row, shape: tuple[int, int]) -> Mask:

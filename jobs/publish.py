@@ -49,7 +49,12 @@ LINKS = {
     "processed": {"raw": "raw"},
     "trained": {"processed": "processed"},
     "predictions": {"trained": "trained", "films": "raw"},
-    "evaluation": {"predictions": "predictions", "processed": "processed", "raw": "raw"},
+    "evaluation": {
+        "predictions": "predictions",
+        "processed": "processed",
+        "raw": "raw",
+        "trained": "trained",
+    },
 }
 NLM = (
     "terms of the U.S. National Library of Medicine, which asks for credit: Jaeger et al., Two "
@@ -66,7 +71,10 @@ INTENDED_USE = (
     "Research on lung segmentation in frontal chest X-rays like those it was trained on. It is no "
     "medical device: its masks are not for diagnosis or treatment."
 )
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "pillow", "safetensors", "boto3")
+PACKAGES = (
+    *("torch", "numpy", "scipy", "scikit-learn", "opencv-python-headless"),
+    *("pillow", "safetensors", "boto3"),
+)
 
 
 def run(config: PublishConfig, store: Store) -> Manifest:

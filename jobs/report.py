@@ -7,10 +7,11 @@ escaped by the template engine; a policy in the page itself forbids whatever is 
 from __future__ import annotations
 
 import base64
+import heapq
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.config import PublishConfig
+from jobs.figures import RESAMPLES
 from jobs.imaging import decode, geometry, masks
 from jobs.manifest import Manifest, Row, created_by
 from jobs.storage import Store
-from jobs.svg import curves_svg
+from jobs.svg import calibration_svg, curves_svg
 
 TEMPLATE = "report.html.j2"
 PICTURE_WIDTH, PICTURE_QUALITY = 1600, 82
@@ -31,6 +33,7 @@ LONGEST_VALUE = 400
 NOTHING = "–"
 
 SAMPLES, SAMPLE_SIDE = 6, 560
+FLAGGED = 10
 
 
 def build(
@@ -51,13 +54,18 @@ def build(
     evaluation, processed = manifests["evaluation"], manifests["processed"]
     history = json.loads(manifests["trained"].read_file(store, "history.json"))["epochs"]
     best = [row["epoch"] for row in history].index(about["metrics"]["epoch"])
+    metrics = json.loads(evaluation.read_file(store, "metrics.json"))
+    calibration = metrics["calibration"]
     return render(
         config=config,
         published=created_by(time.time())["started"],
         manifests=manifests,
         run=details,
         about=about,
-        metrics=json.loads(evaluation.read_file(store, "metrics.json")),
+        metrics=metrics,
+        resamples=RESAMPLES,
+        predicted=_predicted(store, manifests),
+        calibration_plot=calibration_svg(calibration["curve"]) if calibration else "",
         history=history,
         best=history[best],
         curves=curves_svg(history, best),
@@ -75,9 +83,25 @@ def render(**contents: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (score, number_of, duration, moment, shorten, crosstab)
+    filters = (score, interval, tested_on, number_of, duration, moment, shorten, crosstab)
     environment.filters.update({function.__name__: function for function in filters})
     return environment.get_template(TEMPLATE).render(contents).encode()
+
+
+def _predicted(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+    """Films with a quality score, those flagged for review, and the FLAGGED lowest of these.
+
+    Over all films, not the test films alone: the ones to look at are those without a truth.
+    """
+    dice = {row["id"]: row.get("dice") for row in manifests["evaluation"].rows(store)}
+    rows = manifests["predictions"].rows(store)
+    scored = [(row["quality"], row["id"], row["review"]) for row in rows if "quality" in row]
+    flagged = [(quality, film) for quality, film, is_flagged in scored if is_flagged]
+    lowest = [
+        {"id": film, "quality": quality, "dice": dice.get(film)}
+        for quality, film in heapq.nsmallest(FLAGGED, flagged)
+    ]
+    return {"scored": len(scored), "flagged": len(flagged), "lowest": lowest}
 
 
 # Pictures
@@ -102,7 +126,7 @@ def _samples(
 
 
 def _was_tested(row: Row) -> bool:
-    return row["status"] == "ok" and row["split"] == "test" and "reason" not in row
+    return row["status"] == "ok" and row["tested"] and "reason" not in row
 
 
 def _overlay(
@@ -147,6 +171,22 @@ def _decoded(png: bytes) -> NDArray[np.uint8]:
 
 def score(number: float | None, digits: int = 3) -> str:
     return NOTHING if number is None else f"{number:.{digits}f}"
+
+
+def interval(figures: Mapping[str, float | None] | None, digits: int = 3) -> str:
+    """0.912 to 0.948; NOTHING where there is none."""
+    if figures is None or figures["low"] is None:
+        return NOTHING
+    return f"{score(figures['low'], digits)} to {score(figures['high'], digits)}"
+
+
+def tested_on(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Rows of the cross-source table by their names, which tell what was never trained on."""
+    named = []
+    for row in rows:
+        source = row["tested_on"]
+        named.append((source if source in row["trained_on"] else f"{source}, unseen", row))
+    return named
 
 
 def number_of(count: int, noun: str) -> str:

@@ -1,9 +1,12 @@
-"""Losses and Dice by epoch as SVG: for the report in its own colors, and as a picture by itself."""
+"""Losses and Dice by epoch, and calibration, as SVG: for the report in its own colors.
+
+The first two also as a picture by itself, with colors of its own.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -72,11 +75,45 @@ def curves_svg(history: History, best: int) -> dict[str, Markup]:
     lung). A hairline and a ring mark the epoch `best`, an index into the history; a dot the last.
     """
     titles = {"loss": "Losses by epoch", "dice": "Validation Dice by epoch"}
-    frame = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-    return {
-        name: Markup(f'{frame} aria-label="{titles[name]}">{plot}</svg>')
-        for name, plot in _plots(history, best, int(history[-1]["epoch"])).items()
-    }
+    plots = _plots(history, best, int(history[-1]["epoch"]))
+    return {name: _drawing(titles[name], plot) for name, plot in plots.items()}
+
+
+def calibration_svg(curve: Sequence[Mapping[str, float]]) -> Markup:
+    """The share that is lung by the probability that was predicted, a point a bin.
+
+    Args:
+        curve: points with "predicted", "lung" and "share", each 0..1, from the lowest.
+
+    A bar stands for the share of all pixels that a point speaks of; on the dashed diagonal a
+    network says what is.
+    """
+    steps = [round(0.2 * step, 1) for step in range(6)]
+
+    def x(share: float) -> float:
+        return round(LEFT + share * (RIGHT - LEFT), 1)
+
+    def y(share: float) -> float:
+        return round(BOTTOM - share * (BOTTOM - TOP), 1)
+
+    places = [(x(point["predicted"]), y(point["lung"])) for point in curve]
+    line = " ".join(f"{across},{up}" for across, up in places)
+    parts = _frame(steps, steps, x, y, "probability of lung")
+    parts += [
+        f'<path class="share" d="M{across} {BOTTOM}V{y(point["share"])}"/>'
+        for (across, _), point in zip(places, curve, strict=True)
+    ]
+    parts.append(f'<polyline class="reference" points="{x(0)},{y(0)} {x(1)},{y(1)}"/>')
+    parts.append(f'<polyline class="val" points="{line}"/>')
+    parts += [f'<circle cx="{across}" cy="{up}" r="3"/>' for across, up in places]
+    title = "Share of the pixels that is lung by the probability predicted for them"
+    return _drawing(title, "".join(parts))
+
+
+def _drawing(title: str, plot: str) -> Markup:
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{plot}</svg>'
+    )
 
 
 def _plots(history: History, best: int, last: int) -> dict[str, str]:
@@ -108,14 +145,8 @@ def _plot(
     def y(number: float) -> float:
         return round(BOTTOM - (number - low) / (high - low) * (BOTTOM - TOP), 1)
 
-    parts = [f'<path class="grid" d="M{LEFT} {y(row)}H{RIGHT}"/>' for row in rows]
-    parts += [f'<text class="y" x="{LEFT - 7}" y="{y(row) + 4:g}">{row:g}</text>' for row in rows]
-    parts += [
-        f'<text class="x" x="{x(column)}" y="{BOTTOM + 17}">{column:g}</text>'
-        for column in columns
-        if epochs[0] <= column <= last
-    ]
-    parts.append(f'<text class="x" x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 2}">epoch</text>')
+    columns = [column for column in columns if epochs[0] <= column <= last]
+    parts = _frame(columns, rows, x, y, "epoch")
     parts.append(f'<path class="best" d="M{x(epochs[best])} {TOP}V{BOTTOM}"/>')
     for kind, line in lines.items():
         points = " ".join(f"{x(e)},{y(v)}" for e, v in zip(epochs, line, strict=True))
@@ -125,6 +156,23 @@ def _plot(
         for mark, at in (("last", -1), ("best", best))
     ]
     return "".join(parts)
+
+
+def _frame(
+    columns: Sequence[float],
+    rows: Sequence[float],
+    x: Callable[[float], float],
+    y: Callable[[float], float],
+    title: str,
+) -> list[str]:
+    """The grid and the words of a plot, `title` below its horizontal axis."""
+    parts = [f'<path class="grid" d="M{LEFT} {y(row)}H{RIGHT}"/>' for row in rows]
+    parts += [f'<text class="y" x="{LEFT - 7}" y="{y(row) + 4:g}">{row:g}</text>' for row in rows]
+    parts += [
+        f'<text class="x" x="{x(column)}" y="{BOTTOM + 17}">{column:g}</text>' for column in columns
+    ]
+    parts.append(f'<text class="x" x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 2}">{title}</text>')
+    return parts
 
 
 def ticks(low: float, high: float, count: int, smallest: float = 0.0) -> list[float]:

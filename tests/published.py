@@ -79,10 +79,19 @@ class Chain:
     processed: Manifest
 
     def five(
-        self, rows: float, *, size: int = SIZE, special: Mapping[str, float] | None = None
+        self,
+        rows: float,
+        *,
+        size: int = SIZE,
+        special: Mapping[str, float] | None = None,
+        **data: Any,
     ) -> dict[str, Manifest]:
-        """What a run makes whose network finds the upper `rows` (0 to 1) of the lungs."""
-        trained = self.train({"rows": rows, "size": size, "special": dict(special or {})})
+        """What a run makes whose network finds the upper `rows` (0 to 1) of the lungs.
+
+        `data` is what its model.json says of the films that it was trained on.
+        """
+        network: dict[str, Any] = {"rows": rows, "size": size, "special": dict(special or {})}
+        trained = self.train(network | ({"data": data} if data else {}))
         config = PredictConfig(trained=trained.uri, films=self.raw.uri, out=self.out)
         predictions = predict.run(config, self.store)
         evaluation = evaluate.run(
@@ -119,7 +128,7 @@ class Chain:
                 "precision": "auto",
             },
             "metrics": {"epoch": 3, "val_dice": 0.9},
-            "data": {"processed": self.processed.content_hash},
+            "data": {"processed": self.processed.content_hash, **network.get("data", {})},
         }
         stage.add_file("model.json", json.dumps(about).encode())
         stage.add_file("model.safetensors", json.dumps(network).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import re
@@ -15,8 +16,9 @@ from PIL import Image
 
 from jobs import report
 from jobs.config import EvaluateConfig, PublishConfig
-from jobs.manifest import Manifest
-from jobs.stage import Stage
+from jobs.figures import summarise
+from jobs.manifest import Manifest, Row, describe
+from jobs.stage import Stage, pack_rows
 from tests.pages import Page
 from tests.published import Chain, chain
 
@@ -52,6 +54,20 @@ def build(
     config = PublishConfig(out=made.out, run_id="shown", **uris)
     told = {**published.details, **(details or {})}
     return Page(report.build(made.store, five, told, about=about, config=config))
+
+
+def judge(made: Chain, five: dict[str, Manifest], said: list[Row]) -> dict[str, Manifest]:
+    """The run's manifests, where what `said` has is in the first films' rows of predict."""
+    predictions = five["predictions"]
+    rows = list(predictions.rows(made.store))
+    for row in rows:
+        row |= {"quality": 1.0, "review": False}
+    for row, more in zip(rows, said, strict=False):
+        row |= more
+    packed = pack_rows(rows)
+    made.store.write(predictions.uri_of("judged.jsonl.gz"), packed)
+    part = describe("judged.jsonl.gz", gzip.decompress(packed))
+    return five | {"predictions": replace(predictions, parts=[part])}
 
 
 def test_the_page_loads_nothing_and_runs_nothing(source: bytes) -> None:
@@ -90,6 +106,12 @@ def test_the_page_tells_what_the_run_found(made: Chain, published: Manifest, sou
     test = json.loads(made.five(0.7)["evaluation"].read_file(made.store, "metrics.json"))["test"]
     assert f"Mean Dice {test['dice']['mean']:.3f} on 8 films" in text
     assert f"{test['dice']['p05']:.3f}, rests on the worst one or two" in text
+    between = f"{test['dice']['low']:.3f} to {test['dice']['high']:.3f}"
+    assert f"interval of the mean is {between}, which from so few patients is too narrow" in text
+    assert text.count(between) >= 2
+    assert f"mean IoU is {test['iou']['low']:.3f} to {test['iou']['high']:.3f}" in text
+    assert f"mean HD95 {test['hd95']['low']:.2f} to {test['hd95']['high']:.2f}." in text
+    assert f"Test HD95, % of diagonal {test['hd95']['mean']:.2f}" in text
     assert published.details["champion"]["reason"] in text
     assert "The first champion." in text
     assert "best 0.900, epoch 3" in text and "last 0.850, epoch 4" in text
@@ -146,13 +168,86 @@ def test_a_run_without_a_test_film_says_so(made: Chain, published: Manifest) -> 
         recipe="none tested",
         inputs={name: five[name] for name in ("predictions", "processed", "raw")},
     )
-    nothing = {"films": 0, "dice": None, "iou": None}
-    metrics = {"test": nothing, "val": nothing, "train": nothing, "by_source": {}, "by_label": {}}
+    metrics = summarise([], ["montgomery"]) | {"calibration": None}
     stage.add_file("metrics.json", json.dumps(metrics).encode())
     stage.add_file("worst.png", five["evaluation"].read_file(made.store, "worst.png"))
     page = build(made, published, five | {"evaluation": stage.finish(counts={}, headline={})})
     assert "No test film was scored" in page.text
     assert sum(tag == "img" for tag, _ in page.elements) == 1
+
+
+def test_the_page_draws_how_true_the_probabilities_are(
+    made: Chain, published: Manifest, source: bytes
+) -> None:
+    evaluation = made.five(0.7)["evaluation"]
+    told = json.loads(evaluation.read_file(made.store, "metrics.json"))["calibration"]
+    text = Page(source).text
+    assert f"Expected calibration error {told['expected_error']:.3f}" in text
+    assert f"Brier score {told['brier']:.3f}; {told['pixels']:,} pixels of 8 test films" in text
+    labels = [given.get("aria-label") for tag, given in Page(source).elements if tag == "svg"]
+    assert "Share of the pixels that is lung by the probability predicted for them" in labels
+
+
+def test_the_page_lists_the_films_to_review_the_least_sure_first(
+    made: Chain, published: Manifest
+) -> None:
+    five = made.five(0.7)
+    doubts = [{"quality": 0.4 - number / 100, "review": True} for number in range(12)]
+    text = build(made, published, judge(made, five, doubts)).text
+    dice = {row["id"]: row["dice"] for row in five["evaluation"].rows(made.store)}
+    names = [row["id"] for row in five["predictions"].rows(made.store)][:12]
+    listed = [
+        f"{names[number]} {0.4 - number / 100:.2f} {dice[names[number]]:.3f}"
+        for number in range(11, 1, -1)
+    ]
+    assert f"Quality True Dice {' '.join(listed)} Flagged: 12 of 24 films" in text
+    assert f"the {report.FLAGGED} of lowest quality are shown" in text
+
+
+def test_a_run_whose_films_need_no_review_says_so(made: Chain, published: Manifest) -> None:
+    text = build(made, published, judge(made, made.five(0.7), [])).text
+    assert "Flagged: 0 of 24 films." in text
+    assert "True Dice" not in text
+
+
+def test_a_flagged_films_name_is_never_obeyed(made: Chain, published: Manifest) -> None:
+    hostile = [{"id": HOSTILE, "quality": 0.1, "review": True}]
+    page = build(made, published, judge(made, made.five(0.7), hostile))
+    assert HOSTILE in page.text
+    assert not any(name.startswith("on") for _, given in page.elements for name in given)
+    assert {tag for tag, _ in page.elements} & {"script"} == set()
+
+
+def test_the_page_says_on_which_sources_the_network_was_not_trained(
+    made: Chain, published: Manifest, source: bytes
+) -> None:
+    assert "Trained on montgomery, tested on montgomery 8" in Page(source).text
+    five = made.five(0.7, train_sources=["shenzhen"], train_films=9, val_films=3)
+    text = build(made, published, five).text
+    assert "Mean Dice" in text and "on 24 films the network never saw" in text
+    assert "Trained on shenzhen, tested on montgomery, unseen 24" in text
+    assert "Unseen is a source that the network was not trained on: all its films test." in text
+
+
+def test_the_page_says_that_some_sources_alone_were_tested(
+    made: Chain, published: Manifest
+) -> None:
+    five = made.five(0.7)
+    config = five["evaluation"].config | {"test_sources": "montgomery"}
+    five["evaluation"] = replace(five["evaluation"], config=config)
+    assert "over films of montgomery alone" in build(made, published, five).text
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        (None, "–"),
+        ({"low": None, "high": None}, "–"),
+        ({"low": 0.91234, "high": 0.95}, "0.912 to 0.950"),
+    ],
+)
+def test_an_interval_has_two_ends_or_is_a_dash(figures: Any, words: str) -> None:
+    assert report.interval(figures) == words
 
 
 @pytest.mark.parametrize(

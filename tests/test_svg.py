@@ -103,3 +103,23 @@ def test_the_picture_says_the_last_figures() -> None:
     text = " ".join(ElementTree.fromstring(svg.picture(HISTORY, epochs=4)).itertext())
     assert "train 0.150" in text and "validation 0.175" in text and "all lung 0.600" in text
     assert "best 0.900 in epoch 3" in text
+
+
+def test_a_calibration_has_a_point_and_a_bar_for_each_bin() -> None:
+    curve = [
+        {"predicted": 0.0, "lung": 0.1, "share": 0.7},
+        {"predicted": 0.5, "lung": 0.25, "share": 0.1},
+        {"predicted": 1.0, "lung": 1.0, "share": 0.2},
+    ]
+    drawing = svg.calibration_svg(curve)
+    width, height = svg.RIGHT - svg.LEFT, svg.BOTTOM - svg.TOP
+    expected = [
+        (svg.LEFT + width * point["predicted"], svg.BOTTOM - height * point["lung"])
+        for point in curve
+    ]
+    assert points(drawing, "val") == [pytest.approx(place, abs=0.06) for place in expected]
+    assert points(drawing, "reference") == [(svg.LEFT, svg.BOTTOM), (svg.RIGHT, svg.TOP)]
+    bars = re.findall(r'<path class="share" d="M[\d.]+ ([\d.]+)V([\d.]+)"', drawing)
+    heights = [(float(low) - float(high)) / height for low, high in bars]
+    assert heights == pytest.approx([0.7, 0.1, 0.2], abs=0.001)
+    ElementTree.fromstring(drawing)

@@ -1,14 +1,18 @@
-"""Dice and IoU from summed counts. Needs no torch, so that evaluation starts without it."""
+"""Dice and IoU from summed counts, HD95 from borders. Needs no torch: evaluation starts without."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+FARTHEST = 100.0  # percent of the diagonal: no two pixels of a film lie farther apart
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 def dice(predicted_mask: NDArray[np.bool_], target_mask: NDArray[np.bool_]) -> float:
@@ -25,6 +29,31 @@ def iou(predicted_mask: NDArray[np.bool_], target_mask: NDArray[np.bool_]) -> fl
     Raises ValueError when the shapes differ.
     """
     return float(iou_from_counts(*_counts(predicted_mask, target_mask)))
+
+
+def hd95(predicted_mask: NDArray[np.bool_], target_mask: NDArray[np.bool_]) -> float:
+    """95th percentile of the distance between the borders of two masks (H, W).
+
+    In percent of the film's diagonal, 0..100, so that films of several sizes can be averaged. The
+    border is the mask's pixels that share a side with one outside it; beyond the film is outside.
+    The larger of both directed percentiles, as in Metrics Reloaded (Maier-Hein et al., Nature
+    Methods 2024), MONAI and DeepMind's surface-distance: over both borders pooled, as in MedPy, a
+    long border that is right would hide a short one that is not. Both empty: 0; one of them
+    empty: 100.
+
+    Raises ValueError when the shapes differ.
+    """
+    _check_shapes(predicted_mask, target_mask)
+    borders = [_border(mask) for mask in (predicted_mask, target_mask)]
+    if not all(map(len, borders)):
+        return FARTHEST if any(map(len, borders)) else 0.0
+    # Exact, in a quarter of the time of a distance transform, which visits every pixel.
+    from scipy.spatial import KDTree
+
+    trees = [KDTree(points, balanced_tree=False, compact_nodes=False) for points in borders]
+    directed = (trees[1].query(borders[0])[0], trees[0].query(borders[1])[0])
+    farther = max(np.percentile(distances, 95) for distances in directed)
+    return float(farther / np.hypot(*target_mask.shape) * 100)
 
 
 def dice_from_counts(true_positives: ArrayLike, predicted: ArrayLike, target: ArrayLike) -> Any:
@@ -48,16 +77,31 @@ def count_overlap(predicted_masks: Tensor, target_masks: Tensor) -> tuple[Tensor
     return true_positives, predicted, target
 
 
+def _border(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """(x, y) of the pixels at the border of a mask, (n, 2)."""
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    inside = mask[top : top + height, left : left + width].view(np.uint8)
+    if not inside.size:
+        return np.empty((0, 2), dtype=np.int32)
+    core = cv2.erode(inside, CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    points = np.asarray(cv2.findNonZero(inside - core), dtype=np.int32).reshape(-1, 2)
+    return points + np.array((left, top), dtype=np.int32)
+
+
 def _counts(
     predicted_mask: NDArray[np.bool_], target_mask: NDArray[np.bool_]
 ) -> tuple[int, int, int]:
-    if predicted_mask.shape != target_mask.shape:
-        raise ValueError(
-            f"masks of {predicted_mask.shape} and {target_mask.shape} differ in shape: give both "
-            "at the film's own size"
-        )
+    _check_shapes(predicted_mask, target_mask)
     true_positives, predicted, target = (
         int(np.count_nonzero(mask))
         for mask in (predicted_mask & target_mask, predicted_mask, target_mask)
     )
     return true_positives, predicted, target
+
+
+def _check_shapes(predicted_mask: NDArray[np.bool_], target_mask: NDArray[np.bool_]) -> None:
+    if predicted_mask.shape != target_mask.shape:
+        raise ValueError(
+            f"masks of {predicted_mask.shape} and {target_mask.shape} differ in shape: give both "
+            "at the film's own size"
+        )
