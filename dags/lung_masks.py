@@ -18,7 +18,8 @@ replaced is done again, and a new champion does all of them again, in a folder o
 nothing new a run ends in seconds; without a champion it waits for the first.
 
 Masks: `masks/<name>/<version>/<id>.png` under `LUNG_BUCKET_URI`, at each film's own size. What a run
-did: `runs/<run_id>/masks.csv`, a line a film with its mask's URI and share of lung.
+did: `runs/<run_id>/masks.csv`, a line a film with its mask's URI, share of lung and
+quality, and whether a person should look at it.
 
 It runs daily (`LUNG_MASKS_SCHEDULE`), and at once when `lung_segmentation` publishes a new champion,
 the asset `lung_champion`. Paused, it misses nothing: its next run does what is new then.

@@ -35,9 +35,9 @@ runs and after, the tab *Training report* of the run shows the loss histories; t
 | shards | numbers the parts that `predict` works on | Nothing of the jobs runs in it: its log has Airflow's own error. Clear it. |
 | download | copies films and masks to S3 | 77: accept the data set's terms on kaggle.com, or renew the token in the connection `kaggle`. 65: the archive is damaged, its member is named. 2: the source is misspelt. |
 | preprocess | merges left and right masks, resizes, splits by patient | 65: too many films were quarantined, the log counts the reasons; mend the films, or raise **Largest share quarantined**. |
-| train | trains, one checkpoint an epoch in S3 | Killed for memory: lower **Batch size** or **Image size**, or raise **Memory**. 75: nothing to do, the next try continues with the epoch after the last checkpoint. Not started for long: the pool `gpu` is missing, or another training has its slot. |
+| train | trains, one checkpoint an epoch in S3 | Killed for memory: lower **Batch size**, **Image size** or **Network**, or raise **Memory**. 75: nothing to do, the next try goes on from the last step. Not started for long: the pool `gpu` is missing, or another training has its slot. |
 | predict | a mask for every film, in **Shards** parts side by side | Clear the failed part alone: what it had done is kept. |
-| evaluate | Dice and IoU at the films' own size | 65: there is no truth mask among the test films; look at `preprocess`. |
+| evaluate | Dice, IoU and HD95 at the films' own size, with their intervals; how far to trust them | 65: there is no truth mask among the test films; look at `preprocess`. |
 | publish | the report, the model package, the champion | A model under **Minimum Dice** is no failure: the champion stays, and the report says so. |
 
 Exit codes 2, 65 and 77 are never retried, others twice with growing pauses. What a job said last is

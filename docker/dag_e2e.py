@@ -2,7 +2,7 @@
 
 usage: .venv-airflow/bin/python docker/dag_e2e.py [HOME]
 
-Variables: SOURCE SIZE EPOCHS BASE_CHANNELS. The second run has the same params and must find all
+Variables: SOURCE SIZE EPOCHS NETWORK. The second run has the same params and must find all
 but publish done. Exit code 0 only if every task of both runs is green and no container is left.
 Airflow's database, its logs and S3 are of this command's own; they are kept where HOME is given.
 """
@@ -20,7 +20,7 @@ from dag_run import chosen, containers_left, log_in, or_exit_code, run
 from dag_run_report import Task, seconds_of
 from serve_airflow import serving, until_stopped
 
-DEFAULTS = {"SOURCE": PHANTOMS, "SIZE": "256", "EPOCHS": "5", "BASE_CHANNELS": "16"}
+DEFAULTS = {"SOURCE": PHANTOMS, "SIZE": "256", "EPOCHS": "5", "NETWORK": "small"}
 ALWAYS_NEW = {"publish", "shards"}  # publish writes a run's own report; shards is no job
 
 

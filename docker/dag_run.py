@@ -2,7 +2,7 @@
 
 usage: .venv-airflow/bin/python docker/dag_run.py
 
-Variables: SOURCE SIZE EPOCHS BASE_CHANNELS GPUS, each optional, are params of the run;
+Variables: SOURCE SIZE EPOCHS NETWORK GPUS, each optional, are params of the run;
 AIRFLOW_URL, AIRFLOW_USER and AIRFLOW_PASSWORD or AIRFLOW_PASSWORD_FILE name an Airflow other than
 the one that `make airflow` or `make up` started here. Exit code 0: every task is green; 1: not so;
 2: a variable is refused; 69: no Airflow answers.
@@ -26,7 +26,8 @@ from airflow_rest import Client, RefusedError
 from dag_run_report import Task, name_of, print_tasks
 
 DAG = "/dags/lung_segmentation"
-NUMBERS = ("SIZE", "EPOCHS", "BASE_CHANNELS", "GPUS")
+WORDS = ("NETWORK",)
+NUMBERS = ("SIZE", "EPOCHS", "GPUS")
 ENDED = {"success", "failed"}
 NOT_STARTED = {None, "scheduled", "queued"}
 POLL_SECONDS = 1.0
@@ -93,6 +94,7 @@ def params(variables: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if source := variables.get("SOURCE"):
         values["source"] = _visible(source, variables)
+    values |= {name.lower(): variables[name] for name in WORDS if variables.get(name)}
     for name in NUMBERS:
         if text := variables.get(name):
             if not re.fullmatch(r"-?\d+", text):

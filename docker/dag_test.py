@@ -2,7 +2,7 @@
 
 usage: .venv-airflow/bin/python docker/dag_test.py
 
-Variables: BACKEND=process|docker SOURCE SIZE EPOCHS BASE_CHANNELS. Exit code 0 only if the run
+Variables: BACKEND=process|docker SOURCE SIZE EPOCHS NETWORK. Exit code 0 only if the run
 succeeded. Airflow's database and S3 are of this command's own and are removed.
 """
 
@@ -26,7 +26,7 @@ DEFAULTS = {
     "SOURCE": "synthetic://phantoms?films=32&seed=0",
     "SIZE": "64",
     "EPOCHS": "2",
-    "BASE_CHANNELS": "8",
+    "NETWORK": "small",
 }
 LOG = ROOT / "build" / "dag-test.log"
 # What the jobs say, without what Airflow writes around each line; errors in full.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the whole chain, or masks for a folder of films, on this machine: in a container where a
 # Docker engine answers, and otherwise in .venv. Results and the S3 server's data: artifacts/.
-# usage: docker/run-local.sh run      with SOURCE SIZE EPOCHS BASE_CHANNELS RUN_ID, each optional
+# usage: docker/run-local.sh run      with SOURCE SIZE EPOCHS NETWORK RUN_ID, each optional
 #        docker/run-local.sh masks    with FILMS and OUT
 # RUNTIME=docker|process settles where.
 set -euo pipefail
@@ -27,7 +27,7 @@ collect_run() {
   arguments=(run --folder "$FOLDER")
   if [ -n "${SOURCE:-}" ]; then collect_sources; fi
   local name flag
-  for name in SIZE EPOCHS BASE_CHANNELS RUN_ID; do
+  for name in SIZE EPOCHS NETWORK RUN_ID; do
     flag=${name,,}
     if [ -n "${!name:-}" ]; then arguments+=("--${flag//_/-}" "${!name}"); fi
   done

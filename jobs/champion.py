@@ -12,7 +12,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -109,7 +109,13 @@ def choose(
     A run that is tried again after it replaced the champion says so again.
     """
     uri = f"{models}/champion.json"
-    own_dice = functools.cache(lambda: _val_dice(store, processed, challenger))
+    # The validation films of a source that the challenger was not trained on are its test films.
+    sources = challenger.about["data"].get("train_sources")
+
+    def score(model: Package) -> float:
+        return _val_dice(store, processed, sources, model)
+
+    own_dice = functools.cache(lambda: score(challenger))
 
     def settle() -> Decision:
         entry, etag = read_champion(store, uri)
@@ -120,7 +126,7 @@ def choose(
             if entry.get("processed") == processed.content_hash:
                 return decide(champion, entry["val_dice"], champion, None, min_dice)
         elif champion:
-            theirs = _val_dice(store, processed, read_package(store, models, champion))
+            theirs = score(read_package(store, models, champion))
         val_dice = own_dice()
         decision = decide(challenger.version, val_dice, champion, theirs, min_dice)
         if decision.outcome in ("first", "replaced"):
@@ -160,12 +166,14 @@ def read_champion(store: Store, uri: str) -> tuple[dict[str, Any], str]:
     return entry, etag
 
 
-def _val_dice(store: Store, processed: Manifest, model: Package) -> float:
-    """Mean hard Dice over the validation films at the size they were processed to.
+def _val_dice(
+    store: Store, processed: Manifest, sources: Sequence[str] | None, model: Package
+) -> float:
+    """Mean hard Dice over the sources' validation films at the size they were processed to.
 
     To DIGITS digits: what is shown is what is compared, and a smaller difference means nothing.
     """
     predict = load_predictor(model.about, model.weights)
-    pairs = read_pairs(store, processed, "val", threads=CPU_THREADS)
+    pairs = read_pairs(store, processed, "val", sources=sources, threads=CPU_THREADS)
     scores = [metrics.dice(predict(film), mask) for film, mask in pairs]
     return round(float(np.mean(scores)), DIGITS)

@@ -40,7 +40,7 @@ RUN_DEFAULTS = {
     "epochs": 16,
     "batch_size": 4,
     "learning_rate": 1e-2,
-    "base_channels": 8,
+    "network": "small",
 }
 
 

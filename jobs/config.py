@@ -17,6 +17,7 @@ from jobs.errors import ConfigError
 
 S3_URI = r"s3://[^/]+(/.*)?"
 MANIFEST_URI = r"s3://[^/]+/.*manifest\.json"
+SOURCES = r"([a-z]+(,[a-z]+)*)?"
 SHARD = r"[1-9]\d*/[1-9]\d*"
 
 
@@ -185,21 +186,12 @@ class TrainConfig(JobConfig):
         maximum=1.0,
         form="Advanced",
     )
-    base_channels: int = option(
-        "Channels of the first level; each level below has twice as many",
-        32,
-        title="Base channels",
-        minimum=4,
-        maximum=256,
-        form="Advanced",
-    )
-    depth: int = option(
-        "Times the network halves the image; the size must be a multiple of 2^depth",
-        4,
-        title="Depth",
-        minimum=1,
-        maximum=5,
-        form="Advanced",
+    network: str = option(
+        "The U-Net: small (0.5 million weights), base (4 million) or large (11 million)",
+        "base",
+        title="Network",
+        choices=("small", "base", "large"),
+        form="main",
     )
     seed: int = option(
         "Seed of the weights, the order and the augmentation",
@@ -210,10 +202,18 @@ class TrainConfig(JobConfig):
         form="Advanced",
     )
     precision: str = option(
-        "Arithmetic of the network: bfloat16 where the device computes in it (auto), or always one",
+        "Arithmetic of the network: what the device is fastest in (auto), or always one",
         "auto",
         title="Precision",
-        choices=("auto", "float32", "bfloat16"),
+        choices=("auto", "float32", "bfloat16", "float16"),
+        form="Advanced",
+    )
+    train_sources: str = option(
+        "Train on films of these sources only, joined by commas, as montgomery,shenzhen; empty: "
+        "all. The others' films then test what was never seen",
+        "",
+        title="Train sources",
+        pattern=SOURCES,
         form="Advanced",
     )
     processes: int = option(
@@ -256,6 +256,13 @@ class EvaluateConfig(JobConfig):
     )
     processed: str = option(
         "The processed manifest's URI, which holds the split", pattern=MANIFEST_URI, identity=False
+    )
+    test_sources: str = option(
+        "Test on films of these sources only, joined by commas, as montgomery,shenzhen; empty: all",
+        "",
+        title="Test sources",
+        pattern=SOURCES,
+        form="Advanced",
     )
 
 

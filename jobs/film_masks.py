@@ -12,35 +12,45 @@ from numpy.typing import NDArray
 
 from jobs.imaging import decode, geometry, masks
 from jobs.manifest import Row
+from jobs.postprocess import MaskRecipe, to_mask
+from jobs.segmentation import quality
 
 log = logging.getLogger(__name__)
 
+Film = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Probabilities = NDArray[np.float32]
 
-def load_predictor(
-    about: Mapping[str, Any], weights: bytes
-) -> Callable[[NDArray[np.uint8]], NDArray[np.bool_]]:
-    """A function of a film (H x W) that returns its mask (H x W), by what model.json says.
 
-    Threads share it: they resize at once, the network is one.
+def load_network(about: Mapping[str, Any], weights: bytes) -> Callable[[Film], Probabilities]:
+    """A function of a film (H x W) that returns its probabilities of lung, (S, S) in [0, 1].
+
+    S is the size that model.json names. Threads share it: they resize at once, the network is one.
     """
     # torch takes a second to import, which nothing before the first film need wait for.
     from jobs.segmentation import inference
 
     model = inference.load_model(weights, about["architecture"])
-    recipe = about["recipe"]
-    size, threshold, precision = (recipe[n] for n in ("spatial_size", "threshold", "precision"))
+    size, precision = (about["recipe"][name] for name in ("spatial_size", "precision"))
     network = threading.Lock()
 
-    def predict(film: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def probabilities_of(film: Film) -> Probabilities:
         image = geometry.resize_film(film, size)[np.newaxis]
         with network:
-            probabilities = inference.probabilities(model, image, precision=precision)[0]
-        mask: NDArray[np.bool_] = (
-            geometry.restore_probabilities(probabilities, *film.shape) >= threshold
-        )
-        return mask
+            (probabilities,) = inference.probabilities(model, image, precision=precision)
+        return np.asarray(probabilities)
 
-    return predict
+    return probabilities_of
+
+
+def load_predictor(about: Mapping[str, Any], weights: bytes) -> Callable[[Film], Mask]:
+    """A function of a film (H x W) that returns its mask (H x W), by what model.json says.
+
+    Threads share it.
+    """
+    probabilities_of = load_network(about, weights)
+    recipe = MaskRecipe.of(about["recipe"])
+    return lambda film: _mask(probabilities_of(film), film.shape, recipe)
 
 
 def build_masker(
@@ -49,9 +59,11 @@ def build_masker(
     """A function of a film's id, origin and bytes that returns its row; a bad film's has a reason.
 
     Threads share it. `put` takes a film's id and its mask (1-bit PNG, H x W of the film) and
-    returns what the row says of it.
+    returns what the row says of it. A mask is for review where its quality is below the model's
+    `review_below`, or where it is empty.
     """
-    predict = load_predictor(about, weights)
+    probabilities_of = load_network(about, weights)
+    recipe = MaskRecipe.of(about["recipe"])
 
     def mask_film(film_id: str, origin: str, data: bytes) -> Row:
         row = {"id": film_id, "origin": origin}
@@ -60,14 +72,28 @@ def build_masker(
         except decode.ImageError as error:
             log.warning("%s: %s", origin, error)
             return row | {"status": "failed", "reason": str(error)}
-        mask = predict(film)
-        height, width = film.shape
+        probabilities = probabilities_of(film)
+        mask = _mask(probabilities, film.shape, recipe)
+        lung, score = masks.lung_fraction(mask), round(quality.score(probabilities), 6)
         return row | {
             "status": "ok",
             "mask": put(film_id, decode.encode_mask(mask)),
-            "height": height,
-            "width": width,
-            "lung_fraction": round(masks.lung_fraction(mask), 6),
+            "height": film.shape[0],
+            "width": film.shape[1],
+            "lung_fraction": round(lung, 6),
+            "quality": score,
+            "review": lung == 0 or score < recipe.review_below,
         }
 
     return mask_film
+
+
+def log_review(count: int, table: str) -> None:
+    """Say how many masks are for review, where there are any, and in which table they stand."""
+    if count:
+        log.warning("%d masks are for review: those with review True in %s", count, table)
+
+
+def _mask(probabilities: Probabilities, shape: tuple[int, ...], recipe: MaskRecipe) -> Mask:
+    height, width = shape
+    return to_mask(geometry.restore_probabilities(probabilities, height, width), recipe)

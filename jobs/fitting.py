@@ -5,28 +5,37 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jobs import postprocess
 from jobs.config import TrainConfig
 from jobs.curves import draw_curves
-from jobs.errors import JobError, NotFoundError
+from jobs.errors import ConfigError, JobError
+from jobs.keeper import Keeper
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.pairs import read_pairs
 from jobs.progress import Progress, track
-from jobs.segmentation import checkpoint, dataset, distributed, engine
+from jobs.segmentation import checkpoint, dataset, distributed, engine, inference
+from jobs.segmentation.recipe import NETWORKS, FitConfig, build_model
 from jobs.stage import Stage
+from jobs.stopping import saving
 from jobs.storage import Store
 from jobs.svg import picture
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
+SETTINGS = ("epochs", "batch_size", "learning_rate", "weight_decay", "seed", "precision")
+AT_ONCE = 8
+MOST_TO_CHOOSE_ON = 500  # validation films, whose probabilities are held in memory
 JSON, SVG = "application/json", "image/svg+xml"
 CACHE = "LUNG_TRAIN_CACHE"  # tells a process that it is one of several, and where their films are
 
@@ -36,7 +45,7 @@ def fit(stage: Stage, config: TrainConfig, processed: Manifest) -> Manifest:
     if CACHE in os.environ:
         return _fit(stage, config, processed, Path(os.environ[CACHE]))
     with tempfile.TemporaryDirectory(prefix="train-") as folder:
-        _fill_cache(stage.store, processed, Path(folder))
+        _fill_cache(stage.store, config, processed, Path(folder))
         if config.processes == 1:
             return _fit(stage, config, processed, Path(folder))
         _launch(config, folder)
@@ -57,127 +66,101 @@ def _launch(config: TrainConfig, folder: str) -> None:
         raise error
 
 
-def _fill_cache(store: Store, processed: Manifest, folder: Path) -> None:
+def _fill_cache(store: Store, config: TrainConfig, processed: Manifest, folder: Path) -> None:
     """Put the films of both splits on disk as uint8 arrays, once for all processes."""
+    sources = train_sources(config, processed)
     for split in SPLITS:
-        count = processed.counts[split]
-        pairs = read_pairs(store, processed, split, threads=store.threads)
+        count = _films_of(processed, split, sources)
+        pairs = read_pairs(store, processed, split, sources=sources, threads=store.threads)
         films = track(pairs, count, f"load {split}")
         dataset.write_cache(folder / split, films, count, processed.config["size"])
 
 
+def _films_of(processed: Manifest, split: str, sources: Sequence[str]) -> int:
+    by_source = processed.details["by_source"]
+    return sum(by_source.get(f"{source}/{split}", 0) for source in sources)
+
+
+def train_sources(config: TrainConfig, processed: Manifest) -> list[str]:
+    """The sources to train on, sorted. Raises ConfigError for one that has no films."""
+    there = sorted({key.partition("/")[0] for key in processed.details["by_source"]})
+    asked = sorted(set(filter(None, config.train_sources.split(",")))) or there
+    if missing := [source for source in asked if source not in there]:
+        raise ConfigError(
+            f"--train-sources {config.train_sources}: there are no films of {missing[0]}, give "
+            f"some of {', '.join(there)}"
+        )
+    return asked
+
+
 def _fit(stage: Stage, config: TrainConfig, processed: Manifest, folder: Path) -> Manifest:
     """Train in this process, alone or as one of several; only the main one writes."""
-    names = (
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "weight_decay",
-        "base_channels",
-        "depth",
-        "seed",
-        "precision",
+    fit_config = FitConfig(
+        size=processed.config["size"],
+        **NETWORKS[config.network],
+        **{name: getattr(config, name) for name in SETTINGS},
     )
-    settings = {name: getattr(config, name) for name in names}
-    fit_config = engine.FitConfig(size=processed.config["size"], **settings)
     train, val = (dataset.load_cache(folder / split) for split in SPLITS)
     distributed.init()
     try:
-        keeper = _Keeper(stage, config.epochs)
-        state = keeper.load()
-        steps = config.epochs * len(
-            dataset.global_batches(np.arange(len(train)), config.batch_size)
-        )
-        with Progress(steps, "train", "step") as progress:
+        keeper = Keeper(stage, config.epochs)
+        trainer = engine.Trainer(fit_config, train, val, keeper.load())
+
+        def save() -> None:
+            """What was trained since the epoch's start, once the task is to stop."""
+            if distributed.is_main():
+                keeper.save(trainer.state())
+            if CACHE not in os.environ:
+                shutil.rmtree(folder, ignore_errors=True)
+
+        total = config.epochs * trainer.steps_per_epoch
+        with saving(save), Progress(total, "train", "step") as progress:
 
             def on_step(epoch: int, step: int, steps: int, loss: float) -> None:
                 progress.reach((epoch - 1) * steps + step, f"epoch {epoch} loss {loss:.4f}")
 
-            engine.fit(fit_config, train, val, state=state, on_epoch=keeper.keep, on_step=on_step)
+            trainer.run(keeper.keep, on_step)
+            keeper.wait()
         if distributed.is_main():
-            return _finish(stage, fit_config, processed, keeper.best())
+            return _finish(stage, config, fit_config, processed, val, keeper.best())
         return stage.unfinished(counts={}, headline={})
     finally:
         distributed.shutdown()
 
 
-class _Keeper:
-    """Puts what an epoch leaves into S3, as the only writer: another one's put is refused."""
-
-    def __init__(self, stage: Stage, epochs: int) -> None:
-        self._stage = stage
-        self._epochs = epochs
-        self._etag = ""
-
-    def load(self) -> bytes | None:
-        """The last checkpoint, or None where training starts."""
-        try:
-            data, self._etag = self._stage.store.read_tagged(self._stage.uri_of("last.pt"))
-        except NotFoundError:
-            return None
-        log.info("resuming from %s", self._stage.uri_of("last.pt"))
-        return data
-
-    def keep(self, result: engine.EpochResult) -> None:
-        """best.pt first and last.pt next, so that last.pt never outruns what it speaks of."""
-        store, uri_of = self._stage.store, self._stage.uri_of
-        if result.best is not None:
-            store.write(uri_of("best.pt"), result.best)
-        owner: dict[str, Any] = {"if_etag": self._etag} if self._etag else {"if_absent": True}
-        self._etag = store.write(uri_of("last.pt"), result.last, **owner)
-        store.write_json(uri_of("history.json"), {"epochs": result.history})
-        curves = picture(result.history, self._epochs)
-        store.write(uri_of("curves.svg"), curves, content_type=SVG)
-        row = result.history[-1]
-        log.info(
-            "epoch %d of %d: train_loss %.4f val_loss %.4f val_dice %.4f "
-            "(lung fraction %.3f: all-lung loss %.4f) %.1f s, %.1f films/s",
-            row["epoch"],
-            self._epochs,
-            row["train_loss"],
-            row["val_loss"],
-            row["val_dice"],
-            row["lung_fraction"],
-            row["all_lung_loss"],
-            row["seconds"],
-            row["images_per_second"],
-        )
-
-    def best(self) -> tuple[dict[str, Any], list[Row]]:
-        """(the best epoch's checkpoint, the history of all epochs)."""
-        store, uri_of = self._stage.store, self._stage.uri_of
-        best = checkpoint.from_bytes(store.read(uri_of("best.pt")))
-        last = checkpoint.from_bytes(store.read(uri_of("last.pt")))
-        return best, last["history"]
-
-
 def _finish(
     stage: Stage,
-    config: engine.FitConfig,
+    config: TrainConfig,
+    fit_config: FitConfig,
     processed: Manifest,
+    val: dataset.Films,
     kept: tuple[dict[str, Any], list[Row]],
 ) -> Manifest:
     best, history = kept
     chosen = history[best["epoch"] - 1]
+    weights = checkpoint.to_safetensors(best["model"])
+    architecture = build_model(fit_config).architecture
+    sources = train_sources(config, processed)
     about = {
         "network": "unet",
-        "architecture": engine.build_model(config).architecture,
+        "architecture": architecture,
         "recipe": {
-            "spatial_size": config.size,
+            "spatial_size": fit_config.size,
             "fit": "stretch",
-            "precision": config.precision,
-            "threshold": 0.5,
+            "precision": fit_config.precision,
+            **_postprocessing(weights, architecture, fit_config.precision, val),
         },
-        "training": asdict(config),
+        "training": asdict(fit_config),
         "metrics": {"epoch": chosen["epoch"], "val_dice": chosen["val_dice"]},
         "data": {
             "processed": processed.content_hash,
-            **{f"{split}_films": processed.counts[split] for split in SPLITS},
+            "train_sources": sources,
+            **{f"{split}_films": _films_of(processed, split, sources) for split in SPLITS},
             "by_source": processed.details["by_source"],
         },
     }
-    stage.add_file("config.json", _json(asdict(config)), JSON)
-    stage.add_file("model.safetensors", checkpoint.to_safetensors(best["model"]))
+    stage.add_file("config.json", _json(asdict(fit_config)), JSON)
+    stage.add_file("model.safetensors", weights)
     stage.add_file("model.json", _json(about), JSON)
     stage.add_file("history.json", _json({"epochs": history}), JSON, has_timings=True)
     stage.add_table("history.csv", list(history[0]), history, has_timings=True)
@@ -193,6 +176,23 @@ def _finish(
         "epoch_seconds": round(last["seconds"], 2),
     }
     return stage.finish(counts={"epochs": len(history)}, headline=headline)
+
+
+def _postprocessing(
+    weights: bytes, architecture: dict[str, int], precision: str, val: dataset.Films
+) -> dict[str, Any]:
+    """How probabilities become a mask, as does best on the validation films."""
+    model = inference.load_model(weights, architecture)
+    count = min(len(val), MOST_TO_CHOOSE_ON)
+    some = np.linspace(0, len(val) - 1, count).round().astype(np.int64)
+    batches = np.array_split(some, -(-count // AT_ONCE))
+    found = [
+        inference.probabilities(model, val.images[batch].numpy(), precision=precision)
+        for batch in batches
+    ]
+    chosen = postprocess.choose(np.concatenate(found), val.masks[some].numpy() > 0)
+    log.info("masks from probabilities: %s", chosen)
+    return chosen
 
 
 def _json(value: Any) -> bytes:

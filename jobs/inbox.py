@@ -21,7 +21,7 @@ from jobs import champion
 from jobs.champion import Package
 from jobs.config import InboxConfig
 from jobs.errors import NotFoundError
-from jobs.film_masks import build_masker
+from jobs.film_masks import build_masker, log_review
 from jobs.ledger import Ledger
 from jobs.manifest import (
     SCHEMA_VERSION,
@@ -40,10 +40,13 @@ from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
-RECIPE = "1"
+RECIPE = "2"
 # What a killed run does again at most: a minute or two of a CPU.
 FILMS_PER_PART = 128
-COLUMNS = ("id", "film", "status", "height", "width", "lung_fraction", "mask", "reason")
+COLUMNS = (
+    *("id", "film", "status", "height", "width"),
+    *("lung_fraction", "quality", "review", "mask", "reason"),
+)
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def _finish(
     def lines() -> Iterator[Row]:
         for row in rows:
             states[row["status"]] += 1
+            states["review"] += row.get("review", False)
             line = row | {"film": row["uri"]}
             if "mask" in row:
                 line["mask"] = f"{_folder(config, version)}/{row['mask']['key']}"
@@ -148,12 +152,14 @@ def _finish(
     run = f"{config.out.rstrip('/')}/runs/{config.run_id}"
     table = csv_bytes(COLUMNS, lines())
     store.write(f"{run}/masks.csv", table, content_type="text/csv")
+    log_review(states["review"], f"{run}/masks.csv")
     entry = describe("masks.csv", table)
     counts = {
         "films": films,
-        "new": states.total(),
+        "new": states["ok"] + states["failed"],
         "masks": states["ok"],
         "failed": states["failed"],
+        "review": states["review"],
     }
     about = {
         "schema_version": SCHEMA_VERSION,

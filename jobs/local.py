@@ -91,6 +91,8 @@ def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
         _export_masks(store, made, to / "masks")
         (to / "predictions.csv").write_bytes(made.read_file(store, "predictions.csv"))
     print(f"{made.counts['masks']} masks of {made.counts['films']} films: {to}/masks", flush=True)
+    if doubtful := made.counts["review"]:
+        print(f"{doubtful} masks are for review: {to}/predictions.csv", flush=True)
     if failed := made.counts["failed"]:
         print(f"{failed} films failed, each with its reason: {to}/predictions.csv", flush=True)
     if not made.counts["masks"]:
@@ -151,6 +153,7 @@ def _export(store: Store, made: Mapping[str, Manifest], results: Path) -> None:
         ("train", "curves.png"),
         ("predict", "predictions.csv"),
         ("evaluate", "metrics.json"),
+        ("evaluate", "per_film.csv"),
         ("evaluate", "worst.png"),
     ):
         (partial / key).write_bytes(made[job].read_file(store, key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,30 @@ from jobs.storage import Store
 Pair = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
 
-def read_pairs(store: Store, processed: Manifest, split: str, *, threads: int) -> Iterator[Pair]:
-    """(film, mask) of every film of the split in the manifest's order, each H x W, checked."""
+def read_pairs(
+    store: Store,
+    processed: Manifest,
+    split: str,
+    *,
+    sources: Container[str] | None = None,
+    threads: int,
+) -> Iterator[Pair]:
+    """(film, mask) of every film of the split in the manifest's order, each H x W, checked.
 
-    def read(row: Row) -> Pair:
-        film, mask = (
-            store.read(processed.uri_of(row[kind]["key"]), sha256=row[kind]["sha256"])
-            for kind in ("image", "mask")
-        )
-        return decode.decode_film(film), decode.decode_mask(mask)
+    With `sources`, of those of the split that came from one of them.
+    """
+    rows = (
+        row
+        for row in processed.rows(store)
+        if row.get("split") == split and (sources is None or row["source"] in sources)
+    )
+    return ordered_map(lambda row: read_pair(store, processed, row), rows, threads=threads)
 
-    rows = (row for row in processed.rows(store) if row.get("split") == split)
-    return ordered_map(read, rows, threads=threads)
+
+def read_pair(store: Store, processed: Manifest, row: Row) -> Pair:
+    """(film, mask) of one row of `processed`, each H x W, checked."""
+    film, mask = (
+        store.read(processed.uri_of(row[kind]["key"]), sha256=row[kind]["sha256"])
+        for kind in ("image", "mask")
+    )
+    return decode.decode_film(film), decode.decode_mask(mask)

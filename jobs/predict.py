@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.config import MANIFEST_URI, PredictConfig
 from jobs.errors import BadDataError
-from jobs.film_masks import build_masker
+from jobs.film_masks import build_masker, log_review
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.parallel import CPU_THREADS
 from jobs.progress import track
@@ -22,8 +22,11 @@ from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
-RECIPE = "1"
-COLUMNS = ("id", "origin", "status", "height", "width", "lung_fraction", "mask", "reason")
+RECIPE = "2"
+COLUMNS = (
+    *("id", "origin", "status", "height", "width"),
+    *("lung_fraction", "quality", "review", "mask", "reason"),
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def run(config: PredictConfig, store: Store) -> Manifest:
     everything = list(stage.rows())
     counts = _count(everything)
     stage.add_table("predictions.csv", COLUMNS, map(_table_row, everything))
+    log_review(counts["review"], stage.uri_of("predictions.csv"))
     return stage.finish(counts=counts, headline=counts)
 
 
@@ -122,8 +126,12 @@ def _build_predictor(stage: Stage, trained: Manifest) -> Callable[[Film], Row]:
 
 
 def _count(rows: Iterable[Row]) -> dict[str, int]:
-    done = [row["status"] == "ok" for row in rows]
-    return {"films": len(done), "masks": sum(done), "failed": len(done) - sum(done)}
+    counts = {"films": 0, "masks": 0, "failed": 0, "review": 0}
+    for row in rows:
+        counts["films"] += 1
+        counts["masks" if row["status"] == "ok" else "failed"] += 1
+        counts["review"] += row.get("review", False)
+    return counts
 
 
 def _table_row(row: Row) -> Row:

@@ -9,7 +9,7 @@ from jobs.manifest import Manifest, read_manifest
 from jobs.stage import Stage
 from jobs.storage import Store
 
-RECIPE = "2"
+RECIPE = "3"
 
 
 def run(config: TrainConfig, store: Store) -> Manifest:

@@ -43,14 +43,14 @@ def png(image: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def write_montgomery(folder: Path, count: int, *, stem: str = "MCUCXR") -> None:
+def write_montgomery(folder: Path, count: int, *, stem: str = "MCUCXR", seed: int = 0) -> None:
     """`count` films in the Montgomery layout, patients 0001 and up."""
     root = folder / "Montgomery" / "MontgomerySet"
     places = ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask")
     for place in places:
         (root / place).mkdir(parents=True)
     for number in range(1, count + 1):
-        for place, image in zip(places, draw_pair(number), strict=True):
+        for place, image in zip(places, draw_pair(seed + number), strict=True):
             (root / place / f"{stem}_{number:04d}_{number % 2}.png").write_bytes(png(image))
 
 

@@ -24,7 +24,7 @@ FORM: dict[str, Any] = {
     "source": f"synthetic://phantoms?films={FILMS}&seed=0",
     "size": 64,
     "epochs": 1,
-    "base_channels": 4,
+    "network": "small",
     "min_dice": 0.0,
 }
 

@@ -27,7 +27,7 @@ SMALL = {
     "SOURCE": "synthetic://phantoms?films=24&seed=0",
     "SIZE": "64",
     "EPOCHS": "1",
-    "BASE_CHANNELS": "8",
+    "NETWORK": "small",
 }
 # From where a job runs: which of these addresses, HOST:PORT, accept a connection?
 KNOCK = """

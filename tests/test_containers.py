@@ -112,7 +112,7 @@ def test_run_local_reads_a_folder_and_writes_as_its_caller(project: Path) -> Non
     write_montgomery(films, 40)
     source = f"file://{project}/../{films.name}"
     before = containers()
-    variables = {"SOURCE": source, "SIZE": "32", "EPOCHS": "1", "BASE_CHANNELS": "4"}
+    variables = {"SOURCE": source, "SIZE": "32", "EPOCHS": "1", "NETWORK": "small"}
     done = subprocess.run(
         ["make", "run-local", "RUNTIME=docker", "RUN_ID=here"],
         cwd=project,

@@ -33,7 +33,7 @@ def test_two_runs_are_green_the_second_reuses_all_and_no_secret_is_left_in_airfl
     tmp_path: Path,
 ) -> None:
     home = tmp_path / "home"
-    small = {"SIZE": "64", "EPOCHS": "2", "BASE_CHANNELS": "8"}
+    small = {"SIZE": "64", "EPOCHS": "2", "NETWORK": "small"}
     source = "synthetic://phantoms?films=12&seed=0"
     done = command("dag_e2e.py", str(home), SOURCE=source, **small)
     assert done.returncode == 0, done.stdout

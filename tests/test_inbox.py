@@ -15,7 +15,9 @@ from jobs.config import InboxConfig
 from jobs.manifest import Manifest
 from jobs.segmentation import inference
 from jobs.sources import layouts
+from jobs.stage import pack_rows
 from jobs.storage import Store
+from tests.films import png
 from tests.inboxes import FILM, OTHER, crown, ledger
 
 
@@ -62,7 +64,14 @@ def test_every_film_gets_a_mask_of_its_own_size_and_a_line_of_the_table(
     store: Store, out: str, films: str
 ) -> None:
     made = run(store, out)
-    assert made.headline == {"films": 3, "new": 3, "masks": 3, "failed": 0, "version": "v1"}
+    assert made.headline == {
+        "films": 3,
+        "new": 3,
+        "masks": 3,
+        "failed": 0,
+        "review": 0,
+        "version": "v1",
+    }
     lines = table(store, made)
     assert lines.keys() == {"a.png", "monday/a.png", "b b.PNG"}
     for name, size in (("a.png", (128, 160)), ("monday/a.png", (70, 90))):
@@ -71,6 +80,34 @@ def test_every_film_gets_a_mask_of_its_own_size_and_a_line_of_the_table(
         assert float(lines[name]["lung_fraction"]) == pytest.approx(np.array(mask).mean(), abs=1e-6)
     assert all(line["status"] == "ok" for line in lines.values())
     assert len({line["mask"] for line in lines.values()}) == 3
+
+
+def test_films_for_review_are_counted_flagged_in_the_table_and_pointed_to(
+    store: Store, out: str, films: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.write(f"{films}/no_lung.png", png(np.full((90, 70), 200, np.uint8)))
+    made = run(store, out)
+    assert made.counts["review"] == made.headline["review"] == 1
+    lines = table(store, made)
+    assert {name for name, line in lines.items() if line["review"] == "True"} == {"no_lung.png"}
+    assert 0 == float(lines["no_lung.png"]["quality"]) < float(lines["a.png"]["quality"]) < 1
+    assert f"those with review True in {made.root}/masks.csv" in caplog.text
+    assert run(store, out, "r2").counts["review"] == 0
+
+
+def test_a_run_that_an_earlier_version_began_is_finished(
+    store: Store, out: str, films: str
+) -> None:
+    run(store, out)
+    (part,) = store.list_objects(f"{out}/masks/lung-unet/v1/ledger/part-")
+    older = [
+        {name: value for name, value in row.items() if name not in ("quality", "review")}
+        for row in ledger(store, out)
+    ]
+    store.write(part.uri, pack_rows(older))
+    made = run(store, out)
+    assert made.counts == {"films": 3, "new": 3, "masks": 3, "failed": 0, "review": 0}
+    assert {line["quality"] for line in table(store, made).values()} == {""}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +175,7 @@ def test_a_film_that_cannot_be_read_is_written_down_and_not_tried_again(
     store.write(f"{films}/broken.png", FILM[:500])
     store.write(f"{films}/empty.png", b"")
     made = run(store, out)
-    assert made.counts == {"films": 5, "new": 5, "masks": 3, "failed": 2}
+    assert made.counts == {"films": 5, "new": 5, "masks": 3, "failed": 2, "review": 0}
     lines = table(store, made)
     for name in ("broken.png", "empty.png"):
         assert lines[name]["status"] == "failed"
@@ -148,7 +185,13 @@ def test_a_film_that_cannot_be_read_is_written_down_and_not_tried_again(
         assert run(store, out, "r2").headline["new"] == 0
     assert "2 films could not be read before" in caplog.text
     store.write(f"{films}/broken.png", FILM)
-    assert run(store, out, "r3").counts == {"films": 5, "new": 1, "masks": 1, "failed": 0}
+    assert run(store, out, "r3").counts == {
+        "films": 5,
+        "new": 1,
+        "masks": 1,
+        "failed": 0,
+        "review": 0,
+    }
 
 
 def test_a_film_that_vanishes_is_left_out(
@@ -163,7 +206,7 @@ def test_a_film_that_vanishes_is_left_out(
 
     monkeypatch.setattr(Store, "read", read_late)
     made = run(store, out)
-    assert made.counts == {"films": 3, "new": 2, "masks": 2, "failed": 0}
+    assert made.counts == {"films": 3, "new": 2, "masks": 2, "failed": 0, "review": 0}
     assert "a.png" not in table(store, made)
     assert "a.png" not in {row["origin"] for row in ledger(store, out)}
 
@@ -181,7 +224,7 @@ def test_without_a_champion_the_job_ends_well_and_says_so(
 
 def test_an_empty_inbox_is_no_error(store: Store, out: str) -> None:
     crown(store, out, "v1")
-    assert run(store, out).counts == {"films": 0, "new": 0, "masks": 0, "failed": 0}
+    assert run(store, out).counts == {"films": 0, "new": 0, "masks": 0, "failed": 0, "review": 0}
 
 
 def test_force_masks_every_film_again(
@@ -265,12 +308,19 @@ def test_of_two_runs_at_once_one_writes_the_ledger_and_the_other_leaves(
     assert run(store, out, "r3").headline["new"] == 0
 
 
+@pytest.mark.slow
 def test_thousands_of_films_are_listed_page_after_page(
     store: Store, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crown(store, out, "v1")
     names = [f"{n:04}.png" for n in range(1_200)]
     store.write_many((f"{out}/inbox/{name}", b"") for name in names)
-    assert run(store, out).counts == {"films": 1200, "new": 1200, "masks": 0, "failed": 1200}
+    assert run(store, out).counts == {
+        "films": 1200,
+        "new": 1200,
+        "masks": 0,
+        "failed": 1200,
+        "review": 0,
+    }
     assert len(ledger(store, out)) == 1200
     assert run(store, out, "r2").headline["new"] == 0

@@ -19,7 +19,7 @@ FILMS = 96
 OPTIONS = {
     "download": [],
     "preprocess": ["--size", "32"],
-    "train": ["--epochs", "3", "--base-channels", "4", "--depth", "2", "--precision", "float32"],
+    "train": ["--epochs", "3", "--network", "small", "--precision", "float32"],
     "predict": [],
     "evaluate": [],
     "publish": ["--run-id", "killed"],

@@ -97,7 +97,7 @@ def training(store: Store, out: str, tmp_path: Path) -> TrainConfig:
     write_montgomery(tmp_path, 24)
     raw = download.run(DownloadConfig(source=tmp_path.as_uri(), out=out), store)
     processed = preprocess.run(PreprocessConfig(raw=raw.uri, out=out, size=32), store)
-    small: dict[str, Any] = {"batch_size": 8, "base_channels": 4, "depth": 2}
+    small: dict[str, Any] = {"batch_size": 8, "network": "small"}
     return TrainConfig(processed=processed.uri, out=out, epochs=500, precision="float32", **small)
 
 

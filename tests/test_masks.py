@@ -1,12 +1,24 @@
-"""Masks merged, measured and drawn."""
+"""Masks merged, cleaned, measured and drawn."""
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from jobs.imaging.masks import BACKGROUND, FRAME, contact_sheet, lung_fraction, merge, outline
+from jobs.imaging.masks import (
+    BACKGROUND,
+    FRAME,
+    contact_sheet,
+    fill_holes,
+    largest_components,
+    lung_fraction,
+    merge,
+    outline,
+)
 
 GREEN, RED = (0, 255, 0), (255, 0, 0)
 
@@ -49,6 +61,68 @@ def test_the_lung_fraction_is_the_share_of_the_pixels() -> None:
     assert lung_fraction(LEFT) == 80 * 50 / (100 * 120)
     assert lung_fraction(LEFT & ~LEFT) == 0
     assert lung_fraction(LEFT | ~LEFT) == 1
+
+
+def ragged(seed: int) -> NDArray[np.bool_]:
+    """A mask of odd size with components within holes, at the border and touching at corners."""
+    random = np.random.default_rng(seed)
+    noise = random.random(random.integers(1, 40, 2))
+    smooth = np.asarray(ndimage.gaussian_filter(noise, random.uniform(0, 1.5)))
+    return smooth > np.quantile(smooth, random.uniform(0.05, 0.95))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_largest_components_are_whole_and_as_large_as_those_of_scipy(count: int) -> None:
+    dropped = 0
+    for seed in range(400):
+        mask = ragged(seed)
+        labels, found = ndimage.label(mask, np.ones((3, 3)))
+        sizes = np.bincount(labels.ravel(), minlength=found + 1)
+        largest = largest_components(mask, count)
+        kept = [label for label in range(1, found + 1) if largest[labels == label].any()]
+        assert np.array_equal(largest, np.isin(labels, kept))
+        assert sorted(sizes[kept]) == sorted(sizes[1:])[-count:]
+        dropped += found > count
+    assert 100 < dropped < 400, "both kinds of masks are tried"
+
+
+def test_pixels_that_touch_at_a_corner_are_one_component() -> None:
+    mask = np.eye(6, dtype=bool)
+    mask[0, 3:6] = True
+    assert np.array_equal(largest_components(mask, 1), np.eye(6, dtype=bool))
+
+
+def test_filled_holes_are_those_of_scipy() -> None:
+    filled = 0
+    for seed in range(400):
+        mask = ragged(seed)
+        expected = ndimage.binary_fill_holes(mask)
+        assert np.array_equal(fill_holes(mask), expected)
+        filled += int((expected & ~mask).any())
+    assert filled > 100
+
+
+def test_cleaning_leaves_the_mask_as_it_is() -> None:
+    mask = ragged(3)
+    before = mask.copy()
+    for cleaned in (largest_components(mask, 99), largest_components(mask, 1), fill_holes(mask)):
+        cleaned[:] = True
+        assert np.array_equal(mask, before)
+
+
+def test_an_empty_mask_stays_empty() -> None:
+    empty = np.zeros((5, 7), bool)
+    assert not largest_components(empty, 2).any()
+    assert not fill_holes(empty).any()
+
+
+def test_a_mask_of_20_megapixels_is_cleaned_in_a_moment() -> None:
+    mask = np.kron(LEFT | box(20, 80, 70, 110) | box(0, 3, 0, 3), np.ones((40, 40), bool))
+    mask[1000:1100, 1000:1100] = False
+    started = time.process_time()
+    cleaned = fill_holes(largest_components(mask, 2))
+    assert time.process_time() - started < 2
+    assert np.count_nonzero(cleaned) == (80 * 50 + 60 * 40) * 40 * 40
 
 
 def test_an_outline_lies_on_the_border_and_leaves_the_rest_alone() -> None:

@@ -39,6 +39,6 @@ def test_the_variables_it_names_are_flags_of_the_chain(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         build_parser().parse_args(["run", "--help"])
     text = capsys.readouterr().out
-    for name in ("SOURCE", "SIZE", "EPOCHS", "BASE_CHANNELS", "RUN_ID"):
+    for name in ("SOURCE", "SIZE", "EPOCHS", "NETWORK", "RUN_ID"):
         assert name in README
         assert "--" + name.lower().replace("_", "-") in text

@@ -17,7 +17,7 @@ SMALL = {
     "source": "synthetic://phantoms?films=24&seed=0",
     "size": 64,
     "epochs": 1,
-    "base_channels": 4,
+    "network": "small",
     "min_dice": 0.0,  # whatever it learns, it becomes the champion
 }
 

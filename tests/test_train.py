@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from jobs import download, errors, fitting, preprocess, train
+from jobs import download, errors, fitting, keeper, preprocess, train
 from jobs.config import DownloadConfig, PreprocessConfig, TrainConfig
 from jobs.manifest import Manifest
 from jobs.segmentation import checkpoint
+from jobs.segmentation.recipe import NETWORKS
 from jobs.storage import Store
 from tests.films import ROOT, run_job, write_montgomery
 
-SMALL = {"epochs": 2, "batch_size": 8, "base_channels": 4, "depth": 2, "precision": "float32"}
+SMALL = {"epochs": 2, "batch_size": 8, "network": "small", "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,15 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def processed(store: Store, out: str, films: Path) -> Manifest:
     raw = download.run(DownloadConfig(source=films.as_uri(), out=out), store)
+    return preprocess.run(PreprocessConfig(raw=raw.uri, out=out, size=32), store)
+
+
+@pytest.fixture
+def two_sources(store: Store, out: str, films: Path, tmp_path: Path) -> Manifest:
+    """Films of another source beside the first."""
+    write_montgomery(tmp_path, 24, stem="CHNCXR", seed=1000)
+    source = f"{films.as_uri()}+{tmp_path.as_uri()}"
+    raw = download.run(DownloadConfig(source=source, out=out), store)
     return preprocess.run(PreprocessConfig(raw=raw.uri, out=out, size=32), store)
 
 
@@ -82,7 +93,7 @@ def test_a_run_says_where_its_training_is_before_it_trains_and_also_where_it_is_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fitting.engine, "fit", stop)
+        patch.setattr(fitting.engine.Trainer, "run", stop)
         train.run(config(processed, out, run_id="first"), store)
     first = store.read_json(f"{out}/runs/first/train.json")
     made = train.run(config(processed, out, run_id="first"), store)
@@ -96,16 +107,16 @@ def test_the_curves_are_drawn_anew_after_every_epoch(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    keep = fitting._Keeper.keep
+    write = keeper.Keeper._write
 
     def look(self: Any, result: Any) -> None:
-        keep(self, result)
+        write(self, result)
         root = ElementTree.fromstring(store.read(self._stage.uri_of("curves.svg")))
         line = root.find(".//{*}polyline[@class='train']")
         assert line is not None
         drawn.append(len(line.attrib["points"].split()))
 
-    monkeypatch.setattr(fitting._Keeper, "keep", look)
+    monkeypatch.setattr(keeper.Keeper, "_write", look)
     train.run(config(processed, out), store)
     assert drawn == [1, 2]
 
@@ -124,12 +135,7 @@ def test_model_json_says_how_to_use_the_weights(
 ) -> None:
     made = train.run(config(processed, out), store)
     about = json.loads(made.read_file(store, "model.json"))
-    assert about["architecture"] == {
-        "in_channels": 1,
-        "num_classes": 1,
-        "base_channels": 4,
-        "depth": 2,
-    }
+    assert about["architecture"] == {"in_channels": 1, "num_classes": 1} | NETWORKS["small"]
     assert about["recipe"]["spatial_size"] == 32
     assert about["data"]["train_films"] == processed.counts["train"]
 
@@ -150,6 +156,7 @@ def test_another_seed_is_another_model_and_the_same_seed_the_same(
     assert one.uri != again.uri
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_history_of_one(
     store: Store, s3: dict[str, str], out: str, processed: Manifest
 ) -> None:
@@ -191,25 +198,62 @@ def test_a_run_that_was_stopped_ends_as_an_unbroken_one(
 def test_a_second_writer_of_the_same_model_is_refused(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = fitting._Keeper.keep
+    write = keeper.Keeper._write
 
     def other_writes_first(self: Any, result: Any) -> None:
         if result.history[-1]["epoch"] == 2:
             store.write(self._stage.uri_of("last.pt"), b"theirs")
-        keep(self, result)
+        write(self, result)
 
-    monkeypatch.setattr(fitting._Keeper, "keep", other_writes_first)
+    monkeypatch.setattr(keeper.Keeper, "_write", other_writes_first)
     with pytest.raises(errors.ConflictError) as caught:
         train.run(config(processed, out), store)
     assert caught.value.exit_code == 75
 
 
-def test_a_size_that_the_depth_does_not_divide_is_refused(
-    store: Store, out: str, processed: Manifest
+def test_only_the_named_sources_are_trained_on(
+    store: Store, out: str, two_sources: Manifest
 ) -> None:
-    with pytest.raises(errors.ConfigError, match="--depth 5") as caught:
-        train.run(config(processed, out, depth=5), store)
-    assert caught.value.exit_code == 2
+    made = train.run(config(two_sources, out, train_sources="shenzhen"), store)
+    data = json.loads(made.read_file(store, "model.json"))["data"]
+    by_source = two_sources.details["by_source"]
+    assert data["train_sources"] == ["shenzhen"]
+    assert data["train_films"] == by_source["shenzhen/train"] < two_sources.counts["train"]
+    assert data["val_films"] == by_source["shenzhen/val"]
+    everything = train.run(config(two_sources, out, train_sources="shenzhen,montgomery"), store)
+    assert everything.uri != made.uri
+    about = json.loads(everything.read_file(store, "model.json"))["data"]
+    assert about["train_sources"] == ["montgomery", "shenzhen"]
+    assert about["train_films"] == two_sources.counts["train"]
+
+
+def test_a_source_without_films_is_refused_and_those_there_are_named(
+    store: Store, out: str, two_sources: Manifest
+) -> None:
+    with pytest.raises(errors.ConfigError, match="of jsrt, give some of montgomery, shenzhen"):
+        train.run(config(two_sources, out, train_sources="montgomery,jsrt"), store)
+
+
+def test_an_epoch_trains_while_the_one_before_is_written(
+    store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, trained = keeper.Keeper._write, threading.Event()
+
+    def wait_for_the_next_epoch(self: Any, result: Any) -> None:
+        if len(result.history) == 1:
+            assert trained.wait(30), "the second epoch's steps waited for the first one's writing"
+        write(self, result)
+
+    def tell(self: Any, epoch: int, *arguments: Any) -> Any:
+        if epoch == 2:
+            trained.set()
+        return take_step(self, epoch, *arguments)
+
+    take_step = fitting.engine.Trainer.take_step
+    monkeypatch.setattr(keeper.Keeper, "_write", wait_for_the_next_epoch)
+    monkeypatch.setattr(fitting.engine.Trainer, "take_step", tell)
+    made = train.run(config(processed, out), store)
+    assert len(history(store, made)) == 2
 
 
 def test_a_damaged_checkpoint_is_said_and_never_trained_over(

@@ -26,7 +26,7 @@ FORM: dict[str, Any] = {
     "epochs": 16 if FOR_A_PICTURE else 40,
     "batch_size": 4,
 }
-ADVANCED = {"base_channels": 8, "learning_rate": 0.01}
+ADVANCED = {"learning_rate": 0.01}
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ STOPPED = "The task was stopped from outside, and its job with it"
 # Has the job watch its standard input, on which the task's process beats (`jobs/lifeline.py`).
 LIFELINE = {"LUNG_LIFELINE": "stdin"}
 
-LESS_MEMORY = "lower the batch size, the image size or the base channels"
+LESS_MEMORY = "lower the batch size, the image size or the network"
 # What an exit code means, and what to do about it.
 MEANINGS = {
     2: (

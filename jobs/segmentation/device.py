@@ -1,10 +1,13 @@
-"""Which device this process computes on, and in which arithmetic."""
+"""Which device this process computes on, in which numbers, and how many films fit into it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
+
+from jobs.errors import ConfigError
 
 
 def local_device() -> torch.device:
@@ -22,11 +25,45 @@ def computes_bfloat16(device: torch.device) -> bool:
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context that a network runs in.
+def arithmetic(device: torch.device, precision: str) -> torch.dtype:
+    """The numbers that convolutions are computed in.
 
     Args:
-        precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it.
+        precision: "float32", "bfloat16" or "float16", or "auto": bfloat16 where the device computes
+            in it, else float16 on a GPU, whose small gradients a scaled loss saves, else float32.
     """
-    enabled = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    if precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            precision
+        ]
+    if computes_bfloat16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context that a network runs in; `precision` as for `arithmetic`."""
+    numbers = arithmetic(device, precision)
+    reduced = numbers != torch.float32
+    return torch.autocast(device.type, numbers if reduced else torch.bfloat16, enabled=reduced)
+
+
+def most_that_fit(attempt: Callable[[int], None], films: int, device: torch.device) -> int:
+    """`films`, halved until `attempt(films)` runs in the memory of `device`.
+
+    On a CPU it is not tried: there the kernel refuses no memory, but kills for it.
+    Raises ConfigError where not even one film fits.
+    """
+    while device.type != "cpu":
+        try:
+            attempt(films)
+            break
+        except torch.OutOfMemoryError as error:
+            if films <= 1:
+                raise ConfigError(
+                    f"one film does not fit into the memory of {device}: give a smaller --network "
+                    "or --size, or a GPU with more memory"
+                ) from error
+            films = -(-films // 2)
+            torch.cuda.empty_cache()
+    return films

@@ -7,12 +7,13 @@ gradient is exact; DistributedDataParallel then averages the ranks' gradients.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,13 +27,26 @@ log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
 
+_alone = False
+
 
 def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this rank sums over itself only: for what it may fail at while others succeed."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
 
 
 def is_main() -> bool:
@@ -62,6 +76,15 @@ def global_sum(tensor: Tensor) -> Tensor:
         return tensor
     total: Tensor = AllReduceSum.apply(tensor)  # type: ignore[no-untyped-call]
     return total
+
+
+def global_minimum(number: int, device: torch.device) -> int:
+    """The smallest of the ranks' numbers; one process: the number."""
+    if world_size() == 1:
+        return number
+    least = torch.tensor(number, device=device)
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    return int(least)
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:

@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jobs.errors import BadDataError, ConfigError
+from jobs.errors import BadDataError
 from jobs.segmentation import checkpoint
 from jobs.segmentation.augment import augment, draw, standardize
 from jobs.segmentation.dataset import Films, Indices, global_batches, shuffled
-from jobs.segmentation.device import autocast, local_device
-from jobs.segmentation.distributed import data_parallel, global_sum, is_main, rank, world_size
+from jobs.segmentation.device import arithmetic, autocast, local_device, most_that_fit
+from jobs.segmentation.distributed import (
+    alone,
+    data_parallel,
+    global_minimum,
+    global_sum,
+    is_main,
+    rank,
+    world_size,
+)
 from jobs.segmentation.losses import all_lung_loss, dice_loss
 from jobs.segmentation.metrics import count_overlap, dice_from_counts
-from jobs.segmentation.unet import UNet
+from jobs.segmentation.recipe import FitConfig, build_model, build_optimizer
 
 Row = dict[str, float]
 Ordered = TypeVar("Ordered", Indices, Tensor)
+log = logging.getLogger(__name__)
+
+# The usual first scale, 2^16, overflows in the first steps, which are then lost.
+FIRST_SCALE = 2.0**10
+
 OnStep = Callable[[int, int, int, float], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """What a training run computes; `batch_size` counts the films of all processes together."""
-
-    size: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    base_channels: int
-    depth: int
-    seed: int
-    precision: str
-
-    def __post_init__(self) -> None:
-        smallest = 2 ** (self.depth + 1)
-        if self.size % (smallest // 2) or self.size < smallest:
-            raise ConfigError(
-                f"--size {self.size} does not fit --depth {self.depth}: give a multiple of "
-                f"{smallest // 2} from {smallest} on, or a smaller depth"
-            )
 
 
 @dataclass(frozen=True)
@@ -82,19 +75,19 @@ def fit(
     Raises BadDataError for an empty split, a loss that is not finite, or a `state` that is damaged
     or of another config.
     """
-    trainer = Trainer(config, train, val)
-    if state is not None:
-        trainer.resume(state)
-    for epoch in range(len(trainer.history) + 1, config.epochs + 1):
-        trainer.run_epoch(epoch, on_step)
-        if is_main():
-            on_epoch(trainer.result())
+    Trainer(config, train, val, state).run(on_epoch, on_step)
 
 
 class Trainer:
-    """The model and all that changes while it trains."""
+    """The model and all that changes while it trains.
 
-    def __init__(self, config: FitConfig, train: Films, val: Films) -> None:
+    It changes in `take_step` alone, so that between two of them `state` may be asked for from
+    another thread at any time.
+    """
+
+    def __init__(
+        self, config: FitConfig, train: Films, val: Films, state: bytes | None = None
+    ) -> None:
         for name, films in (("training", train), ("validation", val)):
             if not len(films):
                 raise BadDataError(f"there are no {name} films: give more films or a --split-file")
@@ -102,64 +95,123 @@ class Trainer:
         self.device = local_device()
         self.rank, self.world_size = rank(), world_size()
         self.train, self.val = train.to(self.device), val.to(self.device)
+        self.steps_per_epoch = -(-len(train) // config.batch_size)
         self.lung_fraction = train.lung_fraction()
         self.model = build_model(config).to(self.device)
+        self.films_at_once = self.fit_to_device()
         self.network = data_parallel(self.model, self.device)
         self.optimizer = build_optimizer(self.model, config)
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             max_lr=config.learning_rate,
             epochs=config.epochs,
-            steps_per_epoch=-(-len(train) // config.batch_size),
+            steps_per_epoch=self.steps_per_epoch,
+        )
+        numbers = arithmetic(self.device, config.precision)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=FIRST_SCALE, enabled=numbers == torch.float16
         )
         self.history: list[Row] = []
+        self.steps: list[Row] = []
+        self.seconds = 0.0
+        if state is not None:
+            self.resume(state)
+        self.statistics = [buffer.clone() for buffer in self.model.buffers()]
+        self.lock = threading.Lock()
+
+    def run(self, on_epoch: Callable[[EpochResult], None], on_step: OnStep | None = None) -> None:
+        """Train to the last epoch; as `fit` says."""
+        for epoch in range(len(self.history) + 1, self.config.epochs + 1):
+            self.run_epoch(epoch, on_step)
+            if is_main():
+                on_epoch(self.result())
 
     def run_epoch(self, epoch: int, on_step: OnStep | None) -> None:
         """Train on every film once, validate, and add a row to the history."""
-        started = time.perf_counter()
-        steps = self.train_epoch(epoch, on_step)
+        started = time.perf_counter() - self.seconds
+        self.train_epoch(epoch, on_step)
         trained = time.perf_counter()
-        row = {"epoch": epoch, "train_loss": mean(step["loss"] for step in steps)}
+        row = {"epoch": epoch, "train_loss": mean(step["loss"] for step in self.steps)}
         row |= self.validate()
         row |= {
-            "learning_rate": steps[-1]["learning_rate"],
+            "learning_rate": self.steps[-1]["learning_rate"],
             "lung_fraction": self.lung_fraction,
             "all_lung_loss": all_lung_loss(self.lung_fraction),
             "seconds": time.perf_counter() - started,
             "images_per_second": len(self.train) / (trained - started),
-            "data_wait": sum(step["data_wait"] for step in steps) / (trained - started),
+            "data_wait": sum(step["data_wait"] for step in self.steps) / (trained - started),
         }
-        self.history.append(row)
+        with self.lock:
+            self.history.append(row)
+            self.steps, self.seconds = [], 0.0
 
-    def train_epoch(self, epoch: int, on_step: OnStep | None) -> list[Row]:
+    def train_epoch(self, epoch: int, on_step: OnStep | None) -> None:
+        """The epoch's steps that are not in `steps` yet."""
+        started = time.perf_counter() - self.seconds
         self.network.train()
         order = shuffled(len(self.train), self.config.seed, epoch)
         batches = global_batches(order, self.config.batch_size)
-        rows = []
         for step, batch in enumerate(batches, start=1):
-            rows.append(self.train_step(epoch, step, batch))
+            if step <= len(self.steps):
+                continue
+            row = self.train_step(epoch, step, batch)
+            self.seconds = time.perf_counter() - started
             if on_step and is_main():
-                on_step(epoch, step, len(batches), rows[-1]["loss"])
-        return rows
+                on_step(epoch, step, len(batches), row["loss"])
 
     def train_step(self, epoch: int, step: int, batch: Indices) -> Row:
         """One update from this rank's slice of the global batch."""
-        learning_rate = float(self.scheduler.get_last_lr()[0])
         started = time.perf_counter()
         images, masks = self.train.batch(self.slice_of(batch), self.device)
-        draws = self.slice_of(draw(self.config.seed, epoch, step, len(batch))).to(self.device)
+        draws = self.slice_of(draw(self.config.seed, epoch, step, len(batch)))
         data_wait = time.perf_counter() - started
-        augmented, target = augment(images, masks, draws)
+        inputs, target = augment(images, masks, draws)
         self.optimizer.zero_grad()
-        loss = dice_loss(self.logits(self.network, augmented), target)
-        loss.backward()
-        self.optimizer.step()
-        self.scheduler.step()
-        return {
+        parts = -(-self.share_of(len(batch)) // self.films_at_once)
+        loss = self.backward(standardize(inputs), target, parts)
+        return self.take_step(epoch, step, loss, data_wait)
+
+    def backward(self, inputs: Tensor, target: Tensor, parts: int) -> Tensor:
+        """The loss of the global batch, and its gradients; forward and back in `parts` parts.
+
+        In several parts, a first pass finds the logits and with them the gradient of the whole
+        batch's loss, which a second one takes back through the network a part at a time. Loss and
+        gradient are the whole batch's; only the normalisation sees a part by itself.
+        """
+        if parts == 1:
+            loss = dice_loss(self.logits(self.network, inputs), target)
+            self.scaler.scale(loss).backward()
+            return loss
+        pieces = inputs.tensor_split(parts)
+        with torch.no_grad():
+            found = [self.logits(self.network, piece) for piece in pieces]
+        torch._foreach_copy_(list(self.model.buffers()), self.statistics)
+        logits = torch.cat(found).requires_grad_()
+        loss = dice_loss(logits, target)
+        self.scaler.scale(loss).backward()
+        assert logits.grad is not None
+        for number, (piece, gradient) in enumerate(
+            zip(pieces, logits.grad.tensor_split(parts), strict=True), start=1
+        ):
+            with summing_gradients(self.network, now=number == parts):
+                self.logits(self.network, piece).backward(gradient)
+        return loss
+
+    def take_step(self, epoch: int, step: int, loss: Tensor, data_wait: float) -> Row:
+        """Change the weights by their gradients, and all else that changes with them."""
+        learning_rate = float(self.scheduler.get_last_lr()[0])
+        row = {
             "loss": finite(loss, epoch, step, learning_rate),
             "learning_rate": learning_rate,
             "data_wait": data_wait,
         }
+        with self.lock:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.scheduler.step()
+            torch._foreach_copy_(self.statistics, list(self.model.buffers()))
+            self.steps.append(row)
+        return row
 
     @torch.inference_mode()
     def validate(self) -> Row:
@@ -176,15 +228,14 @@ class Trainer:
     def val_step(self, batch: Indices) -> Row:
         """The loss of the global batch and the summed Dice of this rank's films."""
         images, masks = self.val.batch(self.slice_of(batch), self.device)
-        logits = self.logits(self.model, images)
+        logits = self.logits(self.model, standardize(images))
         counts = count_overlap(logits[:, 0] >= 0, masks.bool())
         return {
             "loss": dice_loss(logits, masks[:, None]).item(),
             "dice": float(dice_from_counts(*(count.cpu() for count in counts)).sum()),
         }
 
-    def logits(self, network: nn.Module, images: Tensor) -> Tensor:
-        inputs = standardize(images)
+    def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
         with autocast(self.device, self.config.precision):
             logits: Tensor = network(inputs)
         return logits
@@ -194,20 +245,61 @@ class Trainer:
         part: Ordered = batch[self.rank :: self.world_size]
         return part
 
+    def share_of(self, films: int) -> int:
+        """The films of a global batch that the rank with the most of them has."""
+        return -(-films // self.world_size)
+
+    def fit_to_device(self) -> int:
+        """The most films that go through the network and back at once, found by trying."""
+
+        def attempt(films: int) -> None:
+            with alone(), torch.random.fork_rng(devices=[]):
+                inputs = torch.randn(films, 1, self.config.size, self.config.size)
+                self.logits(self.model, inputs.to(self.device)).float().sum().backward()
+            self.model.zero_grad()
+
+        whole = self.share_of(min(self.config.batch_size, len(self.train)))
+        self.model.eval()  # the statistics stay as they are
+        films = global_minimum(most_that_fit(attempt, whole, self.device), self.device)
+        self.model.train()
+        if is_main():
+            numbers = arithmetic(self.device, self.config.precision)
+            log.info(
+                "training on %s in %s, %d processes, %s at once",
+                self.device,
+                str(numbers).removeprefix("torch."),
+                self.world_size,
+                f"{films} films" if films == whole else f"{films} of {whole} films",
+            )
+        return films
+
     def result(self) -> EpochResult:
         *earlier, row = self.history
         model = {"model": self.model.state_dict(), "config": asdict(self.config)}
-        everything = model | {
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "history": self.history,
-        }
         improved = all(row["val_dice"] > before["val_dice"] for before in earlier)
         return EpochResult(
             history=list(self.history),
-            last=checkpoint.to_bytes(everything),
+            last=self.state(),
             best=checkpoint.to_bytes(model | {"epoch": row["epoch"]}) if improved else None,
         )
+
+    def state(self) -> bytes:
+        """A `last` checkpoint as of the last whole step; from any thread."""
+        names = [name for name, _ in self.model.named_buffers()]
+        with self.lock:
+            statistics = dict(zip(names, self.statistics, strict=True))
+            return checkpoint.to_bytes(
+                {
+                    "model": self.model.state_dict() | statistics,
+                    "config": asdict(self.config),
+                    "optimizer": self.optimizer.state_dict(),
+                    "scheduler": self.scheduler.state_dict(),
+                    "scaler": self.scaler.state_dict(),
+                    "history": self.history,
+                    "steps": self.steps,
+                    "seconds": self.seconds,
+                }
+            )
 
     def resume(self, state: bytes) -> None:
         """Go on from a `last` checkpoint of the same config."""
@@ -220,22 +312,18 @@ class Trainer:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
-        self.history = saved["history"]
+        self.scaler.load_state_dict(saved["scaler"])
+        self.history, self.steps, self.seconds = (
+            saved[name] for name in ("history", "steps", "seconds")
+        )
 
 
-def build_model(config: FitConfig) -> UNet:
-    """A U-Net with the weights of `config.seed`, the same on every device and rank."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return UNet(base_channels=config.base_channels, depth=config.depth)
-
-
-def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
-    """AdamW that decays the weights of convolutions, not biases or normalisations."""
-    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+def summing_gradients(network: nn.Module, *, now: bool) -> AbstractContextManager[None]:
+    """A context that leaves the ranks' gradients apart unless `now`; one process: does nothing."""
+    context: AbstractContextManager[None] = nullcontext()
+    if isinstance(network, nn.parallel.DistributedDataParallel) and not now:
+        context = network.no_sync()
+    return context
 
 
 def finite(loss: Tensor, epoch: int, step: int, learning_rate: float) -> float:

@@ -1,4 +1,8 @@
-"""The U-Net of Ronneberger, Fischer and Brox (2015), with batch normalisation and padding."""
+"""The U-Net of Ronneberger, Fischer and Brox (2015), with batch normalisation and padding.
+
+Most of its work would be at full resolution, where a lung's border is all there is to see. So a
+strided convolution may come before it and a linear enlargement of the logits after it.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,11 @@ class UNet(nn.Module):
     Args:
         in_channels: channels of the image.
         num_classes: channels of the logits, one a class against the rest.
-        base_channels: channels at full resolution.
-        depth: times the image is halved; its sides are multiples of 2^depth.
+        base_channels: channels of the first level.
+        depth: times the first level is halved.
+        stem_stride: pixels of the image, along each side, to one of the first level.
+
+    The image's sides are multiples of stem_stride * 2^depth.
     """
 
     def __init__(
@@ -28,6 +35,7 @@ class UNet(nn.Module):
         num_classes: int = 1,
         base_channels: int = 32,
         depth: int = 4,
+        stem_stride: int = 1,
     ) -> None:
         super().__init__()
         self.architecture = {
@@ -35,7 +43,12 @@ class UNet(nn.Module):
             "num_classes": num_classes,
             "base_channels": base_channels,
             "depth": depth,
+            "stem_stride": stem_stride,
         }
+        self.stem: nn.Module = nn.Identity()
+        if stem_stride > 1:
+            self.stem = stem(in_channels, base_channels, stem_stride)
+            in_channels = base_channels
         channels = [base_channels * 2**level for level in range(depth + 1)]
         *encoder_channels, bottleneck_channels = channels
         self.encoder = nn.ModuleList(
@@ -52,10 +65,10 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes, H, W) of images (B, in_channels, H, W), standardized.
 
-        Raises ValueError when H or W is not a multiple of 2^depth.
+        Raises ValueError when H or W is not a multiple of stem_stride * 2^depth.
         """
         self._check_size(*images.shape[-2:])
-        features = images
+        features = self.stem(images)
         skips = []
         for block in self.encoder:
             features = block(features)
@@ -64,16 +77,29 @@ class UNet(nn.Module):
         features = self.bottleneck(features)
         for block in self.decoder:
             features = block(features, skips.pop())
-        logits: Tensor = self.head(features)
+        logits: Tensor = enlarge(self.head(features), self.architecture["stem_stride"])
         return logits
 
     def _check_size(self, height: int, width: int) -> None:
-        multiple = 2 ** self.architecture["depth"]
+        multiple = self.architecture["stem_stride"] * 2 ** self.architecture["depth"]
         if height % multiple or width % multiple:
             raise ValueError(
-                f"an image of {height} x {width} pixels does not fit a U-Net that halves it "
-                f"{self.architecture['depth']} times: give multiples of {multiple}"
+                f"an image of {height} x {width} pixels does not fit a U-Net of depth "
+                f"{self.architecture['depth']}: give multiples of {multiple}"
             )
+
+
+def stem(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
+    """A convolution to a grid `stride` times coarser, over 3x3 of its cells about each center."""
+    size = 3 * stride
+    return nn.Conv2d(in_channels, out_channels, size, stride=stride, padding=stride, bias=False)
+
+
+def enlarge(features: Tensor, times: int) -> Tensor:
+    """Features (B, C, H, W) as (B, C, times H, times W), linear between the centers of pixels."""
+    if times == 1:
+        return features
+    return F.interpolate(features, scale_factor=times, mode="bilinear")
 
 
 class DoubleConv(nn.Sequential):
@@ -100,7 +126,7 @@ class UpBlock(nn.Module):
         self.conv = DoubleConv(2 * out_channels, out_channels)
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
-        features = F.interpolate(self.narrow(features), scale_factor=2, mode="bilinear")
+        features = enlarge(self.narrow(features), 2)
         joined: Tensor = self.conv(torch.cat([skip, features], dim=1))
         return joined
 

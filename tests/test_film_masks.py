@@ -1,0 +1,108 @@
+"""One film's mask and its row, by what model.json says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from jobs.film_masks import build_masker, load_predictor, log_review
+from jobs.imaging import decode, geometry
+from jobs.manifest import Row
+from jobs.segmentation import inference, quality
+from tests.films import draw_pair, ellipse, png
+
+SIZE, HEIGHT, WIDTH = 64, 160, 128
+FILM = draw_pair(1, HEIGHT, WIDTH)[0]
+LUNGS = ellipse(SIZE, SIZE, (0.5, 0.3)) | ellipse(SIZE, SIZE, (0.5, 0.7))
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
+    """What the network finds on every film: two lungs, a doubtful hole in one, a speck beside."""
+    probabilities = np.asarray(ndimage.gaussian_filter(LUNGS.astype(np.float32), 1.5))
+    probabilities[30:34, 18:22] = 0.2
+    probabilities[2:5, 30:34] = 0.8
+    monkeypatch.setattr(inference, "load_model", lambda weights, architecture: None)
+    monkeypatch.setattr(
+        inference, "probabilities", lambda model, images, precision: probabilities[np.newaxis]
+    )
+    return probabilities
+
+
+def about(**recipe: Any) -> dict[str, Any]:
+    """A model.json; without `recipe` as models of before the post-processing had it."""
+    known = {"spatial_size": SIZE, "threshold": 0.5, "precision": "auto"}
+    return {"architecture": {}, "recipe": known | recipe}
+
+
+def row_of(model: Mapping[str, Any], data: bytes = b"") -> Row:
+    put = build_masker(model, b"", lambda film_id, mask: {"key": film_id, "bytes": len(mask)})
+    return put("a", "a.png", data or png(FILM))
+
+
+def restored(found: NDArray[np.float32]) -> NDArray[np.float32]:
+    return geometry.restore_probabilities(found, HEIGHT, WIDTH)
+
+
+def test_a_model_of_before_the_post_processing_masks_as_ever(found: NDArray[np.float32]) -> None:
+    assert np.array_equal(load_predictor(about(), b"")(FILM), restored(found) >= 0.5)
+    assert row_of(about())["review"] is False
+
+
+def test_the_mask_is_cleaned_at_the_films_own_size(found: NDArray[np.float32]) -> None:
+    model = about(threshold=0.4, largest_components=2, fill_holes=True)
+    labels, count = ndimage.label(restored(found) >= 0.4)
+    sizes = np.bincount(labels.ravel())[1:]
+    expected = ndimage.binary_fill_holes((labels > 0) & (labels != 1 + sizes.argmin()))
+    mask = load_predictor(model, b"")(FILM)
+    assert count == 3
+    assert np.array_equal(mask, expected)
+    assert row_of(model)["lung_fraction"] == round(float(expected.mean()), 6)
+
+
+def test_the_row_has_the_quality_of_the_networks_own_probabilities(
+    found: NDArray[np.float32],
+) -> None:
+    for recipe in ({}, {"threshold": 0.3, "largest_components": 2, "fill_holes": True}):
+        assert row_of(about(**recipe))["quality"] == round(quality.score(found), 6)
+
+
+def test_a_mask_of_less_quality_than_the_model_asks_for_is_for_review(
+    found: NDArray[np.float32],
+) -> None:
+    least = round(quality.score(found), 6)
+    assert row_of(about(review_below=least))["review"] is False
+    assert row_of(about(review_below=least + 1e-6))["review"] is True
+
+
+def test_an_empty_mask_is_always_for_review() -> None:
+    row = row_of(about(threshold=1.1))
+    assert (row["status"], row["lung_fraction"], row["review"]) == ("ok", 0, True)
+
+
+def test_a_film_that_cannot_be_read_has_neither_mask_nor_quality() -> None:
+    row = row_of(about(), b"no film")
+    assert row.keys() == {"id", "origin", "status", "reason"}
+
+
+def test_what_is_for_review_is_said_in_one_line_and_nothing_in_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log_review(0, "s3://lung/predictions.csv")
+    assert caplog.messages == []
+    log_review(3, "s3://lung/predictions.csv")
+    (line,) = caplog.messages
+    assert line.startswith("3 masks ") and line.endswith(" in s3://lung/predictions.csv")
+
+
+def test_what_is_put_is_the_mask_at_the_films_own_size(found: NDArray[np.float32]) -> None:
+    kept: dict[str, Row] = {}
+    masker = build_masker(about(), b"", lambda film_id, mask: kept.setdefault(film_id, {"m": mask}))
+    row = masker("a", "films/a.png", png(FILM))
+    assert (row["height"], row["width"], row["origin"]) == (HEIGHT, WIDTH, "films/a.png")
+    assert np.array_equal(decode.decode_mask(row["mask"]["m"]), restored(found) >= 0.5)
