@@ -13,6 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 LOCKS := docker/requirements
 VENV := .venv/.stamp-$(TORCH)
 VENV_AIRFLOW := .venv-airflow/.stamp
+VENV_BENCH := .venv-bench/.stamp
 AIRFLOW_PYTHON := .venv-airflow/bin/python
 
 .PHONY: help
@@ -20,7 +21,7 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run-local
-run-local: ## Run the whole chain here: SOURCE SIZE EPOCHS BASE_CHANNELS RUN_ID RUNTIME=docker|process
+run-local: ## Run the whole chain here: SOURCE SIZE EPOCHS NETWORK RUN_ID RUNTIME=docker|process
 	@docker/run-local.sh run
 
 .PHONY: predict
@@ -42,6 +43,10 @@ test-all: test $(VENV_AIRFLOW) image ## Run those, the slow ones and those with 
 	LUNG_FORBID_SKIPS=1 PATH="$$PATH:$$PWD/.venv/bin" \
 	  $(AIRFLOW_PYTHON) -m pytest -m airflow $$(grep -l mark.airflow tests/test_*.py)
 
+.PHONY: bench-train
+bench-train: $(VENV) $(if $(FOLDS),,$(VENV_BENCH)) ## Train ours, nnU-Net and MONAI side by side: SOURCE SIZE BUDGET SEEDS; FOLDS=5: ours by patient
+	@.venv/bin/python -m tests.bench.train
+
 .PHONY: lint
 lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types and shell scripts
 	.venv/bin/ruff check .
@@ -59,15 +64,15 @@ airflow: $(VENV) $(VENV_AIRFLOW) ## Serve Airflow on this machine, until Ctrl-C:
 	  --backend $$runtime $(if $(PORT),--port $(PORT))
 
 .PHONY: dag-run
-dag-run: $(VENV) $(VENV_AIRFLOW) ## Trigger the DAG and follow it to its end: SOURCE SIZE EPOCHS BASE_CHANNELS GPUS
+dag-run: $(VENV) $(VENV_AIRFLOW) ## Trigger the DAG and follow it to its end: SOURCE SIZE EPOCHS NETWORK GPUS
 	@$(AIRFLOW_PYTHON) docker/dag_run.py
 
 .PHONY: dag-e2e
-dag-e2e: $(VENV) $(VENV_AIRFLOW) image ## Run the DAG twice under a scheduler, in containers: SOURCE SIZE EPOCHS BASE_CHANNELS
+dag-e2e: $(VENV) $(VENV_AIRFLOW) image ## Run the DAG twice under a scheduler, in containers: SOURCE SIZE EPOCHS NETWORK
 	@$(AIRFLOW_PYTHON) docker/dag_e2e.py
 
 .PHONY: dag-test
-dag-test: $(VENV) $(VENV_AIRFLOW) $(if $(filter docker,$(BACKEND)),image) ## Run the Airflow DAG in-process: SOURCE SIZE EPOCHS BASE_CHANNELS BACKEND=process|docker
+dag-test: $(VENV) $(VENV_AIRFLOW) $(if $(filter docker,$(BACKEND)),image) ## Run the Airflow DAG in-process: SOURCE SIZE EPOCHS NETWORK BACKEND=process|docker
 	@$(AIRFLOW_PYTHON) docker/dag_test.py
 
 .PHONY: engine
@@ -99,7 +104,7 @@ locks: .venv-uv/.stamp-$(UV_VERSION) ## Compile the lock files again after a cha
 
 .PHONY: clean
 clean: ## Remove virtual environments, fetched wheels and caches; artifacts/ and images stay
-	rm -rf .venv .venv-airflow .venv-uv build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-airflow .venv-bench .venv-uv build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './artifacts/*' -prune -exec rm -rf {} +
 	@echo "artifacts/ is kept; so are the images that 'docker image ls lung-jobs' lists"
 
@@ -117,6 +122,10 @@ $(VENV): $(addprefix $(LOCKS)/,jobs.lock local.lock dev.lock torch.in) | python
 
 $(VENV_AIRFLOW): $(addprefix $(LOCKS)/,airflow.lock airflow-dev.lock) | python
 	@docker/venv.sh $@ $^
+
+# Without what the lock leaves out (torchvision), and so without looking for it.
+$(VENV_BENCH): $(addprefix $(LOCKS)/,bench-peers.lock torch.in) | python
+	@TORCH=cpu PIP_NO_DEPS=1 docker/venv.sh $@ $^
 
 .venv-uv/.stamp-$(UV_VERSION): | python
 	$(PYTHON) -m venv --clear .venv-uv

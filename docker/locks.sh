@@ -23,3 +23,6 @@ compile dev dev.in --constraint jobs.lock --constraint local.lock
 compile airflow airflow.in
 compile airflow-postgres airflow-postgres.in --constraint airflow.lock
 compile airflow-dev airflow-dev.in --constraint airflow.lock
+# torchvision has no build for the CPU's torch, and none of what is used of the peers wants it.
+compile bench-peers bench-peers.in torch.in --excludes torch-cuda.excludes \
+  --excludes bench-peers.excludes --no-emit-package torch

@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; `jobs.errors` lists them."""
     arguments = build_parser().parse_args(argv)
     set_up_logging()
+    # Threads of torch that spin while they wait take the processor from whoever else has work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:

@@ -156,3 +156,9 @@ def test_a_film_of_one_grey_has_no_nan(grey: int) -> None:
     assert torch.equal(
         standardize(torch.full((1, 8, 8), grey, dtype=torch.uint8)), torch.zeros(1, 1, 8, 8)
     )
+
+
+def test_a_rank_without_films_has_none_to_augment_or_standardize() -> None:
+    none = torch.zeros(0, SIDE, SIDE, dtype=torch.uint8)
+    image, target = augment.augment(none, none, draw(0, 1, 1, 0))
+    assert image.shape == target.shape == standardize(image).shape == (0, 1, SIDE, SIDE)

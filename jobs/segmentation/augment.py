@@ -31,6 +31,8 @@ def standardize(images: Tensor) -> Tensor:
         (B, 1, H, W) float32; a film of one grey is all 0.
     """
     pixels = images.reshape(images.shape[0], 1, *images.shape[-2:]).float()
+    if not len(pixels):  # a rank's slice of a batch smaller than the number of ranks
+        return pixels
     deviation, mean = torch.std_mean(pixels, dim=(2, 3), correction=0, keepdim=True)
     return (pixels - mean) / deviation.clamp_min(1e-6)
 
@@ -61,7 +63,7 @@ def augment(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tenso
         target (B, 1, H, W) float32, 0 or 1.
     """
     pixels = torch.stack([images.float() / 255, masks.float()], dim=1)
-    if not len(pixels):  # a rank's slice of a batch smaller than the number of ranks
+    if not len(pixels):
         return pixels[:, :1], pixels[:, 1:]
     amounts = draws[:, :SEED].to(pixels)
     grid = F.affine_grid(affine(amounts), list(pixels.shape), align_corners=False)

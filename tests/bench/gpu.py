@@ -1,0 +1,111 @@
+"""Training on GPUs, on synthetic films: seconds, films a second, share of the peak, data wait.
+
+usage: python -m tests.bench.gpu OUT NETWORK SIZE FILMS EPOCHS      (one rank of the measurement)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from jobs.segmentation import distributed
+from jobs.segmentation.dataset import Films
+from jobs.segmentation.engine import EpochResult, Row, fit
+from jobs.segmentation.recipe import build_model
+from tests.bench.flops import gflops_of_training
+from tests.bench.ours import fit_config
+from tests.bench.runs import write_json
+
+SIZE, FILMS, EPOCHS = 512, 563, 10  # 0.8 of the 704 films with a mask in Kaggle's two sets
+VAL_SHARE = 0.1
+# bfloat16 on tensor cores, dense, floating-point operations a second (NVIDIA's data sheets), by
+# the words of a GPU's name; the first that fits counts.
+PEAKS = {
+    ("H100", "PCIe"): 756e12,
+    ("H100",): 989e12,
+    ("H200",): 989e12,
+    ("A100",): 312e12,
+    ("L40S",): 362e12,
+    ("L4",): 121e12,
+}
+
+
+def on_gpus(network: str) -> dict[str, Any] | str:
+    """The figures with 1 and with 2 GPUs, or why there are none."""
+    if not torch.cuda.is_available():
+        return "not measured: no GPU"
+    return {f"{count} processes": in_processes(network, count) for count in (1, 2)}
+
+
+def in_processes(network: str, processes: int) -> dict[str, Any] | str:
+    """The figures of as many processes, a GPU each, or why there are none."""
+    gpus = torch.cuda.device_count()
+    if gpus < processes:
+        return f"not measured: {gpus} GPU"
+    with tempfile.TemporaryDirectory(prefix="bench-") as work:
+        out = Path(work, "figures.json")
+        settings = [str(out), network, str(SIZE), str(FILMS), str(EPOCHS)]
+        command = [sys.executable, "-m", "tests.bench.gpu", *settings]
+        if code := distributed.launch(command, processes):
+            return f"not measured: a process ended with {code}"
+        figures: dict[str, Any] = json.loads(out.read_text())
+    name = torch.cuda.get_device_name()
+    model = build_model(fit_config(network, size=SIZE, epochs=EPOCHS, seed=0))
+    done = figures["images_per_second"] * 1e9 * gflops_of_training(model, SIZE)
+    peak = peak_of(name)
+    share = done / (peak * processes) if peak else None
+    return {"gpu": name, **figures, "share_of_bf16_peak": share}
+
+
+def peak_of(gpu: str) -> float | None:
+    """Operations a second that a GPU can do in bfloat16; None for one not in the table."""
+    words = set(gpu.split())
+    return next((peak for name, peak in PEAKS.items() if words >= set(name)), None)
+
+
+def measure(network: str, *, size: int, films: int, epochs: int) -> dict[str, float]:
+    """Train on synthetic films in this rank; rates are of the second epoch on, when all is warm."""
+    config = fit_config(network, size=size, epochs=epochs, seed=0)
+    history: list[Row] = []
+
+    def on_epoch(result: EpochResult) -> None:
+        history[:] = result.history
+
+    val = max(1, int(VAL_SHARE * films))
+    fit(config, synthetic(films, size), synthetic(val, size), on_epoch=on_epoch)
+    if not history:  # another rank is told of the epochs
+        return {}
+    warm = history[1:] or history
+    return {
+        "seconds": sum(row["seconds"] for row in history),
+        "images_per_second": float(np.median([row["images_per_second"] for row in warm])),
+        "data_wait": float(np.mean([row["data_wait"] for row in warm])),
+    }
+
+
+def synthetic(films: int, size: int) -> Films:
+    """Noise with a darker square for a lung."""
+    images = torch.randint(0, 256, (films, size, size), dtype=torch.uint8)
+    masks = torch.zeros_like(images)
+    masks[:, size // 4 : -size // 4, size // 4 : -size // 4] = 1
+    return Films(torch.where(masks.bool(), images // 2, images), masks)
+
+
+def main(out: Path, network: str, size: int, films: int, epochs: int) -> None:
+    distributed.init()
+    try:
+        figures = measure(network, size=size, films=films, epochs=epochs)
+        if distributed.is_main():
+            write_json(out, figures)
+    finally:
+        distributed.shutdown()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6]))

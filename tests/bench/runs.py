@@ -1,0 +1,65 @@
+"""The files that a training reads and writes: how two Pythons of different packages share work.
+
+A folder holds {train,val,test}-{images,masks}.npy, uint8 (N, S, S), masks 0 or 1. A run leaves
+<name>.json, its facts, and <name>-{val,test}.npy, the probabilities of lung, float32 (N, S, S).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Probabilities: TypeAlias = NDArray[np.float32]
+Pair: TypeAlias = tuple[Pixels, Pixels]
+
+SPLITS = ("train", "val", "test")
+
+
+def write_split(folder: Path, split: str, films: Pair) -> None:
+    """Put images and masks, each uint8 (N, S, S), where a run reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, pixels in zip(("images", "masks"), films, strict=True):
+        np.save(folder / f"{split}-{kind}.npy", pixels)
+
+
+def read_split(folder: Path, split: str) -> Pair:
+    """(images, masks), each uint8 (N, S, S)."""
+    images, masks = (np.load(folder / f"{split}-{kind}.npy") for kind in ("images", "masks"))
+    return images, masks
+
+
+def write_run(
+    folder: Path, name: str, facts: Mapping[str, Any], found: Mapping[str, Probabilities]
+) -> None:
+    """Leave a run's results, the facts last: where they are, the run is whole."""
+    for split, probabilities in found.items():
+        np.save(folder / f"{name}-{split}.npy", probabilities)
+    write_json(folder / f"{name}.json", facts)
+
+
+def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
+    """A run's facts, or None where it is not done."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    except FileNotFoundError:
+        return None
+    return facts
+
+
+def read_probabilities(folder: Path, name: str, split: str) -> Probabilities:
+    probabilities: Probabilities = np.load(folder / f"{name}-{split}.npy")
+    return probabilities
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """The file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    os.replace(partial, path)
