@@ -64,7 +64,7 @@ with DAG(
     schedule=schedule("LUNG_SCHEDULE"),
     tags=["lung", "segmentation", "training"],
     params=params(
-        *("download", "preprocess", "train", "publish"),
+        *("download", "preprocess", "train", "evaluate", "publish"),
         gpus=Param(
             int(setting("LUNG_GPUS")),
             type="integer",

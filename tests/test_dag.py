@@ -198,7 +198,7 @@ def test_the_form_shows_first_what_people_change(dag: Any, masks: Any) -> None:
         assert set(sections.values()) == {None, "Advanced"}
         return [name for name, section in sections.items() if section is None]
 
-    assert main(dag) == ["source", "size", "epochs", "batch_size", "min_dice", "gpus"]
+    assert main(dag) == ["source", "size", "epochs", "batch_size", "network", "min_dice", "gpus"]
     assert main(masks) == ["inbox", "name"]
 
 
