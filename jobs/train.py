@@ -15,8 +15,9 @@ RECIPE = "3"
 def run(config: TrainConfig, store: Store) -> Manifest:
     """Train to the last epoch, from the last checkpoint where there is one.
 
-    `last.pt`, `history.json` and `curves.svg` are written after every epoch, so a killed run goes
-    on from there, and `runs/<run_id>/train.json` says from the start where a run's are.
+    `last.pt`, `history.json` and `curves.svg` are written after every epoch, and `last.pt` when the
+    run is told to stop, so that the next one goes on from there; `runs/<run_id>/train.json` says
+    from the start where a run's are.
     With `--processes N` this process only prepares the films and leaves as its first failing rank.
     Raises ConflictError where another run trains the same model.
     """
