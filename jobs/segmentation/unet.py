@@ -90,9 +90,9 @@ class UNet(nn.Module):
 
 
 def stem(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
-    """A convolution to a grid `stride` times coarser, over 3x3 of its cells about each center."""
-    size = 3 * stride
-    return nn.Conv2d(in_channels, out_channels, size, stride=stride, padding=stride, bias=False)
+    """A convolution to a grid `stride` times coarser, over 2x2 of its cells about each center."""
+    size, padding = 2 * stride, stride // 2
+    return nn.Conv2d(in_channels, out_channels, size, stride=stride, padding=padding, bias=False)
 
 
 def enlarge(features: Tensor, times: int) -> Tensor:
