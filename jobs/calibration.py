@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.film_masks import load_network
 from jobs.imaging import geometry
 from jobs.manifest import Manifest, Row
 from jobs.pairs import read_pair
@@ -88,18 +89,9 @@ def _predict(
     store: Store, processed: Manifest, trained: Manifest, records: list[Row]
 ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
     """(mask, probabilities) of each film, both (S, S), S the size the network was trained at."""
-    # torch takes a second to import too.
-    from jobs.segmentation import inference
-
     about = json.loads(trained.read_file(store, "model.json"))
-    weights = trained.read_file(store, "model.safetensors")
-    model = inference.load_model(weights, about["architecture"])
-    size, precision = (about["recipe"][name] for name in ("spatial_size", "precision"))
-
-    def read(row: Row) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        film, mask = read_pair(store, processed, row)
-        return geometry.resize_film(film, size), geometry.resize_mask(mask, size)
-
-    pairs = ordered_map(read, records, threads=CPU_THREADS)
-    for image, mask in track(pairs, len(records), "calibrate"):
-        yield mask, inference.probabilities(model, image[np.newaxis], precision=precision)[0]
+    probabilities_of = load_network(about, trained.read_file(store, "model.safetensors"))
+    size = about["recipe"]["spatial_size"]
+    pairs = ordered_map(lambda row: read_pair(store, processed, row), records, threads=CPU_THREADS)
+    for film, mask in track(pairs, len(records), "calibrate"):
+        yield geometry.resize_mask(mask, size), probabilities_of(film)

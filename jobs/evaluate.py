@@ -16,6 +16,7 @@ from jobs.config import EvaluateConfig
 from jobs.errors import ConfigError
 from jobs.imaging import decode, geometry, masks
 from jobs.manifest import Manifest, Row, read_manifest
+from jobs.pairs import chosen_sources
 from jobs.parallel import CPU_THREADS
 from jobs.progress import track
 from jobs.seen import Seen, read_seen
@@ -51,7 +52,7 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
     processed = read_manifest(store, config.processed, "preprocess")
     raw = _raw_of(store, predictions, processed)
     trained = read_manifest(store, predictions.inputs["trained"]["uri"], "train")
-    sources = _test_sources(config, processed)
+    sources = chosen_sources(processed, "--test-sources", config.test_sources)
     inputs = {"predictions": predictions, "processed": processed, "raw": raw, "trained": trained}
     stage = Stage(store, config, job="evaluate", folder="evaluations", recipe=RECIPE, inputs=inputs)
     if found := stage.finished():
@@ -85,18 +86,6 @@ def _write_files(stage: Stage, scored: Sequence[Row], seen: Seen) -> dict[str, A
     sheet = _worst_films(store, inputs["raw"], inputs["predictions"], worst)
     stage.add_file("worst.png", sheet, "image/png")
     return told
-
-
-def _test_sources(config: EvaluateConfig, processed: Manifest) -> set[str]:
-    """The sources to test on. Raises ConfigError for one that has no films."""
-    there = {key.partition("/")[0] for key in processed.details["by_source"]}
-    asked = set(filter(None, config.test_sources.split(","))) or there
-    if missing := sorted(asked - there):
-        raise ConfigError(
-            f"--test-sources {config.test_sources}: there are no films of {missing[0]}, give some "
-            f"of {', '.join(sorted(there))}"
-        )
-    return asked
 
 
 def _headline(test: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,10 @@ import numpy as np
 from jobs import postprocess
 from jobs.config import TrainConfig
 from jobs.curves import draw_curves
-from jobs.errors import ConfigError, JobError
+from jobs.errors import JobError
 from jobs.keeper import Keeper
 from jobs.manifest import Manifest, Row, read_manifest
-from jobs.pairs import read_pairs
+from jobs.pairs import chosen_sources, read_pairs
 from jobs.progress import Progress, track
 from jobs.segmentation import checkpoint, dataset, distributed, engine, inference
 from jobs.segmentation.recipe import NETWORKS, FitConfig, build_model
@@ -68,7 +68,7 @@ def _launch(config: TrainConfig, folder: str) -> None:
 
 def _fill_cache(store: Store, config: TrainConfig, processed: Manifest, folder: Path) -> None:
     """Put the films of both splits on disk as uint8 arrays, once for all processes."""
-    sources = train_sources(config, processed)
+    sources = chosen_sources(processed, "--train-sources", config.train_sources)
     for split in SPLITS:
         count = _films_of(processed, split, sources)
         pairs = read_pairs(store, processed, split, sources=sources, threads=store.threads)
@@ -79,18 +79,6 @@ def _fill_cache(store: Store, config: TrainConfig, processed: Manifest, folder: 
 def _films_of(processed: Manifest, split: str, sources: Sequence[str]) -> int:
     by_source = processed.details["by_source"]
     return sum(by_source.get(f"{source}/{split}", 0) for source in sources)
-
-
-def train_sources(config: TrainConfig, processed: Manifest) -> list[str]:
-    """The sources to train on, sorted. Raises ConfigError for one that has no films."""
-    there = sorted({key.partition("/")[0] for key in processed.details["by_source"]})
-    asked = sorted(set(filter(None, config.train_sources.split(",")))) or there
-    if missing := [source for source in asked if source not in there]:
-        raise ConfigError(
-            f"--train-sources {config.train_sources}: there are no films of {missing[0]}, give "
-            f"some of {', '.join(there)}"
-        )
-    return asked
 
 
 def _fit(stage: Stage, config: TrainConfig, processed: Manifest, folder: Path) -> Manifest:
@@ -140,7 +128,7 @@ def _finish(
     chosen = history[best["epoch"] - 1]
     weights = checkpoint.to_safetensors(best["model"])
     architecture = build_model(fit_config).architecture
-    sources = train_sources(config, processed)
+    sources = chosen_sources(processed, "--train-sources", config.train_sources)
     about = {
         "network": "unet",
         "architecture": architecture,

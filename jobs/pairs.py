@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.errors import ConfigError
 from jobs.imaging import decode
 from jobs.manifest import Manifest, Row
 from jobs.parallel import ordered_map
@@ -33,6 +34,25 @@ def read_pairs(
         if row.get("split") == split and (sources is None or row["source"] in sources)
     )
     return ordered_map(lambda row: read_pair(store, processed, row), rows, threads=threads)
+
+
+def sources_of(processed: Manifest) -> list[str]:
+    """Where the films came from: montgomery, shenzhen, ..., sorted."""
+    return sorted({key.partition("/")[0] for key in processed.details["by_source"]})
+
+
+def chosen_sources(processed: Manifest, flag: str, chosen: str) -> list[str]:
+    """Those that the flag's value, joined by commas, names, sorted; all where it is empty.
+
+    Raises ConfigError for one that has no films.
+    """
+    there = sources_of(processed)
+    asked = sorted(set(filter(None, chosen.split(",")))) or there
+    if missing := [source for source in asked if source not in there]:
+        raise ConfigError(
+            f"{flag} {chosen}: there are no films of {missing[0]}, give some of {', '.join(there)}"
+        )
+    return asked
 
 
 def read_pair(store: Store, processed: Manifest, row: Row) -> Pair:

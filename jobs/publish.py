@@ -32,6 +32,7 @@ from jobs.manifest import (
     manifest_of,
     read_manifest,
 )
+from jobs.pairs import sources_of
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ def _write_package(
     trained = manifests["trained"]
     weights = trained.read_file(store, "model.safetensors")
     about = json.loads(trained.read_file(store, "model.json"))
-    sources = sorted({key.partition("/")[0] for key in manifests["processed"].details["by_source"]})
+    sources = sources_of(manifests["processed"])
     about |= {
         "version": trained.fingerprint,
         "weights": asdict(describe("model.safetensors", weights)),

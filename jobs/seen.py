@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.manifest import Manifest, read_manifest
+from jobs.pairs import sources_of
 from jobs.storage import Store
 
 
@@ -29,9 +30,8 @@ class Seen:
 def read_seen(store: Store, trained: Manifest) -> Seen:
     """What model.json and the films that it was trained on say; without train_sources, all."""
     processed = read_manifest(store, trained.inputs["processed"]["uri"], "preprocess")
-    there = {key.partition("/")[0] for key in processed.details["by_source"]}
     data = json.loads(trained.read_file(store, "model.json"))["data"]
-    sources = sorted(data.get("train_sources", there))
+    sources = sorted(data.get("train_sources", sources_of(processed)))
     splits = {
         row["patient"]: row["split"]
         for row in processed.rows(store)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,6 @@ from jobs.segmentation.engine import EpochResult, Trainer
 from jobs.segmentation.recipe import FitConfig
 from tests.fits import SMALL, TRAIN, VAL, assert_same_history, history_of_fit, run
 from tests.ranks import run_ranks
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads that share so little work wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
