@@ -47,6 +47,10 @@ test-all: test $(VENV_AIRFLOW) image ## Run those, the slow ones and those with 
 bench-train: $(VENV) $(if $(FOLDS),,$(VENV_BENCH)) ## Train ours, nnU-Net and MONAI side by side: SOURCE SIZE BUDGET SEEDS; FOLDS=5: ours by patient
 	@.venv/bin/python -m tests.bench.train
 
+.PHONY: bench
+bench: $(VENV) ## Measure the data path as ratios within one run, into artifacts/bench.json: ROUNDS
+	@.venv/bin/python -m tests.bench
+
 .PHONY: lint
 lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types and shell scripts
 	.venv/bin/ruff check .

@@ -1,0 +1,64 @@
+"""Many small objects to S3 and back: the project's store and boto3's transfer manager."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from jobs.embedded_s3 import BUCKET, embedded_s3
+from jobs.storage import THREADS, Store
+from tests.bench.rounds import Figure, ratio, take_turns
+
+COUNT, BYTES = 500, 300_000
+
+
+def measure(rounds: int, folder: Path) -> dict[str, Figure]:
+    """s3_many_small_vs_transfer: both with the same number of threads and the same server."""
+    data = folder / "objects"
+    data.mkdir()
+    for number in range(COUNT):
+        (data / str(number)).write_bytes(os.urandom(BYTES))
+    with embedded_s3(folder / "s3") as environment:
+        os.environ.update(environment)
+        back = folder / "back"
+        back.mkdir()
+        sides = {"store": by_store(data, back), "transfer": by_transfer(data, back)}
+        seconds = take_turns(rounds, sides)
+    against = f"upload_file and download_file, {COUNT} objects of {BYTES // 1000} KB"
+    return {"s3_many_small_vs_transfer": ratio(seconds["transfer"], seconds["store"], against)}
+
+
+def by_store(data: Path, back: Path) -> Callable[[], None]:
+    """What writes every file of `data` and reads it back to a file."""
+    store = Store()
+    uris = {f"s3://{BUCKET}/store/{path.name}": path for path in data.iterdir()}
+
+    def both() -> None:
+        store.write_many((uri, path.read_bytes()) for uri, path in uris.items())
+        for path, content in zip(uris.values(), store.read_many(uris), strict=True):
+            (back / path.name).write_bytes(content)
+
+    return both
+
+
+def by_transfer(data: Path, back: Path) -> Callable[[], None]:
+    """The same by boto3's own functions for files."""
+    client: Any = boto3.client("s3")
+
+    def upload(path: Path) -> None:
+        client.upload_file(str(path), BUCKET, f"transfer/{path.name}")
+
+    def download(path: Path) -> None:
+        client.download_file(BUCKET, f"transfer/{path.name}", str(back / path.name))
+
+    def both() -> None:
+        with ThreadPoolExecutor(THREADS) as pool:
+            for way in (upload, download):
+                list(pool.map(way, data.iterdir()))
+
+    return both

@@ -1,0 +1,64 @@
+"""What preprocess and predict cost by the number of films: `python -m tests.bench.scale 100 1000`.
+
+Small synthetic films, a job a process, one S3 server. Prints a table and writes
+artifacts/bench-scale.json.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.embedded_s3 import embedded_s3
+from tests.bench.chain import run_measured
+from tests.bench.launch import ROOT
+from tests.bench.runs import write_json
+from tests.films import write_montgomery
+
+COUNTS = (100, 1000, 10_000)
+TRAINED_ON = 100
+
+
+def main(counts: Sequence[int]) -> None:
+    with tempfile.TemporaryDirectory(prefix="bench-scale-") as folder:
+        rows = list(measure(Path(folder), counts))
+    (ROOT / "artifacts").mkdir(exist_ok=True)
+    write_json(ROOT / "artifacts" / "bench-scale.json", {"rows": rows})
+
+
+def measure(folder: Path, counts: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """A row a job and number of films, printed as it is known; all with one small network."""
+    with embedded_s3(folder / "s3") as environment:
+
+        def run(job: str, count: int, **inputs: str) -> tuple[str, dict[str, Any]]:
+            cost = run_measured(job, inputs, environment)
+            each = 1000 * cost.seconds / count
+            print(
+                f"{job:11}{count:>8} films{cost.seconds:>9.1f} s{each:>8.1f} ms a film"
+                f"{cost.peak:>7.0f} MiB",
+                flush=True,
+            )
+            row = {"job": job, "films": count, "seconds": cost.seconds, "peak_mib": cost.peak}
+            return cost.manifest, row
+
+        trained = ""
+        for films in (TRAINED_ON, *counts):
+            source = folder / f"{films}-{bool(trained)}"
+            # Others each time, so that no count finds the work of another done.
+            write_montgomery(source, films, seed=films + bool(trained))
+            raw, row = run("download", films, source=source.as_uri())
+            yield row
+            processed, row = run("preprocess", films, raw=raw)
+            yield row
+            if not trained:
+                trained, _ = run("train", films, processed=processed)
+            else:
+                _, row = run("predict", films, trained=trained, films=raw)
+                yield row
+
+
+if __name__ == "__main__":
+    main([int(count) for count in sys.argv[1:]] or COUNTS)
