@@ -1,0 +1,29 @@
+"""A bound on the bytes that threads hold at once, whatever their number."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class ByteBudget:
+    """Lets threads take bytes up to `limit`; one that needs more than that waits to be alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def taking(self, count: int) -> Iterator[None]:
+        """Hold `count` bytes while the block runs, after waiting until they are free."""
+        with self._freed:
+            self._freed.wait_for(lambda: not self._taken or self._taken + count <= self._limit)
+            self._taken += count
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._taken -= count
+                self._freed.notify_all()
