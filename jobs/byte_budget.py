@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+
+M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+LARGE_BLOCK = 2**20  # bytes
 
 
 class ByteBudget:
@@ -15,7 +19,7 @@ class ByteBudget:
         self._taken = 0
         self._freed = threading.Condition()
 
-    @contextmanager
+    @contextlib.contextmanager
     def taking(self, count: int) -> Iterator[None]:
         """Hold `count` bytes while the block runs, after waiting until they are free."""
         with self._freed:
@@ -27,3 +31,13 @@ class ByteBudget:
             with self._freed:
                 self._taken -= count
                 self._freed.notify_all()
+
+
+def return_large_blocks() -> None:
+    """Have every block of a megabyte go back to the system when it is freed.
+
+    By default glibc keeps what threads free, up to 64 MB for each of them, and a bound on what they
+    hold is none on the process. Other C libraries, without this setting, are left as they are.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.byte_budget import ByteBudget
+from jobs.byte_budget import ByteBudget, return_large_blocks
 from jobs.config import DownloadConfig
 from jobs.errors import BadDataError
 from jobs.imaging import decode
@@ -35,6 +35,7 @@ def run(config: DownloadConfig, store: Store) -> Manifest:
     Raises BadDataError where nothing is recognised or one name stands for two different films,
     ConfigError where a film's patient is not found.
     """
+    return_large_blocks()
     table = patients.read_table(config.patients, store) if config.patients else {}
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="download-")))

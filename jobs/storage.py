@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -166,13 +167,11 @@ class Store:
     def _range(self, found: StoredObject, start: int, stop: int) -> Any:
         bucket, key = split_uri(found.uri)
         place = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}"}
-        try:
+        with contextlib.suppress(ConflictError):
             answer = self._call("get_object", found.uri, IfMatch=found.etag, **place)
-        except ConflictError:
-            answer = {"ETag": "another"}
-        if answer["ETag"] != found.etag:
-            raise ConflictError(f"{found.uri} was changed while it was read: start this again")
-        return answer["Body"]
+            if answer["ETag"] == found.etag:
+                return answer["Body"]
+        raise ConflictError(f"{found.uri} was changed while it was read: start this again")
 
     def read_json(self, uri: str) -> Any:
         try:
@@ -204,7 +203,8 @@ class Store:
             uri,
             Bucket=bucket,
             Key=key,
-            Body=data,
+            # Of bytes botocore makes a copy, to send them with the header in one piece.
+            Body=data if len(data) < CHUNK else io.BytesIO(data),
             ContentType=content_type,
             ChecksumSHA256=digest,
             **condition,

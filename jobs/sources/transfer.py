@@ -154,6 +154,7 @@ def _retry_after(error: Exception) -> float:
 
 
 def _told(error: Exception) -> str:
-    """The error in one short line, without the query of a URL."""
+    """The error in one short line, without the query of a URL and without a password in it."""
     text = re.sub(r"\?[^\s'\")]*", "?...", " ".join(str(error).split()))
+    text = re.sub(r"//[^/\s]*@", "//", text)
     return f"{type(error).__name__}: {text[:200]}"
