@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from jobs.errors import BadDataError, ConfigError, NotFoundError
+from jobs.errors import ConfigError, NotFoundError
 from jobs.sources.layouts import FAMILY, FilmFiles
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def read_table(uri: str, store: Store) -> dict[str, str]:
-    """{film: patient} of the CSV at s3:// or file://; BadDataError or ConfigError where it is none.
+    """{film: patient} of the CSV at s3:// or file://; ConfigError where it is no such table.
 
     A film stands there by its path in its source or by its id, and has one patient.
     """
@@ -88,11 +88,15 @@ def read_table(uri: str, store: Store) -> dict[str, str]:
         for row in reader:
             film, patient = (row[column].strip() for column in ("film", "patient"))
             if not film or not patient:
-                raise BadDataError(f"{uri}: line {reader.line_num} lacks a film or its patient")
+                raise ConfigError(
+                    f"{uri}: line {reader.line_num} lacks the film or its patient: give both"
+                )
             if table.setdefault(film, patient) != patient:
-                raise BadDataError(f"{uri}: film {film!r} has two patients: leave one of the lines")
+                raise ConfigError(f"{uri}: film {film!r} has two patients: leave one of the lines")
     except (KeyError, AttributeError, csv.Error) as error:
         raise ConfigError(f"{uri} is no table of patients ({error}): give {COLUMNS}") from None
+    if not table:
+        raise ConfigError(f"{uri} names no film: give {COLUMNS}, a line a film")
     return table
 
 
