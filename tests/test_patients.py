@@ -74,7 +74,7 @@ def test_a_public_sets_film_keeps_its_own_patient_where_the_pattern_finds_none()
     ],
 )
 def test_what_cannot_tell_patients_is_refused_before_any_work(
-    given: dict[str, str], words: list[str]
+    given: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as raised:
         DownloadConfig(source="file:///films", out="s3://lung/p", **given)

@@ -84,7 +84,7 @@ def test_montgomery_and_shenzhen_as_kmader_has_them(china: str) -> None:
         ("montgomery", "abnormal"): 58,
     }
     assert catalogue.ignored == {"system files": 6, "text and metadata": 662}
-    assert catalogue.copies == catalogue.masks_without_film == catalogue.one_lung == []
+    assert (catalogue.copies, catalogue.masks_without_film, catalogue.one_lung) == ([], [], [])
 
 
 def test_shenzhen_masks_as_yoctoman_has_them_find_kmaders_films() -> None:

@@ -19,6 +19,7 @@ import time
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from jobs.embedded_s3 import embedded_s3
@@ -71,7 +72,7 @@ def measure(megabytes: int, folder: Path) -> Measured:
     return Measured(films, size // MB, peak, round(seconds, 1), pace)
 
 
-def run_and_watch(arguments: list[str], environment: dict[str, str]) -> tuple[int, dict[str, dict]]:
+def run_and_watch(arguments: list[str], environment: dict[str, str]) -> tuple[int, dict[str, Any]]:
     """(peak resident memory in MB, the job's result) of `python -m jobs` with the arguments."""
     command = [sys.executable, "-m", "jobs", *arguments]
     with subprocess.Popen(
