@@ -42,7 +42,8 @@ class Request:
     what: str  # GetDataset, DownloadDataset or storage
     authorization: str
     range: str
-    sent: int = 0  # bytes of the body
+    start: int = 0  # where in the file they began
+    sent: int = 0  # bytes of the file
 
 
 @dataclass
@@ -112,8 +113,12 @@ class RangeHandler(AnsweringHandler):
         status = reply.status or (404 if file is None else 0)
         if status:
             self.answer(request, reply, status, {}, b"refused")
+            request.sent = 0
         else:
-            self.answer(request, reply, *self._right(file or b"", reply))
+            status, headers, body = self._right(file or b"", reply)
+            span = headers.get("Content-Range", "bytes 0-").removeprefix("bytes ")
+            request.start = int(span.partition("-")[0]) if status == 206 else 0
+            self.answer(request, reply, status, headers, body)
 
     def _right(self, file: bytes, reply: Reply) -> tuple[int, dict[str, str], bytes]:
         digest = md5(file)
