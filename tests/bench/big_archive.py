@@ -1,9 +1,10 @@
 """The download of one large zip: its peak memory and its pace. `python -m tests.bench.big_archive`.
 
-    python -m tests.bench.big_archive --megabytes 4096
+    python -m tests.bench.big_archive --megabytes 4096 --threads 64
 
 Builds a zip of stored members of random bytes, serves it from a real S3 server, and runs the job in
-a process of its own. It needs three times the size on disk, in --folder, and removes it.
+a process of its own, with as many threads as it has or with --threads. It needs three times the
+size on disk, in --folder, and removes it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ from tests.bench.launch import ROOT
 
 MB = 10**6
 FILM_MB = (4, 8, 12, 24)  # sizes of films in turn
+# `python -m jobs` with another number of threads, which no flag sets.
+WITH_THREADS = """
+import sys
+from jobs.cli import main
+from jobs.storage import Store
+Store.__init__.__kwdefaults__["threads"] = int(sys.argv[1])
+sys.exit(main(sys.argv[2:]))
+"""
 MASK = random.Random(0).randbytes(20_000)
 
 
@@ -54,8 +63,9 @@ def write_archive(path: Path, megabytes: int) -> int:
     return films
 
 
-def measure(megabytes: int, folder: Path) -> Measured:
-    """Download an archive of that size from S3 into S3."""
+def measure(megabytes: int, folder: Path, threads: int = 0) -> Measured:
+    """Download an archive of that size from S3 into S3; 0 threads are the job's own number."""
+    program = ["-c", WITH_THREADS, str(threads)] if threads else ["-m", "jobs"]
     with embedded_s3(folder / "s3") as environment:
         path = folder / "big.zip"
         films = write_archive(path, megabytes)
@@ -63,9 +73,9 @@ def measure(megabytes: int, folder: Path) -> Measured:
         with mock.patch.dict(os.environ, environment):
             Store().upload(path, "s3://lung/big.zip")
         path.unlink()
-        arguments = ["--source", "s3://lung/big.zip", "--out", "s3://lung/out"]
+        arguments = ["download", "--source", "s3://lung/big.zip", "--out", "s3://lung/out"]
         started = time.monotonic()
-        peak, result = run_and_watch(["download", *arguments], environment)
+        peak, result = run_and_watch([*program, *arguments], environment)
         seconds = time.monotonic() - started
     assert result["headline"] == {"films": films, "pairs": films, "without_mask": 0}
     pace = round(size / MB / seconds, 1)
@@ -73,10 +83,13 @@ def measure(megabytes: int, folder: Path) -> Measured:
 
 
 def run_and_watch(arguments: list[str], environment: dict[str, str]) -> tuple[int, dict[str, Any]]:
-    """(peak resident memory in MB, the job's result) of `python -m jobs` with the arguments."""
-    command = [sys.executable, "-m", "jobs", *arguments]
+    """(peak resident memory in MB, the job's result) of Python with the arguments."""
     with subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         peak = 0
         while process.poll() is None:
@@ -98,10 +111,12 @@ def peak_kb(pid: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="big-archive-", dir=arguments.folder) as folder:
-        print(json.dumps(asdict(measure(arguments.megabytes, Path(folder)))))
+        measured = measure(arguments.megabytes, Path(folder), arguments.threads)
+        print(json.dumps(asdict(measured)))
 
 
 if __name__ == "__main__":
