@@ -62,8 +62,7 @@ def _copy(
             "give the Montgomery layout, 'Lung Segmentation', or images/ beside masks/"
         )
     films = _with_patients(catalogue.films, config, table)
-    members = [member for film in films for member in (film.film, *film.masks.values())]
-    log.info("to copy: %d MB", sum(sources[s].size(name) for s, name in members) // 10**6)
+    _check_sizes(sources, films)
     _check_copies(sources, catalogue)
     budget = ByteBudget(BYTES_UNDER_WAY)
 
@@ -116,6 +115,13 @@ def _copy_film(
             for side, member in sorted(film.masks.items())
         },
     }
+
+
+def _check_sizes(sources: Sequence[Source], films: Sequence[layouts.FilmFiles]) -> None:
+    """Raise BadDataError for a file that is too large now rather than after an hour's work."""
+    for film in films:
+        for source, name in (film.film, *film.masks.values()):
+            sources[source].size(name)
 
 
 def _check_copies(sources: Sequence[Source], catalogue: layouts.Catalogue) -> None:

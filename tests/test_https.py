@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from jobs.errors import (
     AccessError,
@@ -272,6 +273,18 @@ def test_a_server_that_hangs_is_timed_out_and_asked_again(
     server.fail(Reply(delay=0.6))
     assert content(opened(server, tmp_path)) == MEMBERS
     assert len(pauses) == 1
+
+
+def test_a_certificate_that_is_not_trusted_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    def untrusted(*_: object, **__: object) -> None:
+        raise requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed")
+
+    monkeypatch.setattr(requests.Session, "get", untrusted)
+    with pytest.raises(AccessError, match="REQUESTS_CA_BUNDLE"):
+        open_url("https://films.hospital/films.zip", tmp_path)
+    assert pauses == []
 
 
 def test_a_url_without_a_host_is_refused_with_the_form(tmp_path: Path) -> None:
