@@ -8,47 +8,18 @@ Where to write, which run this is and how many processes work do not change them
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import ConfigError
+from jobs.options import check, option
+from jobs.sources.patients import compile_pattern
 
 S3_URI = r"s3://[^/]+(/.*)?"
 MANIFEST_URI = r"s3://[^/]+/.*manifest\.json"
 SOURCES = r"([a-z]+(,[a-z]+)*)?"
 SHARD = r"[1-9]\d*/[1-9]\d*"
-
-
-def option(
-    description: str,
-    default: Any = MISSING,
-    *,
-    title: str = "",
-    minimum: float | None = None,
-    maximum: float | None = None,
-    multiple_of: int | None = None,
-    choices: tuple[str, ...] = (),
-    pattern: str = "",
-    form: str = "",
-    identity: bool = True,
-) -> Any:
-    """A dataclass field that carries its own documentation and bounds.
-
-    `form` places the field on the Airflow form: "main" without a section, any other word names the
-    section; an empty string leaves it off.
-    """
-    bounds = {
-        "minimum": minimum,
-        "maximum": maximum,
-        "multiple_of": multiple_of,
-        "choices": choices,
-        "pattern": pattern,
-    }
-    about = {"description": description, "title": title, "form": form, "identity": identity}
-    given = {name: bound for name, bound in bounds.items() if bound not in (None, "", ())}
-    return field(default=default, metadata=about | given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,24 +54,6 @@ class JobConfig:
         }
 
 
-def check(name: str, value: Any, bounds: Any) -> None:
-    """Raise ConfigError unless `value` lies within its field's bounds."""
-    flag = "--" + name.replace("_", "-")
-    if "pattern" in bounds and not re.fullmatch(bounds["pattern"], value):
-        raise ConfigError(f"{flag} {value!r} has the wrong form: give {bounds['description']}")
-    if "choices" in bounds and value not in bounds["choices"]:
-        raise ConfigError(f"{flag} {value!r} is not one of {', '.join(bounds['choices'])}")
-    if "minimum" in bounds and not value >= bounds["minimum"]:
-        raise ConfigError(f"{flag} {value} is too small: give {bounds['minimum']} or more")
-    if "maximum" in bounds and not value <= bounds["maximum"]:
-        raise ConfigError(f"{flag} {value} is too large: give {bounds['maximum']} or less")
-    if "multiple_of" in bounds and value % bounds["multiple_of"]:
-        step = bounds["multiple_of"]
-        raise ConfigError(
-            f"{flag} {value} is not a multiple of {step}: give {value // step * step or step}"
-        )
-
-
 def model_name(*, form: str) -> Any:
     return option(
         "The model's name: models/<name>/",
@@ -114,14 +67,41 @@ def model_name(*, form: str) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class DownloadConfig(JobConfig):
     source: str = option(
-        "Where the films come from: kaggle://OWNER/NAME[@VERSION], file:///PATH (a zip or a "
-        "folder), s3://BUCKET/PREFIX, or synthetic://phantoms?films=48&seed=0; several joined by +",
+        "Where the films come from: kaggle://OWNER/NAME[@VERSION], https://HOST/PATH.zip, "
+        "file:///PATH (a zip or a folder), s3://BUCKET/PREFIX, s3://BUCKET/KEY.zip, or "
+        "synthetic://phantoms?films=48&seed=0; several joined by +",
         "kaggle://kmader/pulmonary-chest-xray-abnormalities+kaggle://yoctoman/shcxr-lung-mask",
         title="Source of the films",
         form="main",
         pattern=r"[a-z0-9]+://.+",
         identity=False,
     )
+    patient_pattern: str = option(
+        "A regular expression whose only group, or the one named patient, is the patient in a "
+        "film's name, as ^([^_]+)_ of 0012_left.png; all films of a patient go to one split",
+        "",
+        title="Patient pattern",
+        form="Advanced",
+    )
+    patients: str = option(
+        "A CSV with the columns film,patient in place of a pattern: s3://BUCKET/KEY.csv, "
+        "file:///PATH.csv, or empty; film is its path in the source, or its id",
+        "",
+        title="Patients file",
+        pattern=r"(s3://[^/]+/.+|file:///.+)?",
+        form="Advanced",
+        identity=False,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patient_pattern and self.patients:
+            raise ConfigError(
+                f"--patient-pattern {self.patient_pattern!r} and --patients {self.patients} are "
+                "both given: give one of them"
+            )
+        if self.patient_pattern:
+            compile_pattern(self.patient_pattern)
 
 
 @dataclass(frozen=True, kw_only=True)

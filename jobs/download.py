@@ -5,45 +5,54 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from jobs.byte_budget import ByteBudget, return_large_blocks
 from jobs.config import DownloadConfig
 from jobs.errors import BadDataError
 from jobs.imaging import decode
 from jobs.manifest import Manifest
 from jobs.progress import track
-from jobs.sources import Source, layouts, open_source, split_sources
+from jobs.sources import Source, layouts, open_source, patients, split_sources
 from jobs.stage import Stage
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
 RECIPE = "1"
+BYTES_UNDER_WAY = 2**27  # of the files that all threads hold at once
 
 
 def run(config: DownloadConfig, store: Store) -> Manifest:
     """Copy the films and masks that are recognised, byte for byte, and say what was not.
 
-    The fingerprint is that of the source's content: a Kaggle version, an archive's sha256.
-    Raises BadDataError where nothing is recognised or one name stands for two different films.
+    The fingerprint is that of the source's content, such as a Kaggle version or an archive's names,
+    sizes and CRC-32s, and of how the films' patients are told.
+    Raises BadDataError where nothing is recognised or one name stands for two different films,
+    ConfigError where a film's patient is not found.
     """
+    return_large_blocks()
+    table = patients.read_table(config.patients, store) if config.patients else {}
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="download-")))
         sources: list[Source] = []
         for uri in split_sources(config.source):
             sources.append(open_source(uri, store, scratch))
             stack.callback(sources[-1].close)
-        identities = [source.identity() for source in sources]
-        extra = {"sources": identities}
+        extra: dict[str, Any] = {"sources": [source.identity() for source in sources]}
+        if config.patients:
+            extra["patients"] = patients.digest(table)
         stage = Stage(store, config, job="download", folder="raw", recipe=RECIPE, extra=extra)
-        return stage.finished() or _copy(stage, sources)
+        return stage.finished() or _copy(stage, sources, config, table)
 
 
-def _copy(stage: Stage, sources: Sequence[Source]) -> Manifest:
+def _copy(
+    stage: Stage, sources: Sequence[Source], config: DownloadConfig, table: Mapping[str, str]
+) -> Manifest:
     catalogue = layouts.recognise([source.names() for source in sources])
     for line in layouts.describe(catalogue):
         log.info("%s", line)
@@ -52,13 +61,16 @@ def _copy(stage: Stage, sources: Sequence[Source]) -> Manifest:
             f"no films were recognised in the source (ignored: {catalogue.ignored or 'nothing'}): "
             "give the Montgomery layout, 'Lung Segmentation', or images/ beside masks/"
         )
+    films = _with_patients(catalogue.films, config, table)
+    _check_sizes(sources, films)
     _check_copies(sources, catalogue)
+    budget = ByteBudget(BYTES_UNDER_WAY)
 
     def copy(film: layouts.FilmFiles) -> dict[str, Any]:
-        return _copy_film(stage, sources, film)
+        return _copy_film(stage, sources, film, budget)
 
-    total = len(catalogue.films)
-    rows = track(stage.write_rows(catalogue.films, total, copy), total, "download")
+    total = len(films)
+    rows = track(stage.write_rows(films, total, copy), total, "download")
     pairs = sum(1 for row in rows if row["masks"])
     counts = {"films": total, "pairs": pairs, "without_mask": total - pairs}
     details = {
@@ -72,10 +84,24 @@ def _copy(stage: Stage, sources: Sequence[Source]) -> Manifest:
     return stage.finish(counts=counts, headline=counts, details=details)
 
 
-def _copy_film(stage: Stage, sources: Sequence[Source], film: layouts.FilmFiles) -> dict[str, Any]:
+def _with_patients(
+    films: list[layouts.FilmFiles], config: DownloadConfig, table: Mapping[str, str]
+) -> list[layouts.FilmFiles]:
+    if config.patient_pattern:
+        told = f"--patient-pattern {config.patient_pattern!r}"
+        return patients.assign(films, patients.by_pattern(config.patient_pattern), told)
+    if config.patients:
+        return patients.assign(films, patients.by_table(table), f"--patients {config.patients}")
+    return films
+
+
+def _copy_film(
+    stage: Stage, sources: Sequence[Source], film: layouts.FilmFiles, budget: ByteBudget
+) -> dict[str, Any]:
     def put(member: layouts.Member, stem: str) -> dict[str, Any]:
-        source, name = member
-        return stage.put(stem + PurePosixPath(name).suffix.lower(), sources[source].read(name))
+        source, name = sources[member[0]], member[1]
+        with budget.taking(source.size(name)):
+            return stage.put(stem + PurePosixPath(name).suffix.lower(), source.read(name))
 
     return {
         "id": film.id,
@@ -89,6 +115,13 @@ def _copy_film(stage: Stage, sources: Sequence[Source], film: layouts.FilmFiles)
             for side, member in sorted(film.masks.items())
         },
     }
+
+
+def _check_sizes(sources: Sequence[Source], films: Sequence[layouts.FilmFiles]) -> None:
+    """Raise BadDataError for a file that is too large now rather than after an hour's work."""
+    for film in films:
+        for source, name in (film.film, *film.masks.values()):
+            sources[source].size(name)
 
 
 def _check_copies(sources: Sequence[Source], catalogue: layouts.Catalogue) -> None:

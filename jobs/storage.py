@@ -7,7 +7,9 @@ Every object is addressed by its URI, s3://BUCKET/KEY. What S3 answers becomes t
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -32,51 +34,16 @@ from jobs.errors import (
     ServiceUnavailableError,
 )
 from jobs.parallel import ordered_map
+from jobs.s3_codes import ERROR_OF_CODE, REMEDY
 
 log = logging.getLogger(__name__)
 
 THREADS = 16
 MULTIPART_BYTES = 64 * 2**20
 BODY_ATTEMPTS = 4  # botocore retries a request, but not the reading of its body
+CHUNK = 2**20  # bytes of a stream handed on at a time
 DELETE_BATCH = 1000  # the most keys that S3's DeleteObjects takes
 
-ERROR_OF_CODE: dict[str, type[JobError]] = {
-    "404": NotFoundError,
-    "NoSuchKey": NotFoundError,
-    "NoSuchBucket": NotFoundError,
-    "NotFound": NotFoundError,
-    "403": AccessError,
-    "AccessDenied": AccessError,
-    "Forbidden": AccessError,
-    "InvalidAccessKeyId": AccessError,
-    "SignatureDoesNotMatch": AccessError,
-    "InvalidToken": AccessError,
-    "ExpiredToken": AccessError,
-    "AuthorizationHeaderMalformed": AccessError,
-    "400": ConfigError,
-    "InvalidArgument": ConfigError,
-    "InvalidBucketName": ConfigError,
-    "KeyTooLongError": ConfigError,
-    "409": ConflictError,
-    "412": ConflictError,
-    "PreconditionFailed": ConflictError,
-    "ConditionalRequestConflict": ConflictError,
-    "BadDigest": ServiceUnavailableError,
-    "XAmzContentChecksumMismatch": ServiceUnavailableError,
-    "500": ServiceUnavailableError,
-    "503": ServiceUnavailableError,
-    "InternalError": ServiceUnavailableError,
-    "RequestTimeout": ServiceUnavailableError,
-    "ServiceUnavailable": ServiceUnavailableError,
-    "SlowDown": ServiceUnavailableError,
-}
-REMEDY: dict[type[JobError], str] = {
-    NotFoundError: "check the bucket and the key; the bucket must exist",
-    AccessError: "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do there",
-    ConfigError: "check the URI's form, s3://BUCKET/KEY",
-    ConflictError: "another writer owns it: let it finish, then start this again",
-    ServiceUnavailableError: "check AWS_ENDPOINT_URL and that S3 answers there, then start again",
-}
 BODY_ERRORS = (
     botocore.exceptions.IncompleteReadError,
     botocore.exceptions.ReadTimeoutError,
@@ -173,6 +140,39 @@ class Store:
             )
         return data, answer["ETag"]
 
+    def stat(self, uri: str) -> StoredObject:
+        bucket, key = split_uri(uri)
+        answer = self._call("head_object", uri, Bucket=bucket, Key=key)
+        return StoredObject(uri, int(answer["ContentLength"]), answer["ETag"])
+
+    def stream(self, found: StoredObject, start: int, stop: int) -> Iterator[bytes]:
+        """Bytes `start` to `stop` (exclusive) in chunks, going on where a body was cut.
+
+        Raises ConflictError where the object is no longer the one that was found.
+        """
+        fruitless = 0
+        while start < stop:
+            body = self._range(found, start, stop)
+            try:
+                with contextlib.closing(body):
+                    for chunk in body.iter_chunks(CHUNK):
+                        start, fruitless = start + len(chunk), 0
+                        yield chunk
+            except BODY_ERRORS as error:
+                fruitless += 1
+                self._count_retries(1, found.uri)
+                if fruitless == BODY_ATTEMPTS:
+                    raise to_job_error(error, found.uri) from error
+
+    def _range(self, found: StoredObject, start: int, stop: int) -> Any:
+        bucket, key = split_uri(found.uri)
+        place = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}"}
+        with contextlib.suppress(ConflictError):
+            answer = self._call("get_object", found.uri, IfMatch=found.etag, **place)
+            if answer["ETag"] == found.etag:
+                return answer["Body"]
+        raise ConflictError(f"{found.uri} was changed while it was read: start this again")
+
     def read_json(self, uri: str) -> Any:
         try:
             return json.loads(self.read(uri))
@@ -203,7 +203,8 @@ class Store:
             uri,
             Bucket=bucket,
             Key=key,
-            Body=data,
+            # Of bytes botocore makes a copy, to send them with the header in one piece.
+            Body=data if len(data) < CHUNK else io.BytesIO(data),
             ContentType=content_type,
             ChecksumSHA256=digest,
             **condition,
@@ -215,9 +216,8 @@ class Store:
         return self.write(uri, data + b"\n", content_type="application/json", **conditions)
 
     def exists(self, uri: str) -> bool:
-        bucket, key = split_uri(uri)
         try:
-            self._call("head_object", uri, Bucket=bucket, Key=key)
+            self.stat(uri)
         except NotFoundError:
             return False
         return True

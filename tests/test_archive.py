@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import binascii
 import hashlib
 import os
 import random
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import AccessError, BadDataError, NotFoundError
-from jobs.sources.archive import LARGEST_MEMBER, ZipSource
+from jobs.sources.archive import LARGEST_MEMBER, LocalZip
 from jobs.sources.layouts import describe, recognise
 
 MEMBERS = {f"images/{n}.png": random.Random(n).randbytes(20_000) for n in range(30)}
@@ -35,27 +36,38 @@ def archive(tmp_path: Path) -> Path:
 def refuses(path: Path, *words: str) -> None:
     pattern = ".*".join(re.escape(word) for word in words)
     with pytest.raises(BadDataError, match=pattern):
-        ZipSource(path)
+        LocalZip(path)
 
 
 def test_members_are_listed_sorted_and_read_whole(archive: Path) -> None:
-    source = ZipSource(archive)
+    source = LocalZip(archive)
     assert source.names() == sorted(MEMBERS)
     assert {name: source.read(name) for name in source.names()} == MEMBERS
     source.close()
 
 
-def test_the_identity_is_the_content_and_not_the_name(archive: Path, tmp_path: Path) -> None:
+def test_the_identity_is_the_content_wherever_it_lies_and_however_it_is_packed(
+    archive: Path, tmp_path: Path
+) -> None:
+    lines = [
+        f"{name}\0{len(content)}\0{binascii.crc32(content):08x}\n"
+        for name, content in sorted(MEMBERS.items())
+    ]
+    expected = {"sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}
     renamed = tmp_path / "copy.zip"
     renamed.write_bytes(archive.read_bytes())
-    expected = {"sha256": hashlib.sha256(archive.read_bytes()).hexdigest()}
-    assert ZipSource(archive).identity() == ZipSource(renamed).identity() == expected
+    stored = tmp_path / "stored.zip"
+    with zipfile.ZipFile(stored, "w", zipfile.ZIP_STORED) as opened:
+        for name in reversed(MEMBERS):
+            opened.writestr(name, MEMBERS[name])
+    for path in (archive, renamed, stored):
+        assert LocalZip(path).identity() == expected
     changed = write_zip(tmp_path / "changed.zip", MEMBERS | {"masks/1.png": b"other"})
-    assert ZipSource(changed).identity() != expected
+    assert LocalZip(changed).identity() != expected
 
 
 def test_eight_threads_read_what_one_reads(archive: Path) -> None:
-    source = ZipSource(archive)
+    source = LocalZip(archive)
     names = source.names() * 10
     with ThreadPoolExecutor(8) as pool:
         for name, content in zip(names, pool.map(source.read, names), strict=True):
@@ -68,7 +80,7 @@ def test_folders_are_no_members_and_windows_separators_are_read(tmp_path: Path) 
     path = write_zip(tmp_path / "films.zip", members)
     windows = path.read_bytes().replace(b"a/b.png", b"a\\b.png")
     path.write_bytes(windows)
-    source = ZipSource(path)
+    source = LocalZip(path)
     assert source.names() == ["a/b.png", "c/d.png"]
     assert source.read("a/b.png") == b"1"
     source.close()
@@ -91,7 +103,7 @@ def test_an_absolute_member_is_refused_by_name(tmp_path: Path, name: str) -> Non
 
 def test_a_name_with_dots_does_not_climb(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "films.zip", {"a..b/..c.png": b"x"})
-    assert ZipSource(path).names() == ["a..b/..c.png"]
+    assert LocalZip(path).names() == ["a..b/..c.png"]
 
 
 def test_a_link_is_refused_by_name(tmp_path: Path) -> None:
@@ -141,7 +153,7 @@ def test_a_flipped_byte_is_said_by_its_member(archive: Path) -> None:
         member = opened.getinfo("images/7.png")
     content[member.header_offset + 30 + len(member.filename) + 5000] ^= 1
     archive.write_bytes(content)
-    source = ZipSource(archive)
+    source = LocalZip(archive)
     assert source.read("images/6.png") == MEMBERS["images/6.png"]
     with pytest.raises(BadDataError, match=r"images/7\.png.*download or zip it again"):
         source.read("images/7.png")
@@ -151,7 +163,7 @@ def test_a_flipped_byte_is_said_by_its_member(archive: Path) -> None:
 def test_a_member_shorter_than_declared_is_said(archive: Path) -> None:
     patched_directory(archive, 24, "<I", 20_001)
     with pytest.raises(BadDataError, match=r"images/0\.png"):
-        ZipSource(archive).read("images/0.png")
+        LocalZip(archive).read("images/0.png")
 
 
 @pytest.mark.parametrize("kept", [0, 10, 1000, -1])
@@ -168,18 +180,18 @@ def test_text_named_zip_is_said(tmp_path: Path) -> None:
 
 def test_an_absent_archive_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"none\.zip"):
-        ZipSource(tmp_path / "none.zip")
+        LocalZip(tmp_path / "none.zip")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_an_archive_that_may_not_be_read_is_an_access_error(archive: Path) -> None:
     archive.chmod(0)
     with pytest.raises(AccessError, match="grant read access"):
-        ZipSource(archive)
+        LocalZip(archive)
 
 
 def test_the_real_montgomery_archive_is_sixty_pairs(shared_data: Path) -> None:
-    source = ZipSource(shared_data / "kermany-as-montgomery.zip")
+    source = LocalZip(shared_data / "kermany-as-montgomery.zip")
     catalogue = recognise([source.names()])
     assert describe(catalogue) == [
         "films: 60 (montgomery 60), with a mask: 60",
@@ -192,7 +204,7 @@ def test_the_real_montgomery_archive_is_sixty_pairs(shared_data: Path) -> None:
 
 
 def test_the_real_masks_and_labels_archive_is_said_whole(shared_data: Path) -> None:
-    source = ZipSource(shared_data / "kermany-as-masks-and-labels.zip")
+    source = LocalZip(shared_data / "kermany-as-masks-and-labels.zip")
     catalogue = recognise([source.names()])
     assert catalogue.layouts == {"masks-and-labels": 140}
     sources = [film.source for film in catalogue.films]

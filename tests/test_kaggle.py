@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import base64
 import io
-import json
 import logging
 import os
 import random
@@ -21,17 +19,18 @@ from jobs.errors import (
     AccessError,
     BadDataError,
     ConfigError,
+    ConflictError,
     NotFoundError,
     ServiceUnavailableError,
 )
-from jobs.sources import kaggle, transfer
+from jobs.sources import kaggle, transfer, web
 from jobs.sources.kaggle import KaggleSource
 from jobs.sources.transfer import CHUNK, FRUITLESS_ATTEMPTS
-from tests.kaggle_stub import EXPIRED, SIGNATURE, TOKEN, KaggleStub, Reply, kaggle_stub
+from tests.kaggle_stub import EXPIRED, SIGNATURE, TOKEN, KaggleStub, kaggle_stub
+from tests.range_server import Reply
 
 URI = "kaggle://hospital/lungs"
-NO_MD5 = {"x-goog-hash": ""}
-
+FIRST_MEMBER = 2  # requests to storage before it: for the first byte, and for the directory
 
 MEMBERS = {"images/a.png": random.Random(0).randbytes(300_000), "masks/a.png": b"mask"}
 with zipfile.ZipFile(_stream := io.BytesIO(), "w") as _archive:
@@ -65,12 +64,14 @@ def content(source: KaggleSource) -> dict[str, bytes]:
 def test_a_dataset_is_read_through_kaggles_protocol(stub: KaggleStub, tmp_path: Path) -> None:
     assert content(KaggleSource(URI, tmp_path)) == MEMBERS
     asked = " ".join(request.what for request in stub.requests)
-    assert asked == "GetDataset DownloadDataset storage"
+    assert asked == "GetDataset DownloadDataset" + " storage" * (FIRST_MEMBER + len(MEMBERS))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_token_goes_to_kaggle_and_not_to_storage(stub: KaggleStub, tmp_path: Path) -> None:
     content(KaggleSource(URI, tmp_path))
-    assert [request.authorization for request in stub.requests] == [f"Bearer {TOKEN}"] * 2 + [""]
+    seen = [(request.what == "storage", request.authorization) for request in stub.requests]
+    assert set(seen) == {(False, f"Bearer {TOKEN}"), (True, "")}
 
 
 def test_the_identity_is_the_current_version_and_downloads_nothing(
@@ -97,75 +98,88 @@ def test_a_wrong_uri_is_refused_with_the_accepted_form(uri: str, tmp_path: Path)
         KaggleSource(uri, tmp_path)
 
 
+def fail_in_a_member(stub: KaggleStub, *replies: Reply) -> None:
+    stub.fail("storage", *[Reply()] * FIRST_MEMBER, *replies)
+
+
 def test_a_cut_body_is_resumed_where_it_was_cut(
     stub: KaggleStub, tmp_path: Path, pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    stub.fail("storage", Reply(cut=2 * CHUNK), Reply(), Reply(cut=CHUNK))
+    fail_in_a_member(stub, Reply(cut=2 * CHUNK), Reply(cut=CHUNK))
     source = KaggleSource(URI, tmp_path)
     assert content(source) == MEMBERS
     assert source.retries.count == len(pauses) == 2
-    # Each resumption first follows the fresh redirect, and leaves that body unread.
-    ranges = [request.range for request in stub.asked("storage")]
-    assert ranges == ["", "", f"bytes={2 * CHUNK}-", "", f"bytes={3 * CHUNK}-"]
+    starts = [request.range.partition("-")[0] for request in stub.asked("storage")]
+    assert starts[2:5] == ["bytes=0", f"bytes={2 * CHUNK}", f"bytes={3 * CHUNK}"]
+    assert len(stub.asked("DownloadDataset")) == 1
     assert "retry 1" in caplog.text and "retry 2" in caplog.text
 
 
 def test_a_download_that_goes_on_growing_is_never_given_up(
     stub: KaggleStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "CHUNK", 2**13)
-    cuts = [Reply(cut=10_000)] + [Reply(), Reply(cut=10_000)] * (2 * FRUITLESS_ATTEMPTS)
-    stub.fail("storage", *cuts)
+    monkeypatch.setattr(web, "CHUNK", 2**13)
+    fail_in_a_member(stub, *[Reply(cut=10_000)] * (3 * FRUITLESS_ATTEMPTS))
     assert content(KaggleSource(URI, tmp_path)) == MEMBERS
 
 
-def test_a_part_left_by_a_killed_job_is_completed(stub: KaggleStub, tmp_path: Path) -> None:
-    folder = tmp_path / "kaggle" / "hospital" / "lungs"
-    folder.mkdir(parents=True)
-    (folder / "3.part").write_bytes(ARCHIVE[:200_000])
-    assert content(KaggleSource(URI, tmp_path)) == MEMBERS
-    assert stub.asked("storage")[-1].range == "bytes=200000-"
-
-
-@pytest.mark.parametrize("headers", [{}, NO_MD5], ids=["md5", "no md5"])
-def test_an_expired_urls_error_page_never_ends_up_in_the_file(
-    stub: KaggleStub, tmp_path: Path, headers: dict[str, str]
+def test_an_expired_url_is_asked_for_anew_and_its_error_page_is_no_content(
+    stub: KaggleStub, tmp_path: Path
 ) -> None:
-    expired = Reply(status=403, body=EXPIRED, headers=headers)
-    stub.fail("storage", Reply(cut=100_000, headers=headers), Reply(headers=headers), expired)
-    stub.fail("storage", expired, Reply(headers=headers), Reply(headers=headers))
+    fail_in_a_member(stub, Reply(cut=100_000), Reply(403, body=EXPIRED), Reply(403, body=EXPIRED))
     source = KaggleSource(URI, tmp_path)
     assert content(source) == MEMBERS
     assert source.retries.count == 3
-    assert stub.asked("storage")[-1].range == f"bytes={CHUNK}-"
+    assert len(stub.asked("DownloadDataset")) == 3
+    assert stub.asked("storage")[5].range.startswith(f"bytes={CHUNK}-")
 
 
-def test_a_range_that_is_ignored_starts_the_file_again(stub: KaggleStub, tmp_path: Path) -> None:
-    stub.fail("storage", Reply(cut=100_000), Reply(), Reply(whole=True))
+def test_a_range_that_is_ignored_once_is_asked_for_again(stub: KaggleStub, tmp_path: Path) -> None:
+    fail_in_a_member(stub, Reply(whole=True))
     source = KaggleSource(URI, tmp_path)
     assert content(source) == MEMBERS
     assert source.retries.count == 1
 
 
-@pytest.mark.parametrize("headers", [{}, NO_MD5], ids=["md5", "no md5"])
-def test_a_flipped_byte_is_caught_and_downloaded_again(
-    stub: KaggleStub, tmp_path: Path, headers: dict[str, str]
+def test_a_flipped_byte_is_caught_and_its_member_read_again(
+    stub: KaggleStub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    flipped = bytearray(ARCHIVE)
-    flipped[1000] ^= 1
-    stub.fail("storage", Reply(body=bytes(flipped), headers=headers))
+    fail_in_a_member(stub, Reply(flip=1000))
+    assert content(KaggleSource(URI, tmp_path)) == MEMBERS
+    assert re.search(r"images/a\.png.*CRC-32 differs.*read again", caplog.text)
+    first = stub.asked("storage")[FIRST_MEMBER].range
+    assert [request.range for request in stub.asked("storage")].count(first) == 2
+
+
+def test_a_member_that_is_always_corrupt_is_refused_by_name(
+    stub: KaggleStub, tmp_path: Path
+) -> None:
+    fail_in_a_member(stub, *[Reply(flip=1000)] * 20)
+    with pytest.raises(BadDataError, match=r"hospital/lungs: member 'images/a\.png'.*CRC-32"):
+        content(KaggleSource(URI, tmp_path))
+    assert len(stub.asked("storage")) == FIRST_MEMBER + 2
+
+
+def test_a_storage_without_ranges_is_downloaded_whole_and_its_md5_tested(
+    stub: KaggleStub, tmp_path: Path
+) -> None:
+    stub.storage.has_ranges = False
+    stub.fail("storage", Reply(), Reply(flip=1000))
     source = KaggleSource(URI, tmp_path)
     assert content(source) == MEMBERS
     assert source.retries.count == 1
-    assert stub.asked("storage")[-1].range == ""
+    assert len(stub.asked("storage")) == 3
 
 
-def test_an_archive_that_is_always_corrupt_is_given_up(stub: KaggleStub, tmp_path: Path) -> None:
-    stub.fail("storage", *[Reply(body=ARCHIVE[::-1])] * FRUITLESS_ATTEMPTS)
-    with pytest.raises(ServiceUnavailableError, match="md5"):
-        KaggleSource(URI, tmp_path).names()
-    assert len(stub.asked("storage")) == FRUITLESS_ATTEMPTS
-    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+def test_an_archive_that_is_replaced_while_it_is_read_is_noticed(
+    stub: KaggleStub, tmp_path: Path
+) -> None:
+    source = KaggleSource(URI, tmp_path)
+    names = source.names()
+    stub.storage.files["hospital/lungs"] = ARCHIVE.replace(b"mask", b"MASK")
+    with pytest.raises(ConflictError, match="changed while it was read: start this again"):
+        source.read(names[0])
+    source.close()
 
 
 @pytest.mark.parametrize("what", ["GetDataset", "DownloadDataset", "storage"])
@@ -238,7 +252,8 @@ def test_a_page_in_place_of_the_answer_is_asked_for_again(stub: KaggleStub, tmp_
 def test_a_server_that_hangs_is_timed_out(
     stub: KaggleStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kaggle, "TIMEOUT", (0.3, 0.3))
+    for module in (kaggle, web):
+        monkeypatch.setattr(module, "TIMEOUT", (0.3, 0.3))
     for what in ("GetDataset", "storage"):
         stub.fail(what, Reply(delay=0.6))
     source = KaggleSource(URI, tmp_path)
@@ -257,75 +272,11 @@ def test_a_service_that_is_down_is_unavailable(
         KaggleSource(URI, tmp_path).identity()
 
 
-def basic(username: str, key: str) -> str:
-    return "Basic " + base64.b64encode(f"{username}:{key}".encode()).decode()
-
-
-KEY_FILE = {".kaggle/kaggle.json": json.dumps({"username": "anna", "key": "k1"})}
-
-
-@pytest.mark.parametrize(
-    ("variables", "files", "authorization"),
-    [
-        ({"KAGGLE_API_TOKEN": "t1"}, {}, "Bearer t1"),
-        ({"KAGGLE_API_TOKEN": "HOME/secret"}, {"secret": "t2\n"}, "Bearer t2"),
-        ({}, {".kaggle/access_token": "t3\n"}, "Bearer t3"),
-        ({"KAGGLE_USERNAME": "anna", "KAGGLE_KEY": "k0"}, {}, basic("anna", "k0")),
-        ({}, KEY_FILE, basic("anna", "k1")),
-        ({"KAGGLE_API_TOKEN": "t1"}, KEY_FILE, "Bearer t1"),
-        ({}, {}, ""),
-    ],
-)
-def test_every_form_of_credentials_is_sent(
-    stub: KaggleStub,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    variables: dict[str, str],
-    files: dict[str, str],
-    authorization: str,
-) -> None:
-    set_up_home(tmp_path, monkeypatch, files)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value.replace("HOME", str(tmp_path)))
-    KaggleSource(URI, tmp_path).identity()
-    assert stub.requests[0].authorization == authorization
-
-
-def set_up_home(home: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
-    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home / ".kaggle"))
-    for name, text in files.items():
-        (home / name).parent.mkdir(exist_ok=True)
-        (home / name).write_text(text)
-
-
-@pytest.mark.parametrize("token", ["hunter2\nx", "hunter2" * 100, "hunter2\N{EM DASH}x"])
-def test_a_malformed_token_is_refused_and_not_shown(
-    stub: KaggleStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
-) -> None:
-    set_up_home(tmp_path, monkeypatch, {})
-    monkeypatch.setenv("KAGGLE_API_TOKEN", token)
-    with pytest.raises(AccessError, match="settings/api") as raised:
-        KaggleSource(URI, tmp_path).identity()
-    assert "hunter2" not in str(raised.value)
-    assert raised.value.__suppress_context__
-
-
-def test_an_unreadable_credentials_file_is_refused(
-    stub: KaggleStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_up_home(tmp_path, monkeypatch, {".kaggle/kaggle.json": "{not json"})
-    with pytest.raises(AccessError, match=r"kaggle\.json"):
-        KaggleSource(URI, tmp_path).identity()
-
-
 def test_no_secret_is_logged(
     stub: KaggleStub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "jobs")
-    stub.fail("storage", Reply(cut=100_000), Reply(), Reply(403), *[Reply(503)] * 20)
+    stub.fail("storage", Reply(), Reply(cut=100_000), Reply(403), *[Reply(503)] * 20)
     with pytest.raises(ServiceUnavailableError) as raised:
         KaggleSource(URI, tmp_path).names()
     told = caplog.text + str(raised.value)

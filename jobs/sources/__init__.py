@@ -11,13 +11,13 @@ from urllib.parse import unquote
 from jobs.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
-    from jobs.sources.archive import ZipSource
+    from jobs.sources.archive import LocalZip
     from jobs.sources.folder import FolderSource
     from jobs.storage import Store
 
 FORMS = (
-    "kaggle://OWNER/NAME[@VERSION], file:///PATH (a zip or a folder), s3://BUCKET/PREFIX, "
-    "s3://BUCKET/KEY.zip or synthetic://phantoms?films=48&seed=0"
+    "kaggle://OWNER/NAME[@VERSION], https://HOST/PATH.zip, file:///PATH (a zip or a folder), "
+    "s3://BUCKET/PREFIX, s3://BUCKET/KEY.zip or synthetic://phantoms?films=48&seed=0"
 )
 
 
@@ -29,6 +29,9 @@ class Source(Protocol):
 
     def names(self) -> list[str]:
         """Every file's path with "/", sorted."""
+
+    def size(self, name: str) -> int:
+        """Bytes of the file, told before it is read; BadDataError where they are too many."""
 
     def read(self, name: str) -> bytes:
         """One file whole, from any thread; BadDataError names it where it is damaged."""
@@ -44,8 +47,9 @@ def split_sources(source: str) -> list[str]:
 def open_source(uri: str, store: Store, scratch: Path) -> Source:
     """The source that `uri` names, one URI without "+"; nothing large is read yet.
 
-    `store` reads s3:// sources; `scratch` is an existing folder that takes what must be downloaded
-    first. Raises ConfigError for a URI of no accepted form, NotFoundError for an absent source.
+    `store` reads s3:// sources; `scratch` is an existing folder that takes an archive whose server
+    has no ranges. Raises ConfigError for a URI of no accepted form, NotFoundError for an absent
+    source.
     """
     scheme, _, rest = uri.partition("://")
     if scheme == "kaggle":
@@ -54,10 +58,14 @@ def open_source(uri: str, store: Store, scratch: Path) -> Source:
         return KaggleSource(uri, scratch)
     if scheme == "file":
         return open_local(uri)
+    if scheme in ("https", "http"):
+        from jobs.sources.web import open_url
+
+        return open_url(uri, scratch)
     if scheme == "s3":
         from jobs.sources.bucket import open_bucket
 
-        return open_bucket(uri, store, scratch)
+        return open_bucket(uri, store)
     if scheme == "synthetic" and rest.partition("?")[0] == "phantoms":
         from jobs.sources.phantoms import PhantomSource
 
@@ -65,16 +73,16 @@ def open_source(uri: str, store: Store, scratch: Path) -> Source:
     raise ConfigError(f"source {uri!r} has the wrong form: give {FORMS}")
 
 
-def open_local(uri: str) -> ZipSource | FolderSource:
+def open_local(uri: str) -> LocalZip | FolderSource:
     """The zip or the folder at file:///PATH; NotFoundError where there is none."""
-    from jobs.sources.archive import ZipSource
+    from jobs.sources.archive import LocalZip
     from jobs.sources.folder import FolderSource
 
     path = _local_path(uri.removeprefix("file://"))
     if path.is_dir():
         return FolderSource(path)
     if path.exists():
-        return ZipSource(path)
+        return LocalZip(path)
     raise NotFoundError(
         f"source {path} does not exist: give file:///PATH of a zip or a folder on this machine "
         "(a container sees only what is mounted into it)"

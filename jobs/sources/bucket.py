@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from jobs.errors import NotFoundError
 from jobs.sources.archive import ZipSource
+from jobs.sources.extents import ObjectExtents, join
 from jobs.storage import Store
 
 
@@ -28,17 +28,20 @@ class BucketSource:
     def names(self) -> list[str]:
         return sorted(self._found)
 
+    def size(self, name: str) -> int:
+        return self._found[name].bytes
+
     def read(self, name: str) -> bytes:
-        return self._store.read(self._prefix + name)
+        """The object that was listed; ConflictError where another has taken its place."""
+        found = self._found[name]
+        return join(self._store.stream(found, 0, found.bytes))
 
     def close(self) -> None:
         pass
 
 
-def open_bucket(uri: str, store: Store, scratch: Path) -> BucketSource | ZipSource:
-    """The source at `uri`; an archive is downloaded to `scratch` first."""
-    if not uri.lower().endswith(".zip"):
-        return BucketSource(uri, store)
-    path = scratch / hashlib.sha256(uri.encode()).hexdigest()
-    store.download(uri, path)
-    return ZipSource(path)
+def open_bucket(uri: str, store: Store) -> BucketSource | ZipSource:
+    """The source at `uri`; an archive is read where it lies."""
+    if uri.lower().endswith(".zip"):
+        return ZipSource(ObjectExtents(uri, store))
+    return BucketSource(uri, store)

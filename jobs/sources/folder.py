@@ -47,6 +47,9 @@ class FolderSource:
                 f"{self.path / name} cannot be read ({error.strerror}): repair or remove it"
             ) from None
 
+    def size(self, name: str) -> int:
+        return (self.path / name).stat().st_size
+
     def close(self) -> None:
         pass
 

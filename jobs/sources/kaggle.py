@@ -1,13 +1,15 @@
-"""A Kaggle dataset, downloaded when it is first read: `kaggle://OWNER/NAME[@VERSION]`.
+"""A Kaggle dataset, read where it is stored: `kaggle://OWNER/NAME[@VERSION]`.
 
-kagglehub finds the credentials and signs in. The body is fetched here, because kagglehub 1.0.2
+kagglehub finds the credentials and signs in. The archive is read here, because kagglehub 1.0.2
 retries nothing, appends the error page of an expired storage URL to the file, and unpacks to disk
-what can be read from the archive.
+what can be read from the archive. Storage serves ranges, so it is read as any zip behind a URL is,
+with a fresh URL where one has expired: a job that was killed goes on with the films it had not
+put. Each member is then tested against its CRC-32; the md5 of the whole, only where storage has no
+ranges and it is downloaded whole.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +21,11 @@ from typing import Any
 
 from jobs.errors import AccessError, ConfigError, JobError, NotFoundError
 from jobs.sources.archive import ZipSource
-from jobs.sources.transfer import DamagedError, Retries, save, size_of, verify
-
-log = logging.getLogger(__name__)
+from jobs.sources.members import DamagedError
+from jobs.sources.transfer import Retries
+from jobs.sources.web import TIMEOUT, WebFile, open_file
 
 URI = re.compile(r"kaggle://([A-Za-z0-9_-]+/[A-Za-z0-9_-]+)(?:@([1-9][0-9]*))?")
-TIMEOUT = (10, 60)  # seconds to connect, and between two reads
 TOKEN_FORMS = (
     "create a token at https://www.kaggle.com/settings/api and give it as KAGGLE_API_TOKEN (the "
     "token or a file holding it), ~/.kaggle/access_token, KAGGLE_USERNAME with KAGGLE_KEY, or "
@@ -46,7 +47,7 @@ class KaggleSource:
         self.handle: str = match[1]
         self.retries = Retries(f"Kaggle dataset {self.handle}", self._refusal)
         self._version = int(match[2] or 0)
-        self._folder = scratch / "kaggle" / self.handle
+        self._scratch = scratch
         self._archive: ZipSource | None = None
         self._lock = Lock()
 
@@ -58,6 +59,9 @@ class KaggleSource:
     def names(self) -> list[str]:
         return self._opened().names()
 
+    def size(self, name: str) -> int:
+        return self._opened().size(name)
+
     def read(self, name: str) -> bytes:
         return self._opened().read(name)
 
@@ -68,7 +72,8 @@ class KaggleSource:
     def _opened(self) -> ZipSource:
         with self._lock:
             if self._archive is None:
-                self._archive = ZipSource(self._download())
+                self._known_version()
+                self._archive = open_file(WebFile(self.retries, self._ask_url), self._scratch)
             return self._archive
 
     def _known_version(self) -> int:
@@ -91,36 +96,20 @@ class KaggleSource:
             raise DamagedError("the answer names no current version")
         return int(dataset.current_version_number)
 
-    def _download(self) -> Path:
-        """The archive's path, which the file gets only when whole and verified."""
-        archive = self._folder / f"{self._known_version()}.zip"
-        if not archive.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            part = archive.with_suffix(".part")
-            log.info("downloading %s, version %d", self.retries.name, self._version)
-            self.retries.run(lambda: self._fetch(part), part)
-            log.info("downloaded %d bytes, %d retries", size_of(part), self.retries.count)
-            part.replace(archive)
-        return archive
-
-    def _fetch(self, part: Path) -> None:
-        """One attempt, from where the last one was cut; every attempt asks for a fresh URL."""
-        import requests
+    def _ask_url(self) -> str:
+        """Storage's URL of the archive, signed for some hours."""
         from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
 
         request = ApiDownloadDatasetRequest()
         request.owner_slug, request.dataset_slug = self.handle.split("/")
         request.dataset_version_number = self._version
-        with _client() as client:
-            with client.datasets.dataset_api_client.download_dataset(request) as whole:
-                size, have = int(whole.headers.get("Content-Length", 0)), size_of(part)
-                if not 0 < have <= size:
-                    save(whole, part)
-            if 0 < have < size:
-                resume = {"Range": f"bytes={have}-"}
-                with requests.get(whole.url, headers=resume, stream=True, timeout=TIMEOUT) as rest:
-                    save(rest, part)
-        verify(part, size, whole.headers.get("x-goog-hash", ""))
+        with (
+            _client(allow_redirects=False) as client,
+            client.datasets.dataset_api_client.download_dataset(request) as answer,
+        ):
+            if "Location" not in answer.headers:
+                raise DamagedError("the answer names no storage URL")
+            return str(answer.headers["Location"])
 
     def _refusal(self, error: Exception) -> JobError | None:
         """The error that ends the job at once, or None where asking again can help."""
@@ -147,7 +136,7 @@ class KaggleSource:
 
 
 @contextmanager
-def _client() -> Iterator[Any]:
+def _client(*, allow_redirects: bool = True) -> Iterator[Any]:
     """A signed-in client with time-outs, of which kagglesdk 0.1.37 sets none."""
     from kagglehub.clients import build_kaggle_client  # type: ignore[import-untyped]
     from kagglehub.config import get_kaggle_credentials  # type: ignore[import-untyped]
@@ -163,6 +152,6 @@ def _client() -> Iterator[Any]:
         problem = type(error).__name__ if isinstance(error, OSError) else error
         raise AccessError(f"Kaggle credentials cannot be read ({problem}): {TOKEN_FORMS}") from None
     session = client.http_client()._session
-    session.send = partial(session.send, timeout=TIMEOUT)
+    session.send = partial(session.send, timeout=TIMEOUT, allow_redirects=allow_redirects)
     with session:
         yield client

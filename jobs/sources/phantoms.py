@@ -37,6 +37,7 @@ MAX_FILMS = 100_000
 FORM = "synthetic://phantoms?films=48&seed=0, films from 1 to 100000 and seed 0 or more"
 ROOT = "Montgomery/MontgomerySet"
 FOLDERS = ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask")
+LARGEST_SIDE = 2000  # pixels
 CACHED_FILMS = 64  # encoded, about 1.5 MB each
 ABNORMAL_SHARE = 0.45
 
@@ -54,7 +55,7 @@ class Phantom:
 
 def print_film(gray: Floats, grain: Floats, rng: Generator) -> Film:
     """The film at its own size, with noise, often the marker, sometimes a collimated border."""
-    scale = rng.uniform(800 / min(gray.shape), 2000 / max(gray.shape))
+    scale = rng.uniform(800 / min(gray.shape), LARGEST_SIDE / max(gray.shape))
     height, width = (round(side * scale) for side in gray.shape)
     image = enlarge(gray, (width, height))
     noise = rng.standard_normal(image.shape, dtype=np.float32)
@@ -124,6 +125,10 @@ class PhantomSource:
 
     def names(self) -> list[str]:
         return sorted(self._places)
+
+    def size(self, name: str) -> int:
+        """A bound, as the PNG is not drawn yet: a byte a pixel of the largest film."""
+        return LARGEST_SIDE**2
 
     def read(self, name: str) -> bytes:
         """The PNG `name`; NotFoundError where there is none.

@@ -1,6 +1,6 @@
 """Downloads that survive a bad network: retried, resumed, verified.
 
-Storage URLs carry a signature, so nothing here logs the query of a URL.
+URLs may carry a signature, so nothing here logs the query of a URL.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jobs.errors import BadDataError, JobError, ServiceUnavailableError
 from jobs.progress import SECONDS_BETWEEN_LINES
-from jobs.sources.archive import ZipSource
+from jobs.sources.archive import LocalZip
+from jobs.sources.members import DamagedError
 
 if TYPE_CHECKING:
     import requests
@@ -32,10 +33,6 @@ LONGEST_PAUSE = 60.0  # seconds, of our own
 LONGEST_RETRY_AFTER = 600.0  # seconds a server may ask for before the job is left to its scheduler
 
 T = TypeVar("T")
-
-
-class DamagedError(Exception):
-    """What came is not what was announced; asking again may help."""
 
 
 class Retries:
@@ -52,8 +49,7 @@ class Retries:
     def run(self, attempt: Callable[[], T], part: Path | None = None) -> T:
         """The attempt's result; attempts that make `part` longer are not held against it.
 
-        Raises the refusal, or ServiceUnavailableError after `FRUITLESS_ATTEMPTS` or where the
-        server asks for a longer pause than `LONGEST_RETRY_AFTER`.
+        Raises what `pause` raises.
         """
         import requests
 
@@ -62,13 +58,18 @@ class Retries:
             try:
                 return attempt()
             except (requests.RequestException, DamagedError) as error:
-                if refusal := self._refusal(error):
-                    raise refusal from None
                 fruitless = 1 if size_of(part) > longest else fruitless + 1
                 longest = max(longest, size_of(part))
-                self._pause(error, fruitless)
+                self.pause(error, fruitless)
 
-    def _pause(self, error: Exception, fruitless: int) -> None:
+    def pause(self, error: Exception, fruitless: int) -> None:
+        """Wait before the next attempt, after `fruitless` ones in a row.
+
+        Raises the refusal, or ServiceUnavailableError after `FRUITLESS_ATTEMPTS` or where the
+        server asks for a longer pause than `LONGEST_RETRY_AFTER`.
+        """
+        if refusal := self._refusal(error):
+            raise refusal from None
         asked = _retry_after(error)
         if fruitless >= FRUITLESS_ATTEMPTS or asked > LONGEST_RETRY_AFTER:
             later = f" and asks to wait {asked:.0f} s" if asked else ""
@@ -102,13 +103,14 @@ def verify(part: Path, size: int, checksums: str) -> None:
 
     `size` in bytes, 0 where unknown; `checksums` is the x-goog-hash header, such as
     "crc32c=n03x6A==,md5=Ojk9c3dhfxgoKVVHYwFbHQ==". Without an md5 every member's CRC is tested.
+    Raises BadDataError where all that was announced came, and is no zip that can be used.
     """
     announced = re.search(r"md5=([A-Za-z0-9+/=]+)", checksums)
     try:
         if size and size_of(part) != size:
             raise DamagedError(f"{size_of(part)} bytes came, {size} were announced")
         if not announced:
-            _test_members(part)
+            _test_members(part, is_whole=size > 0)
         elif _md5(part) != announced[1]:
             raise DamagedError("the md5 differs from the one announced")
     except DamagedError:
@@ -126,14 +128,17 @@ def _md5(path: Path) -> str:
         return base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
 
 
-def _test_members(path: Path) -> None:
+def _test_members(path: Path, *, is_whole: bool) -> None:
     try:
-        archive = ZipSource(path)
-        for name in archive.names():
-            archive.read(name)
-        archive.close()
+        archive = LocalZip(path)
     except BadDataError as error:
+        if is_whole:
+            raise
         raise DamagedError(str(error)) from None
+    try:
+        archive.test()
+    finally:
+        archive.close()
 
 
 def _retry_after(error: Exception) -> float:
@@ -149,6 +154,7 @@ def _retry_after(error: Exception) -> float:
 
 
 def _told(error: Exception) -> str:
-    """The error in one short line, without the query of a URL."""
+    """The error in one short line, without the query of a URL and without a password in it."""
     text = re.sub(r"\?[^\s'\")]*", "?...", " ".join(str(error).split()))
+    text = re.sub(r"//[^/\s]*@", "//", text)
     return f"{type(error).__name__}: {text[:200]}"
