@@ -46,7 +46,7 @@ def row_of(model: Mapping[str, Any], data: bytes = b"") -> Row:
 
 
 def restored(found: NDArray[np.float32]) -> NDArray[np.float32]:
-    return geometry.restore_probabilities(found, HEIGHT, WIDTH)
+    return geometry.resize(found, HEIGHT, WIDTH)
 
 
 def test_a_model_of_before_the_post_processing_masks_as_ever(found: NDArray[np.float32]) -> None:

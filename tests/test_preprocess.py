@@ -187,6 +187,7 @@ def test_the_output_stays_the_same_until_the_recipe_says_otherwise(
             for uri in (made.uri_of(row[kind]["key"]) for kind in ("image", "mask"))
         ]
         lines.append(repr((row["id"], row["split"], row["lung_fraction"], row["pixels"], *pixels)))
-    golden = {"1": "abcd898e15c3b4c086c60fede5ee4ff9cd799153ff5c62d64199a69eb7fda51b"}
+    # Recipe 2 rounds means that are no whole numbers once, where 1 did twice; these are whole.
+    golden = {"2": "abcd898e15c3b4c086c60fede5ee4ff9cd799153ff5c62d64199a69eb7fda51b"}
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     assert digest == golden[preprocess.RECIPE]
