@@ -8,8 +8,7 @@ import hashlib
 import io
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 from jobs.config import PreprocessConfig
 from jobs.errors import BadDataError, ConfigError
 from jobs.imaging import decode, geometry, masks
-from jobs.imaging.geometry import Placement
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.parallel import CPU_THREADS, ordered_map
 from jobs.progress import track
+from jobs.square_films import NO_MASK, Entry, Place, square_film
 from jobs.stage import Stage
 from jobs.storage import Store
 
@@ -31,14 +30,10 @@ RECIPE = "2"
 SPLITS = ("train", "val", "test")
 SPLIT_SALT = "lung-segmentation-20"  # gives even 12 phantoms a film for each split
 TEST_BELOW, VAL_BELOW = 0.15, 0.30
-MIN_LUNG_FRACTION, MAX_LUNG_FRACTION = 0.02, 0.75
 CONTACT_SHEET_FILMS, CONTACT_SHEET_COLUMNS, CONTACT_SHEET_TILE = 24, 6, 256
 TILE_SHAPE = (CONTACT_SHEET_TILE, CONTACT_SHEET_TILE)
-NO_MASK = "no mask"
 QUARANTINE_COLUMNS = ("id", "patient", "source", "origin", "reason")
 GROUPS = ("split", "source", "label")
-
-Place = Callable[[NDArray[np.uint8]], Placement]
 
 
 def run(config: PreprocessConfig, store: Store) -> Manifest:
@@ -99,20 +94,22 @@ def split_of(patient: str) -> str:
 
 
 def _process(stage: Stage, raw: Manifest, row: Row, splits: Mapping[str, str], place: Place) -> Row:
+    def read(entry: Entry) -> bytes:
+        return stage.store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"])
+
     about = {name: row[name] for name in ("id", "patient", "source", "label", "origin")}
     try:
-        pair = _read_pair(stage.store, raw, row, place)
+        made = square_film(row, read, place)
     except decode.ImageError as error:
         return about | {"status": "quarantined", "reason": str(error)}
-    image, mask = decode.encode_png(pair.film), decode.encode_mask(pair.mask)
     return about | {
         "status": "ok",
         "split": _split(row["patient"], splits),
-        "image": stage.put(f"images/{row['id']}.png", image, "image/png"),
-        "mask": stage.put(f"masks/{row['id']}.png", mask, "image/png"),
-        **pair.placement.numbers(),
-        "lung_fraction": round(pair.lung_fraction, 6),
-        "pixels": pair.pixels,
+        "image": stage.put(f"images/{row['id']}.png", made.image, "image/png"),
+        "mask": stage.put(f"masks/{row['id']}.png", made.mask, "image/png"),
+        **made.placement.numbers(),
+        "lung_fraction": round(made.lung_fraction, 6),
+        "pixels": made.pixels,
     }
 
 
@@ -123,70 +120,6 @@ def _split(patient: str, splits: Mapping[str, str]) -> str:
             f"'{patient},train' (or val, or test)"
         )
     return splits[patient] if splits else split_of(patient)
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A film and its mask in the square, (S, S) uint8 and bool, and what is known of the whole.
-
-    lung_fraction: of the whole film.
-    pixels: the sha256 of its decoded shape and pixels.
-    """
-
-    film: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
-    placement: Placement
-    lung_fraction: float
-    pixels: str
-
-
-def _read_pair(store: Store, raw: Manifest, row: Row, place: Place) -> _Pair:
-    """The film and its lungs decoded, checked and resized; ImageError with the reason otherwise.
-
-    Of the images at full size only the lungs and the one that is decoded are in memory at once.
-    """
-    if not row["masks"]:
-        raise decode.ImageError(NO_MASK)
-    if missing := {"left", "right"} - set(row["masks"]) if "lungs" not in row["masks"] else set():
-        raise decode.ImageError(f"the {missing.pop()} lung's mask is missing")
-    film, placement, pixels = _read_film(store, raw, row["film"], place)
-    lungs = _read_lungs(store, raw, row["masks"])
-    own = (placement.height, placement.width)
-    if not geometry.same_aspect(own, lungs.shape):
-        raise decode.ImageError(f"mask of another aspect: {lungs.shape} for {own}")
-    fraction = masks.lung_fraction(lungs)
-    if fraction == 0:
-        raise decode.ImageError("empty mask")
-    if not MIN_LUNG_FRACTION <= fraction <= MAX_LUNG_FRACTION:
-        raise decode.ImageError(
-            f"lung fraction {fraction:.3f} outside {MIN_LUNG_FRACTION} to {MAX_LUNG_FRACTION}"
-        )
-    return _Pair(film, placement.mask_to_square(lungs), placement, fraction, pixels)
-
-
-def _read_film(
-    store: Store, raw: Manifest, entry: Row, place: Place
-) -> tuple[NDArray[np.uint8], Placement, str]:
-    """(film in the square, its placement, the sha256 of its shape and pixels)."""
-    film = decode.decode_film(_read(store, raw, entry))
-    pixels = hashlib.sha256(repr(film.shape).encode())
-    pixels.update(film.data)
-    placement = place(film)
-    return placement.film_to_square(film), placement, pixels.hexdigest()
-
-
-def _read_lungs(store: Store, raw: Manifest, sides: Mapping[str, Row]) -> NDArray[np.bool_]:
-    """The union of the sides' masks, bool (H, W)."""
-    try:
-        return masks.merge(decode.decode_mask(_read(store, raw, side)) for side in sides.values())
-    except decode.ImageError as error:
-        raise decode.ImageError(f"mask {error}") from error
-    except ValueError as error:
-        raise decode.ImageError(str(error)) from error
-
-
-def _read(store: Store, raw: Manifest, entry: Mapping[str, Any]) -> bytes:
-    return store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"])
 
 
 class _DuplicateCheck:
