@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from jobs.imaging.area import area_sums
 from jobs.imaging.geometry import (
     resize,
     resize_film,
@@ -74,6 +75,26 @@ def test_a_film_is_resampled_by_area_where_it_shrinks_and_linearly_where_it_grow
     assert resized.shape == (size, size)
     assert error.mean() <= 0.5
     assert error.max() <= 2
+
+
+@pytest.mark.parametrize(("shape", "size"), SHAPES)
+def test_area_sums_are_exact(shape: tuple[int, int], size: int) -> None:
+    image = RNG.integers(0, 256, shape).astype(np.uint8)
+    # Whole numbers below 2^53, so exact in float64, whose product is the fast one.
+    rows, columns = overlaps(shape[0], size), overlaps(shape[1], size)
+    assert np.array_equal(area_sums(image, size, size), rows @ image.astype(float) @ columns.T)
+
+
+def test_a_film_that_shrinks_is_rounded_once() -> None:
+    film = RNG.integers(0, 256, (2010, 2446)).astype(np.uint8)
+    error = np.abs(resize_film(film, 512, 512) - resampled(film, 512, 512))
+    assert error.max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("shape", [(9_000_000, 1), (1, 9_000_000)])
+def test_the_sums_of_the_longest_film_do_not_overflow(shape: tuple[int, int]) -> None:
+    white = np.full(shape, 255, np.uint8)
+    assert (resize_film(white, 32, 32) == 255).all()
 
 
 def test_the_mean_of_a_film_survives_shrinking() -> None:
