@@ -18,8 +18,10 @@ from jobs.imaging.png import open_plain
 from tests.image_files import (
     COLOR,
     GRAY_PNG,
+    LUMA,
     NOISE,
     RGB_PNG,
+    RGBA_PNG,
     chunk,
     exif,
     png,
@@ -61,6 +63,15 @@ def test_one_bit_masks_of_any_width_have_the_pixels_that_pillow_reads(width: int
     assert plain is not None and (plain.width, plain.depth) == (width, 1)
     assert np.array_equal(decode_mask(data), by_pillow(data) > 0)
     assert decode_film(data).max() == 255
+
+
+@pytest.mark.parametrize("extra", [b"", chunk(b"tRNS", bytes(6))])
+def test_a_plain_color_png_becomes_its_luma_or_its_strongest_channel(extra: bytes) -> None:
+    data = png(COLOR, RGB_PNG, extra)
+    assert open_plain(data) is not None
+    assert np.abs(decode_film(data) - LUMA).max() <= 1
+    strongest = COLOR.max(axis=2)
+    assert np.array_equal(decode_mask(data), strongest > strongest.max() // 2)
 
 
 def test_every_filter_of_png_is_undone() -> None:
@@ -111,7 +122,8 @@ def turned_by_text() -> bytes:
 
 
 SPECIAL = {
-    "color": png(COLOR, RGB_PNG),
+    "sixteen bits of color": png(COLOR.astype(np.uint16), RGB_PNG),
+    "color with alpha": png(np.dstack([COLOR, NOISE]), RGBA_PNG),
     "sixteen bits": png(NOISE.astype(np.uint16), GRAY_PNG),
     "interlaced": interlaced(),
     "turned": png(NOISE, GRAY_PNG, png_orientation(6)),

@@ -88,6 +88,7 @@ def place(
     "stretch" fills the square and gives up the film's aspect; "letterbox" keeps it and centers the
     film between black bars. With `crop_borders` the film's black borders are left out. A film of
     the square's own size is one that was placed before, or needs it no more: it stays as it is.
+    The network standardizes the whole square, bars included.
     """
     height, width = film.shape
     whole, square = Box(0, 0, height, width), Box(0, 0, size, size)

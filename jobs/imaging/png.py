@@ -1,8 +1,8 @@
-"""Plain gray PNGs, as nearly all films and masks are, read at the price of unpacking them.
+"""Plain PNGs, as nearly all films and masks are, read at little over the price of unpacking them.
 
 A file is plain when every byte of it is accounted for: whole chunks with right checksums, gray of
-1 or 8 bits, not interlaced, nothing that turns it. Whatever else it says (text, gamma, time) does
-not change its samples. Other files are Pillow's.
+1 or 8 bits or color of 8 a channel, not interlaced, nothing that turns it. Whatever else it says
+(text, gamma, time) does not change its samples. Other files are Pillow's.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBBBBB")
-GRAY = 0
-PLAIN_DEPTHS = (1, 8)
+GRAY, COLOR = 0, 2
+PLAIN_KINDS = ((1, GRAY), (8, GRAY), (8, COLOR))  # bits a sample, and what samples make a pixel
 CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 # Where a file may keep an EXIF or XMP orientation.
 ORIENTED = (b"eXIf", b"iTXt", b"zTXt")
@@ -28,22 +28,23 @@ ORIENTED_TEXT = (b"Raw profile", b"XML:")
 
 @dataclass(frozen=True)
 class PlainPng:
-    """A plain file's size in pixels, its bits a pixel (1 or 8) and its packed pixels."""
+    """A plain file's size in pixels, its bits a sample (1 or 8), GRAY or COLOR, and its pixels."""
 
     height: int
     width: int
     depth: int
+    color: int
     packed: list[memoryview]
 
     def read(self) -> NDArray[np.uint8] | NDArray[np.bool_] | None:
-        """The samples (H, W), uint8, or bool where the file has 1 bit a pixel.
+        """The samples, uint8 (H, W), BGR uint8 (H, W, 3), or bool (H, W) where they have 1 bit.
 
         None where the packed pixels are damaged or too few.
         """
         # PNG filters whole bytes, so 8 pixels of 1 bit unpack as one of 8 bits, eight times as
         # fast as one by one.
         columns = self.width if self.depth == 8 else -(-self.width // 8)
-        header = HEADER.pack(columns, self.height, 8, GRAY, 0, 0, 0)
+        header = HEADER.pack(columns, self.height, 8, self.color, 0, 0, 0)
         data = b"".join((SIGNATURE, _chunk(b"IHDR", header), *self.packed, _chunk(b"IEND", b"")))
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if decoded is None:
@@ -63,10 +64,11 @@ def open_plain(data: bytes) -> PlainPng | None:
         return None
     if any(_is_special(kind, chunk[8:-4]) for kind, chunk in found) or len(found[0][1]) != 25:
         return None
-    width, height, depth, *others = HEADER.unpack(found[0][1][8:-4])
-    if depth not in PLAIN_DEPTHS or others != [GRAY, 0, 0, 0] or not width * height:
+    width, height, depth, color, *others = HEADER.unpack(found[0][1][8:-4])
+    if (depth, color) not in PLAIN_KINDS or others != [0, 0, 0] or not width * height:
         return None
-    return PlainPng(height, width, depth, [chunk for kind, chunk in found if kind == b"IDAT"])
+    packed = [chunk for kind, chunk in found if kind == b"IDAT"]
+    return PlainPng(height, width, depth, color, packed)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
