@@ -94,4 +94,4 @@ def _predict(
     size = about["recipe"]["spatial_size"]
     pairs = ordered_map(lambda row: read_pair(store, processed, row), records, threads=CPU_THREADS)
     for film, mask in track(pairs, len(records), "calibrate"):
-        yield geometry.resize_mask(mask, size), probabilities_of(film)
+        yield geometry.resize_mask(mask, size, size), probabilities_of(film)

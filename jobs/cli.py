@@ -119,6 +119,13 @@ def _add_path(parser: Any, flag: str, default: str, description: str) -> None:
     )
 
 
+def _yes_or_no(text: str) -> bool:
+    """A flag's value where it has one: the form gives True or False."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
 def _add_flag(
     parser: Any, item: dataclasses.Field[Any], kind: type, default: Any = dataclasses.MISSING
 ) -> None:
@@ -133,7 +140,9 @@ def _add_flag(
     about += f" ({' '.join(bounds)})" if bounds else ""
     about = about.replace("%", "%%")
     if kind is bool:
-        parser.add_argument(flag, action="store_true", help=about)
+        parser.add_argument(
+            flag, nargs="?", const=True, default=default, type=_yes_or_no, help=about
+        )
     elif default is dataclasses.MISSING:
         parser.add_argument(flag, type=kind, required=True, help=about)
     else:

@@ -116,6 +116,20 @@ class PreprocessConfig(JobConfig):
         multiple_of=32,
         form="main",
     )
+    fit: str = option(
+        "How a film that is no square fills one: stretch it, or keep its aspect between black bars "
+        "(letterbox)",
+        "stretch",
+        title="Fit",
+        choices=("stretch", "letterbox"),
+        form="Advanced",
+    )
+    crop_borders: bool = option(
+        "Leave out the black borders of a collimated film; masks are still of the whole film",
+        False,
+        title="Crop black borders",
+        form="Advanced",
+    )
     max_quarantined: float = option(
         "The largest share of films with a mask that may be quarantined before the job fails",
         0.2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.imaging import decode, geometry, masks
+from jobs.imaging.geometry import Placement
 from jobs.manifest import Row
 from jobs.postprocess import MaskRecipe, to_mask
 from jobs.segmentation import quality
@@ -31,16 +33,26 @@ def load_network(about: Mapping[str, Any], weights: bytes) -> Callable[[Film], P
     from jobs.segmentation import inference
 
     model = inference.load_model(weights, about["architecture"])
-    size, precision = (about["recipe"][name] for name in ("spatial_size", "precision"))
+    place, precision = placer(about["recipe"]), about["recipe"]["precision"]
     network = threading.Lock()
 
     def probabilities_of(film: Film) -> Probabilities:
-        image = geometry.resize_film(film, size)[np.newaxis]
+        image = place(film).film_to_square(film)[np.newaxis]
         with network:
             (probabilities,) = inference.probabilities(model, image, precision=precision)
         return np.asarray(probabilities)
 
     return probabilities_of
+
+
+def placer(recipe: Mapping[str, Any]) -> Callable[[Film], Placement]:
+    """Where a film goes in the network's square, and back, by what model.json says of its films."""
+    return functools.partial(
+        geometry.place,
+        size=recipe["spatial_size"],
+        fit=recipe.get("fit", geometry.STRETCH),
+        crop_borders=recipe.get("crop_borders", False),
+    )
 
 
 def load_predictor(about: Mapping[str, Any], weights: bytes) -> Callable[[Film], Mask]:
@@ -49,8 +61,8 @@ def load_predictor(about: Mapping[str, Any], weights: bytes) -> Callable[[Film],
     Threads share it.
     """
     probabilities_of = load_network(about, weights)
-    recipe = MaskRecipe.of(about["recipe"])
-    return lambda film: _mask(probabilities_of(film), film.shape, recipe)
+    place, recipe = placer(about["recipe"]), MaskRecipe.of(about["recipe"])
+    return lambda film: to_mask(place(film).to_film(probabilities_of(film)), recipe)
 
 
 def build_masker(
@@ -63,7 +75,7 @@ def build_masker(
     `review_below`, or where it is empty.
     """
     probabilities_of = load_network(about, weights)
-    recipe = MaskRecipe.of(about["recipe"])
+    place, recipe = placer(about["recipe"]), MaskRecipe.of(about["recipe"])
 
     def mask_film(film_id: str, origin: str, data: bytes) -> Row:
         row = {"id": film_id, "origin": origin}
@@ -73,7 +85,7 @@ def build_masker(
             log.warning("%s: %s", origin, error)
             return row | {"status": "failed", "reason": str(error)}
         probabilities = probabilities_of(film)
-        mask = _mask(probabilities, film.shape, recipe)
+        mask = to_mask(place(film).to_film(probabilities), recipe)
         lung, score = masks.lung_fraction(mask), round(quality.score(probabilities), 6)
         return row | {
             "status": "ok",
@@ -92,8 +104,3 @@ def log_review(count: int, table: str) -> None:
     """Say how many masks are for review, where there are any, and in which table they stand."""
     if count:
         log.warning("%d masks are for review: those with review True in %s", count, table)
-
-
-def _mask(probabilities: Probabilities, shape: tuple[int, ...], recipe: MaskRecipe) -> Mask:
-    height, width = shape
-    return to_mask(geometry.restore_probabilities(probabilities, height, width), recipe)

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
 SETTINGS = ("epochs", "batch_size", "learning_rate", "weight_decay", "seed", "precision")
+PLACING = ("fit", "crop_borders")  # an earlier version's films were all stretched, and whole
 AT_ONCE = 8
 MOST_TO_CHOOSE_ON = 500  # validation films, whose probabilities are held in memory
 JSON, SVG = "application/json", "image/svg+xml"
@@ -134,7 +135,7 @@ def _finish(
         "architecture": architecture,
         "recipe": {
             "spatial_size": fit_config.size,
-            "fit": "stretch",
+            **{name: processed.config[name] for name in PLACING if name in processed.config},
             "precision": fit_config.precision,
             **_postprocessing(weights, architecture, fit_config.precision, val),
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import logging
@@ -19,18 +20,18 @@ from jobs.imaging import decode, geometry, masks
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.parallel import CPU_THREADS, ordered_map
 from jobs.progress import track
+from jobs.square_films import NO_MASK, Entry, Place, square_film
 from jobs.stage import Stage
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
-RECIPE = "1"
+RECIPE = "2"
 SPLITS = ("train", "val", "test")
 SPLIT_SALT = "lung-segmentation-20"  # gives even 12 phantoms a film for each split
 TEST_BELOW, VAL_BELOW = 0.15, 0.30
-MIN_LUNG_FRACTION, MAX_LUNG_FRACTION = 0.02, 0.75
 CONTACT_SHEET_FILMS, CONTACT_SHEET_COLUMNS, CONTACT_SHEET_TILE = 24, 6, 256
-NO_MASK = "no mask"
+TILE_SHAPE = (CONTACT_SHEET_TILE, CONTACT_SHEET_TILE)
 QUARANTINE_COLUMNS = ("id", "patient", "source", "origin", "reason")
 GROUPS = ("split", "source", "label")
 
@@ -58,8 +59,12 @@ def run(config: PreprocessConfig, store: Store) -> Manifest:
     total = raw.counts["films"]
     admit = _DuplicateCheck(stage)
 
+    place = functools.partial(
+        geometry.place, size=config.size, fit=config.fit, crop_borders=config.crop_borders
+    )
+
     def work(row: Row) -> Row:
-        return _process(stage, raw, row, splits, config.size)
+        return _process(stage, raw, row, splits, place)
 
     rows = stage.write_rows(raw.rows(store), total, work, threads=CPU_THREADS, admit=admit)
     summary = _Summary(total)
@@ -88,23 +93,23 @@ def split_of(patient: str) -> str:
     return "test" if fraction < TEST_BELOW else "val" if fraction < VAL_BELOW else "train"
 
 
-def _process(stage: Stage, raw: Manifest, row: Row, splits: Mapping[str, str], size: int) -> Row:
+def _process(stage: Stage, raw: Manifest, row: Row, splits: Mapping[str, str], place: Place) -> Row:
+    def read(entry: Entry) -> bytes:
+        return stage.store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"])
+
     about = {name: row[name] for name in ("id", "patient", "source", "label", "origin")}
     try:
-        film, mask = _read_pair(stage.store, raw, row)
+        made = square_film(row, read, place)
     except decode.ImageError as error:
         return about | {"status": "quarantined", "reason": str(error)}
-    image = decode.encode_png(geometry.resize_film(film, size))
-    target = decode.encode_mask(geometry.resize_mask(mask, size))
     return about | {
         "status": "ok",
         "split": _split(row["patient"], splits),
-        "image": stage.put(f"images/{row['id']}.png", image, "image/png"),
-        "mask": stage.put(f"masks/{row['id']}.png", target, "image/png"),
-        "height": film.shape[0],
-        "width": film.shape[1],
-        "lung_fraction": round(masks.lung_fraction(mask), 6),
-        "pixels": hashlib.sha256(repr(film.shape).encode() + film.tobytes()).hexdigest(),
+        "image": stage.put(f"images/{row['id']}.png", made.image, "image/png"),
+        "mask": stage.put(f"masks/{row['id']}.png", made.mask, "image/png"),
+        **made.placement.numbers(),
+        "lung_fraction": round(made.lung_fraction, 6),
+        "pixels": made.pixels,
     }
 
 
@@ -115,41 +120,6 @@ def _split(patient: str, splits: Mapping[str, str]) -> str:
             f"'{patient},train' (or val, or test)"
         )
     return splits[patient] if splits else split_of(patient)
-
-
-def _read_pair(
-    store: Store, raw: Manifest, row: Row
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """(film uint8 (H, W), lungs bool) decoded and checked; ImageError with the reason otherwise."""
-    if not row["masks"]:
-        raise decode.ImageError(NO_MASK)
-    if missing := {"left", "right"} - set(row["masks"]) if "lungs" not in row["masks"] else set():
-        raise decode.ImageError(f"the {missing.pop()} lung's mask is missing")
-    film = decode.decode_film(_read(store, raw, row["film"]))
-    sides = []
-    for entry in row["masks"].values():
-        try:
-            sides.append(decode.decode_mask(_read(store, raw, entry)))
-        except decode.ImageError as error:
-            raise decode.ImageError(f"mask {error}") from error
-    try:
-        lungs = masks.merge(sides)
-    except ValueError as error:
-        raise decode.ImageError(str(error)) from error
-    if not geometry.same_aspect(film.shape, lungs.shape):
-        raise decode.ImageError(f"mask of another aspect: {lungs.shape} for {film.shape}")
-    fraction = masks.lung_fraction(lungs)
-    if fraction == 0:
-        raise decode.ImageError("empty mask")
-    if not MIN_LUNG_FRACTION <= fraction <= MAX_LUNG_FRACTION:
-        raise decode.ImageError(
-            f"lung fraction {fraction:.3f} outside {MIN_LUNG_FRACTION} to {MAX_LUNG_FRACTION}"
-        )
-    return film, lungs
-
-
-def _read(store: Store, raw: Manifest, entry: Mapping[str, Any]) -> bytes:
-    return store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"])
 
 
 class _DuplicateCheck:
@@ -254,8 +224,8 @@ def _contact_sheet(stage: Stage, records: int) -> bytes:
         film = decode.decode_film(stage.store.read(stage.uri_of(row["image"]["key"])))
         mask = decode.decode_mask(stage.store.read(stage.uri_of(row["mask"]["key"])))
         # At the sheet's own scale, so that the line is as thin on a small film as on a large one.
-        film = geometry.resize_film(film, CONTACT_SHEET_TILE)
-        mask = geometry.resize_mask(mask, CONTACT_SHEET_TILE)
+        film = geometry.resize_film(film, *TILE_SHAPE)
+        mask = geometry.resize_mask(mask, *TILE_SHAPE)
         return masks.outline(film, [(mask, masks.TRUTH_COLOR)], 1), f"{row['id']} · {row['split']}"
 
     tiles = list(ordered_map(tile, rows, threads=stage.store.threads))

@@ -140,16 +140,17 @@ def _overlay(
     def read(manifest: Manifest, entry: Row) -> bytes:
         return store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"])
 
-    film = decode.decode_film(read(processed, record["image"]))
-    drawn = (
-        (read(processed, record["mask"]), masks.TRUTH_COLOR),
-        (read(predictions, prediction["mask"]), masks.PREDICTION_COLOR),
+    placement = geometry.Placement.of(record, processed.config["size"]).at(*shape)
+    film = placement.to_film(decode.decode_film(read(processed, record["image"])))
+    truth, predicted = (
+        decode.decode_mask(data).astype(np.float32)
+        for data in (read(processed, record["mask"]), read(predictions, prediction["mask"]))
     )
     outlines = [
-        (geometry.resize(decode.decode_mask(mask).astype(np.float32), *shape) >= 0.5, color)
-        for mask, color in drawn
+        (placement.to_film(truth) >= 0.5, masks.TRUTH_COLOR),
+        (geometry.resize(predicted, *shape) >= 0.5, masks.PREDICTION_COLOR),
     ]
-    return masks.outline(geometry.resize(film, *shape), outlines)
+    return masks.outline(film, outlines)
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:

@@ -41,8 +41,8 @@ def test_every_film_is_read_with_its_own_mask_and_the_split_of_its_patient(
     assert records.splits == [split_of(patient) for patient in records.patients]
     for index, name in enumerate(records.ids):
         film, left, right = draw_pair(int(name.split("_")[1]))
-        assert np.array_equal(records.images[index], geometry.resize_film(film, SIZE))
-        assert np.array_equal(records.masks[index], geometry.resize_mask(left | right, SIZE))
+        assert np.array_equal(records.images[index], geometry.resize_film(film, SIZE, SIZE))
+        assert np.array_equal(records.masks[index], geometry.resize_mask(left | right, SIZE, SIZE))
 
 
 def test_each_patient_is_tested_in_one_fold_and_trained_on_in_none_but_the_others() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.cli import build_parser
 from jobs.storage import Store
 from tests.films import ROOT, run_job, write_montgomery
 
@@ -125,3 +126,27 @@ def test_sigterm_in_the_middle_of_a_request_ends_the_job_with_75(
         finally:
             job.kill()
     assert (job.returncode, "SIGTERM" in messages) == (75, True), messages
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], False),
+        (["--crop-borders"], True),
+        (["--crop-borders", "True"], True),
+        (["--crop-borders=false"], False),
+        (["--crop-borders", "False", "--size", "64"], False),
+    ],
+)
+def test_a_switch_is_thrown_alone_or_by_the_forms_true_and_false(
+    given: list[str], expected: bool
+) -> None:
+    needed = ["preprocess", "--raw", "s3://lung/raw/manifest.json", "--out", "s3://lung/p"]
+    assert build_parser().parse_args([*needed, *given]).crop_borders is expected
+
+
+def test_a_switch_takes_no_other_word(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        build_parser().parse_args(["preprocess", "--crop-borders", "maybe"])
+    assert caught.value.code == 2
+    assert "'maybe' is neither true nor false" in capsys.readouterr().err

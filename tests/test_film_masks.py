@@ -46,7 +46,7 @@ def row_of(model: Mapping[str, Any], data: bytes = b"") -> Row:
 
 
 def restored(found: NDArray[np.float32]) -> NDArray[np.float32]:
-    return geometry.restore_probabilities(found, HEIGHT, WIDTH)
+    return geometry.resize(found, HEIGHT, WIDTH)
 
 
 def test_a_model_of_before_the_post_processing_masks_as_ever(found: NDArray[np.float32]) -> None:
@@ -63,6 +63,31 @@ def test_the_mask_is_cleaned_at_the_films_own_size(found: NDArray[np.float32]) -
     assert count == 3
     assert np.array_equal(mask, expected)
     assert row_of(model)["lung_fraction"] == round(float(expected.mean()), 6)
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_a_mask_lies_where_the_film_was_placed(monkeypatch: pytest.MonkeyPatch, crop: bool) -> None:
+    """The network finds what is dark within the film; in the square that is not all that is dark.
+
+    The wide film has black borders, so that a mask stretched back, or put back askew, is another.
+    """
+    film, left, right = draw_pair(1, 200, 320)
+    lungs = np.pad(left | right, ((30, 10), (0, 40)))
+    film = np.pad(film, ((30, 10), (0, 40)))
+    placement = geometry.place(film, size=SIZE, fit="letterbox", crop_borders=crop)
+    known = placement.mask_to_square(lungs)[np.newaxis].astype(np.float32)
+
+    def find(model: None, images: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
+        assert np.array_equal(images[0], placement.film_to_square(film))
+        return known
+
+    monkeypatch.setattr(inference, "load_model", lambda weights, architecture: None)
+    monkeypatch.setattr(inference, "probabilities", find)
+    model = about(fit="letterbox", crop_borders=crop)
+    mask = load_predictor(model, b"")(film)
+    assert mask.shape == film.shape == (240, 360)
+    assert 2 * (mask & lungs).sum() / (mask.sum() + lungs.sum()) > 0.95
+    assert row_of(model, png(film))["lung_fraction"] == round(float(mask.mean()), 6)
 
 
 def test_the_row_has_the_quality_of_the_networks_own_probabilities(

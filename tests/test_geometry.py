@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from jobs.imaging.area import area_sums
 from jobs.imaging.geometry import (
     resize,
     resize_film,
     resize_mask,
-    restore_probabilities,
     same_aspect,
 )
 
@@ -69,7 +69,7 @@ def test_a_film_is_resampled_by_area_where_it_shrinks_and_linearly_where_it_grow
     shape: tuple[int, int], size: int
 ) -> None:
     film = RNG.integers(0, 256, shape).astype(np.uint8)
-    resized = resize_film(film, size)
+    resized = resize_film(film, size, size)
     error = np.abs(resized - resampled(film, size, size))
     assert resized.dtype == np.uint8
     assert resized.shape == (size, size)
@@ -77,17 +77,37 @@ def test_a_film_is_resampled_by_area_where_it_shrinks_and_linearly_where_it_grow
     assert error.max() <= 2
 
 
+@pytest.mark.parametrize(("shape", "size"), SHAPES)
+def test_area_sums_are_exact(shape: tuple[int, int], size: int) -> None:
+    image = RNG.integers(0, 256, shape).astype(np.uint8)
+    # Whole numbers below 2^53, so exact in float64, whose product is the fast one.
+    rows, columns = overlaps(shape[0], size), overlaps(shape[1], size)
+    assert np.array_equal(area_sums(image, size, size), rows @ image.astype(float) @ columns.T)
+
+
+def test_a_film_that_shrinks_is_rounded_once() -> None:
+    film = RNG.integers(0, 256, (2010, 2446)).astype(np.uint8)
+    error = np.abs(resize_film(film, 512, 512) - resampled(film, 512, 512))
+    assert error.max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("shape", [(9_000_000, 1), (1, 9_000_000)])
+def test_the_sums_of_the_longest_film_do_not_overflow(shape: tuple[int, int]) -> None:
+    white = np.full(shape, 255, np.uint8)
+    assert (resize_film(white, 32, 32) == 255).all()
+
+
 def test_the_mean_of_a_film_survives_shrinking() -> None:
     film = RNG.integers(0, 256, (1000, 900)).astype(np.uint8)
-    assert resize_film(film, 96).mean() == pytest.approx(film.mean(), abs=0.1)
+    assert resize_film(film, 96, 96).mean() == pytest.approx(film.mean(), abs=0.1)
 
 
 def test_a_film_is_not_shifted() -> None:
     noise = RNG.integers(0, 256, (301, 407)).astype(np.uint8)
     film = np.asarray(cv2.GaussianBlur(noise, (0, 0), 9), dtype=np.uint8)
     for size in (128, 352, 512):
-        there = resize_film(film, size)
-        back = resize_film(np.ascontiguousarray(film[::-1, ::-1]), size)[::-1, ::-1]
+        there = resize_film(film, size, size)
+        back = resize_film(np.ascontiguousarray(film[::-1, ::-1]), size, size)[::-1, ::-1]
         assert np.abs(there.astype(int) - back).max() <= 1
 
 
@@ -109,7 +129,7 @@ def test_a_mask_is_lung_where_lung_covers_half_of_the_area_exactly(
     mask = RNG.random(shape) < density
     # Whole numbers below 2^53, so exact in float64, whose product is the fast one.
     areas = overlaps(height, size) @ mask.astype(np.float64) @ overlaps(width, size).T
-    resized = resize_mask(mask, size)
+    resized = resize_mask(mask, size, size)
     assert resized.dtype == np.bool_
     assert np.array_equal(resized, 2 * areas >= height * width)
 
@@ -117,26 +137,26 @@ def test_a_mask_is_lung_where_lung_covers_half_of_the_area_exactly(
 def test_a_pixel_covered_by_just_half_is_lung_and_by_a_hair_less_is_not() -> None:
     half = np.zeros((600, 600), bool)
     half[:, ::2] = True
-    assert resize_mask(half, 3).all()
+    assert resize_mask(half, 3, 3).all()
     half[0, 0] = False
-    assert not resize_mask(half, 3)[0, 0]
-    assert resize_mask(half, 3).sum() == 8
+    assert not resize_mask(half, 3, 3)[0, 0]
+    assert resize_mask(half, 3, 3).sum() == 8
 
 
 def test_empty_and_full_masks_stay_so() -> None:
     for value in (False, True):
-        assert (resize_mask(np.full((333, 201), value), 64) == value).all()
+        assert (resize_mask(np.full((333, 201), value), 64, 64) == value).all()
 
 
 def test_a_mask_of_the_target_size_is_unchanged() -> None:
     mask = RNG.random((64, 64)) < 0.3
-    assert np.array_equal(resize_mask(mask, 64), mask)
+    assert np.array_equal(resize_mask(mask, 64, 64), mask)
 
 
 @pytest.mark.parametrize("shape", [(256, 300), (97, 64), (40, 50), (64, 64), (30, 200), (200, 30)])
 def test_probabilities_come_back_at_the_films_own_size(shape: tuple[int, int]) -> None:
     probabilities = RNG.random((64, 64), dtype=np.float32)
-    restored = restore_probabilities(probabilities, *shape)
+    restored = resize(probabilities, *shape)
     assert restored.dtype == np.float32
     assert restored.shape == shape
     assert np.abs(restored - resampled(probabilities, *shape)).max() < 1e-5
@@ -146,8 +166,8 @@ def test_probabilities_come_back_at_the_films_own_size(shape: tuple[int, int]) -
 def test_a_mask_shrunk_and_restored_keeps_its_place() -> None:
     rows, columns = np.mgrid[:1200, :1000]
     lung = (rows - 500) ** 2 / 400**2 + (columns - 450) ** 2 / 250**2 < 1
-    small = resize_mask(lung, 256).astype(np.float32)
-    restored = restore_probabilities(small, 1200, 1000) >= 0.5
+    small = resize_mask(lung, 256, 256).astype(np.float32)
+    restored = resize(small, 1200, 1000) >= 0.5
     dice = 2 * (restored & lung).sum() / (restored.sum() + lung.sum())
     assert dice > 0.995
     for axis in (0, 1):

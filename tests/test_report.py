@@ -9,14 +9,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from jobs import report
 from jobs.config import EvaluateConfig, PublishConfig
 from jobs.figures import summarise
+from jobs.imaging import decode, geometry, masks
+from jobs.imaging.borders import Box
 from jobs.manifest import Manifest, Row, describe
 from jobs.stage import Stage, pack_rows
 from tests.pages import Page
@@ -277,3 +281,25 @@ def test_a_long_value_is_cut_and_an_empty_one_is_a_dash() -> None:
     assert report.shorten(0) == "0"
     assert report.shorten({"a": [1]}) == '{"a": [1]}'
     assert len(report.shorten("x" * 10_000)) == report.LONGEST_VALUE + 1
+
+
+def test_a_letterboxed_film_is_shown_in_its_own_proportions_where_it_was() -> None:
+    """Of a film of 300 x 150 whose upper third was cropped, the rest is a bright box: its mask."""
+    placement = geometry.Placement(300, 150, Box(100, 0, 300, 150), 64, Box(0, 8, 64, 56))
+    square = np.zeros((64, 64), np.uint8)
+    square[placement.box.slices] = 200
+    predicted = np.zeros((300, 150), bool)
+    files = {
+        "image": decode.encode_png(square),
+        "mask": decode.encode_mask(square > 0),
+        "prediction": decode.encode_mask(predicted),
+    }
+    store = SimpleNamespace(read=lambda uri, sha256: files[uri])
+    manifest = SimpleNamespace(config={"size": 64}, uri_of=lambda key: key)
+    manifests: Any = {"processed": manifest, "predictions": manifest}
+    entries = {name: {"key": name, "sha256": ""} for name in files}
+    record = placement.numbers() | entries
+    drawn = report._overlay(store, manifests, record, {"mask": entries["prediction"]})  # type: ignore[arg-type]
+    assert drawn.shape == (560, 280, 3)
+    assert not drawn[:180].any() and (drawn[195:550, 10:270] == 200).all()
+    assert (drawn[186:188, 140] == masks.TRUTH_COLOR).all(axis=-1).any()

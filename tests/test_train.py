@@ -137,7 +137,19 @@ def test_model_json_says_how_to_use_the_weights(
     about = json.loads(made.read_file(store, "model.json"))
     assert about["architecture"] == {"in_channels": 1, "num_classes": 1} | NETWORKS["small"]
     assert about["recipe"]["spatial_size"] == 32
+    assert (about["recipe"]["fit"], about["recipe"]["crop_borders"]) == ("stretch", False)
     assert about["data"]["train_films"] == processed.counts["train"]
+
+
+def test_model_json_says_how_its_films_were_placed(
+    store: Store, out: str, processed: Manifest
+) -> None:
+    raw = processed.inputs["raw"]["uri"]
+    placing: dict[str, Any] = {"fit": "letterbox", "crop_borders": True}
+    placed = preprocess.run(PreprocessConfig(raw=raw, out=out, size=32, **placing), store)
+    made = train.run(config(placed, out, epochs=1), store)
+    recipe = json.loads(made.read_file(store, "model.json"))["recipe"]
+    assert placing.items() <= recipe.items()
 
 
 def test_checkpoints_load_without_running_code(store: Store, out: str, processed: Manifest) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import cv2
@@ -23,13 +23,17 @@ TRUTH_COLOR: Color = (64, 220, 120)
 PREDICTION_COLOR: Color = (255, 82, 82)
 
 
-def merge(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    """The union of one or more masks, bool (H, W); raises ValueError where the shapes differ."""
-    union = masks[0].copy()
-    for mask in masks[1:]:
+def merge(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """The union of one or more masks, bool (H, W); raises ValueError where the shapes differ.
+
+    Each mask is taken from `masks` once those before it are merged.
+    """
+    stream = iter(masks)
+    union = next(stream)
+    for mask in stream:
         if mask.shape != union.shape:
             raise ValueError(f"masks of different shapes, {union.shape} and {mask.shape}")
-        union |= mask
+        union = union | mask
     return union
 
 

@@ -1,0 +1,183 @@
+"""How fast films are made square: against the naive way, and against unpacking them alone.
+
+The naive way is what image processing tutorials do: scikit-image, floating point, one film after
+another, anti-aliased. It needs scikit-image, which nothing else here does.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import statistics
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from jobs.imaging import decode, geometry, png
+from jobs.parallel import ordered_map
+from jobs.sources import phantoms
+from jobs.square_films import square_film
+
+SIZE = 512
+THREADS = 2
+COPIES = 6  # of a film, so that the threads' start and end weigh little
+GRAY_SHAPE, COLOR_SHAPE = (4020, 4892), (3000, 3000)
+# In grey levels: two thirds of the rows of the PNG are then packed by Paeth's filter, the slowest,
+# as four fifths of a real film's are.
+NOISE = 0.7
+REAL_FILMS = Path(__file__).parents[3] / "shared" / "data" / "kermany-as-montgomery.zip"
+REAL_COUNT = 4
+
+Figure = dict[str, Any]
+place = functools.partial(geometry.place, size=SIZE)
+
+
+@dataclass(frozen=True)
+class FilmFiles:
+    """The PNG files of a film and of its two masks of 1 bit."""
+
+    film: bytes
+    left: bytes
+    right: bytes
+
+
+def measure(rounds: int, folder: Path) -> dict[str, Figure]:
+    """{key: value, min, max, unit, against}: the median over `rounds`, what is compared in turn.
+
+    `folder` takes the files that the naive way reads and writes. Keys end in _color and _real for
+    color films and, where they are beside the project, the largest real films.
+    """
+    sets = {"": [draw_film(GRAY_SHAPE)], "_color": [draw_film(COLOR_SHAPE, color=True)]}
+    if REAL_FILMS.exists():
+        sets["_real"] = largest_films(REAL_FILMS, REAL_COUNT)
+    ratios: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, films in sets.items():
+            ratio = seconds(naive_way, films, folder) / seconds(our_way, films)
+            ratios.setdefault(f"preprocess_vs_naive{name}", []).append(ratio)
+            if name != "_color":
+                streams = [packed_pixels(files.film) for files in films]
+                ratio = seconds(decode_and_resize, films) / seconds(inflate, streams)
+                ratios.setdefault(f"preprocess_vs_inflate{name}", []).append(ratio)
+    return {key: figure(key, found) for key, found in ratios.items()}
+
+
+def figure(key: str, ratios: Sequence[float]) -> Figure:
+    naive = key.startswith("preprocess_vs_naive")
+    return {
+        "value": statistics.median(ratios),
+        "min": min(ratios),
+        "max": max(ratios),
+        "unit": "times as fast" if naive else "times as long",
+        "against": "scikit-image, floating point, one film after another"
+        if naive
+        else "zlib unpacking the film once",
+    }
+
+
+def seconds(work: Callable[..., None], films: Sequence[Any], *others: Any) -> float:
+    """Wall-clock seconds a film."""
+    copies = 1 if work is naive_way else COPIES
+    started = time.perf_counter()
+    work(list(films) * copies, *others)
+    return (time.perf_counter() - started) / (copies * len(films))
+
+
+def our_way(films: Sequence[FilmFiles]) -> None:
+    """What the job does between S3 and S3, by THREADS threads."""
+    row = {"film": "film", "masks": {"left": "left", "right": "right"}}
+
+    def work(files: FilmFiles) -> None:
+        square_film(row, lambda entry: getattr(files, str(entry)), place)
+
+    for _ in ordered_map(work, films, threads=THREADS):
+        pass
+
+
+def decode_and_resize(films: Sequence[FilmFiles]) -> None:
+    for files in films:
+        film = decode.decode_film(files.film)
+        place(film).film_to_square(film)
+
+
+def inflate(streams: Sequence[bytes]) -> None:
+    for stream in streams:
+        zlib.decompress(stream)
+
+
+def packed_pixels(data: bytes) -> bytes:
+    """The zlib stream of a gray PNG."""
+    plain = png.open_plain(data)
+    assert plain is not None
+    return b"".join(chunk[8:-4] for chunk in plain.packed)
+
+
+def naive_way(films: Sequence[FilmFiles], folder: Path) -> None:
+    """Read, merge, resize in float64 with anti-aliasing, write; one film after another."""
+    transform = importlib.import_module("skimage.transform")
+    resize = functools.partial(transform.resize, output_shape=(SIZE, SIZE), anti_aliasing=True)
+    for files in films:
+        for name, data in vars(files).items():
+            (folder / f"{name}.png").write_bytes(data)
+        film, left, right = (
+            np.asarray(Image.open(folder / f"{name}.png").convert("L"), float) / 255
+            for name in vars(files)
+        )
+        mask = resize(np.maximum(left, right)) >= 0.5
+        for name, image in (("film", resize(film)), ("mask", mask)):
+            Image.fromarray((image * 255).astype(np.uint8)).save(folder / f"square-{name}.png")
+
+
+def draw_film(shape: tuple[int, int], *, color: bool = False) -> FilmFiles:
+    """A phantom enlarged to (height, width), with noise, as Pillow writes it."""
+    phantom = phantoms.draw(0, 1)
+    image, left, right = (
+        cv2.resize(plane.astype(np.float32), shape[::-1], interpolation=cv2.INTER_CUBIC)
+        for plane in (phantom.image, phantom.left, phantom.right)
+    )
+    noise = NOISE * np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    film = np.rint(np.clip(image + noise, 0, 255)).astype(np.uint8)
+    pixels = np.repeat(film[:, :, np.newaxis], 3, axis=2) if color else film
+    return FilmFiles(written(pixels), written(left > 0.5), written(right > 0.5))
+
+
+def written(pixels: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def largest_films(path: Path, count: int) -> list[FilmFiles]:
+    """Those of a Montgomery archive whose files are the largest."""
+    with zipfile.ZipFile(path) as archive:
+        films = [item for item in archive.infolist() if "CXR_png/MCU" in item.filename]
+        films.sort(key=lambda item: -item.file_size)
+        names = [item.filename for item in films[:count]]
+        kinds = ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask")
+        return [
+            FilmFiles(*(archive.read(name.replace("CXR_png", kind)) for kind in kinds))
+            for name in names
+        ]
+
+
+def main() -> None:
+    """Print the figures of five rounds."""
+    import json
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(5, Path(folder)), indent=2))
+
+
+if __name__ == "__main__":
+    main()

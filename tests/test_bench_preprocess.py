@@ -1,0 +1,76 @@
+"""The measurement of preprocess: what it draws, what it compares, what it says."""
+
+from __future__ import annotations
+
+import io
+import time
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.bench import preprocess as bench
+from tests.bench.preprocess import FilmFiles
+
+KEYS = {"value", "min", "max", "unit", "against"}
+
+
+def test_a_drawn_film_is_packed_as_real_ones_are() -> None:
+    """Of the rows most by Paeth's filter (4) and many by the one above (2); masks of 1 bit."""
+    shape = bench.GRAY_SHAPE
+    files = bench.draw_film(shape)
+    rows = zlib.decompress(bench.packed_pixels(files.film))
+    filters = Counter(rows[:: shape[1] + 1])
+    assert len(rows) == shape[0] * (shape[1] + 1)
+    assert filters[4] > 0.5 * shape[0]
+    for data, mode in ((files.film, "L"), (files.left, "1"), (files.right, "1")):
+        image = Image.open(io.BytesIO(data))
+        assert (image.mode, image.size) == (mode, shape[::-1])
+    assert 0.05 < np.mean(np.asarray(Image.open(io.BytesIO(files.left)))) < 0.4
+
+
+def test_a_color_film_is_drawn_in_three_channels() -> None:
+    assert Image.open(io.BytesIO(bench.draw_film((90, 80), color=True).film)).mode == "RGB"
+
+
+def test_each_figure_is_the_median_of_its_rounds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bench, "GRAY_SHAPE", (300, 400))
+    monkeypatch.setattr(bench, "COLOR_SHAPE", (300, 300))
+    monkeypatch.setattr(bench, "REAL_FILMS", tmp_path / "absent.zip")
+    seen = []
+
+    def naive_way(films: Sequence[FilmFiles], folder: Path) -> None:
+        seen.append((len(films), folder))
+        time.sleep(0.5)
+
+    monkeypatch.setattr(bench, "naive_way", naive_way)
+    found = bench.measure(3, tmp_path)
+    assert found.keys() == {
+        "preprocess_vs_naive",
+        "preprocess_vs_inflate",
+        "preprocess_vs_naive_color",
+    }
+    assert seen == [(1, tmp_path)] * 6
+    for figure in found.values():
+        assert figure.keys() == KEYS
+        assert figure["min"] <= figure["value"] <= figure["max"]
+    assert found["preprocess_vs_naive"]["value"] > 1
+    assert found["preprocess_vs_inflate"]["value"] > 1
+
+
+def test_both_ways_find_the_same_square_film(tmp_path: Path) -> None:
+    pytest.importorskip("skimage", reason="the naive way: scikit-image is not installed")
+    files = bench.draw_film((1100, 1000))
+    bench.naive_way([files], tmp_path)
+    row = {"film": "film", "masks": {"left": "left", "right": "right"}}
+    ours = bench.square_film(row, lambda entry: getattr(files, str(entry)), bench.place)
+    for name, data in (("film", ours.image), ("mask", ours.mask)):
+        theirs = np.asarray(Image.open(tmp_path / f"square-{name}.png").convert("L"), float)
+        difference = np.abs(np.asarray(Image.open(io.BytesIO(data)).convert("L")) - theirs)
+        assert difference.mean() < 1.5, name
