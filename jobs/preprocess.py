@@ -27,6 +27,7 @@ from jobs.storage import Store
 log = logging.getLogger(__name__)
 
 RECIPE = "2"
+REPEATED = "repeated"
 SPLITS = ("train", "val", "test")
 SPLIT_SALT = "lung-segmentation-20"  # gives even 12 phantoms a film for each split
 TEST_BELOW, VAL_BELOW = 0.15, 0.30
@@ -140,7 +141,7 @@ class _DuplicateCheck:
             return row
         self._stage.store.delete(self._stage.uri_of(row[kind]["key"]) for kind in ("image", "mask"))
         kept = {name: row[name] for name in ("id", "patient", "source", "label", "origin")}
-        return kept | {"status": "quarantined", "reason": f"the same film as {first}"}
+        return kept | {"status": "quarantined", "reason": f"{REPEATED}: the same film as {first}"}
 
     def note(self, row: Row) -> Row:
         if row["status"] == "ok":
@@ -194,9 +195,10 @@ class _Summary:
 
 
 def _check_quarantine(summary: _Summary, limit: float, uri: str) -> None:
-    """Films without a mask are expected in the public sets, so they are not held against them."""
+    """Films without a mask, and in two sets, are expected of the public ones and not held against
+    them."""
     unusable = summary.reasons()
-    with_mask = summary.total - unusable.pop(NO_MASK, 0)
+    with_mask = summary.total - sum(unusable.pop(reason, 0) for reason in (NO_MASK, REPEATED))
     share = unusable.total() / with_mask if with_mask else 1.0
     if share > limit:
         why = ", ".join(f"{reason} ({count})" for reason, count in unusable.most_common(3))

@@ -132,7 +132,7 @@ def test_each_bad_film_is_quarantined_with_its_reason(store: Store, out: str, fi
         "MCUCXR_0005_1": "mask of another aspect",
         "MCUCXR_0006_0": "the left lung's mask is missing",
         "MCUCXR_0007_1": "no mask",
-        "MCUCXR_0009_1": "the same film as MCUCXR_0008_0",
+        "MCUCXR_0009_1": "repeated: the same film as MCUCXR_0008_0",
     }
     assert found.keys() == expected.keys()
     assert all(found[name].startswith(reason) for name, reason in expected.items()), found

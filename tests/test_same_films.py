@@ -38,10 +38,10 @@ def test_films_that_two_sources_name_differently_are_kept_once(
     source = "+".join((tmp_path / name).as_uri() for name in ("ours", "theirs"))
     raw = download.run(DownloadConfig(source=source, out=out), store)
     assert raw.counts == {"films": 2 * FILMS, "pairs": 2 * FILMS, "without_mask": 0}
-    config = PreprocessConfig(raw=raw.uri, out=out, size=32, max_quarantined=0.5)
+    config = PreprocessConfig(raw=raw.uri, out=out, size=32)
     made = preprocess.run(config, store)
     rows = list(made.rows(store))
     kept = [row for row in rows if row["status"] == "ok"]
     assert len(kept) == FILMS == len({row["pixels"] for row in kept})
     dropped = {row["reason"].partition(" as ")[0] for row in rows if row["status"] != "ok"}
-    assert dropped == {"the same film"}
+    assert dropped == {"repeated: the same film"}
