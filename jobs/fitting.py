@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
 SETTINGS = ("epochs", "batch_size", "learning_rate", "weight_decay", "seed", "precision")
-AT_ONCE = 8
 MOST_TO_CHOOSE_ON = 500  # validation films, whose probabilities are held in memory
 JSON, SVG = "application/json", "image/svg+xml"
 CACHE = "LUNG_TRAIN_CACHE"  # tells a process that it is one of several, and where their films are
@@ -173,12 +172,8 @@ def _postprocessing(
     model = inference.load_model(weights, architecture)
     count = min(len(val), MOST_TO_CHOOSE_ON)
     some = np.linspace(0, len(val) - 1, count).round().astype(np.int64)
-    batches = np.array_split(some, -(-count // AT_ONCE))
-    found = [
-        inference.probabilities(model, val.images[batch].numpy(), precision=precision)
-        for batch in batches
-    ]
-    chosen = postprocess.choose(np.concatenate(found), val.masks[some].numpy() > 0)
+    found = inference.probabilities_of_all(model, val.images[some].numpy(), precision=precision)
+    chosen = postprocess.choose(found, val.masks[some].numpy() > 0)
     log.info("masks from probabilities: %s", chosen)
     return chosen
 
