@@ -6,15 +6,19 @@ It is always on, as a stage costs a few microseconds; `--profile` only prints it
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 # In the order that a film goes through them; others come behind.
 STAGES = ("read", "decode", "resize", "data", "compute", "validate", "restore", "encode", "write")
 WAITED = "waited"
+LINE = "  %-10s %9s %6s %9s %9s %10s"
 
 
 @dataclass
@@ -114,24 +118,17 @@ def waiting() -> contextlib.AbstractContextManager[None]:
     return timed(WAITED) if in_main else contextlib.nullcontext()
 
 
-def table(told: Mapping[str, Any]) -> list[str]:
-    """The lines that `--profile` prints of a summary."""
-    stages: Mapping[str, Mapping[str, Any]] = told["stages"]
-    total = sum(tally["seconds"] for tally in stages.values())
+def log_table(job: str, told: Mapping[str, Any]) -> None:
+    """What `--profile` prints of a job's summary, one line an event."""
     whole, waited = told["wall_seconds"], told["waited_seconds"]
-    lines = [
-        f"where {whole:.1f} s went, {waited:.1f} s of them waited for by the main thread:",
-        f"  {'stage':<10} {'seconds':>9} {'share':>6} {'times':>9} {'ms each':>9} {'MB':>10}",
-    ]
-    for name, tally in stages.items():
-        share = tally["seconds"] / total if total else 0.0
-        each = 1000 * tally["seconds"] / max(1, tally["times"])
+    log.info("%s: where %.1f s went (%.1f s: the main thread waited)", job, whole, waited)
+    log.info(LINE, "stage", "seconds", "share", "times", "ms each", "MB")
+    total = sum(tally["seconds"] for tally in told["stages"].values())
+    for name, tally in told["stages"].items():
+        share = f"{tally['seconds'] / total:.0%}" if total else ""
+        each = f"{1000 * tally['seconds'] / max(1, tally['times']):.2f}"
         size = f"{tally['bytes'] / 1e6:.1f}" if tally["bytes"] else ""
-        lines.append(
-            f"  {name:<10} {tally['seconds']:>9.2f} {share:>6.0%} {tally['times']:>9,} "
-            f"{each:>9.2f} {size:>10}".rstrip()
-        )
-    return lines
+        log.info(LINE, name, f"{tally['seconds']:.2f}", share, f"{tally['times']:,}", each, size)
 
 
 def _told(tally: Tally) -> dict[str, Any]:
