@@ -87,8 +87,9 @@ class Network:
         Their last bits may depend on how many squares come together, as one kernel or another is
         the fastest for so many.
         """
-        images = np.stack(squares)
-        return self._inference.probabilities(self._model, images, precision=self._precision)
+        with timed("compute"):
+            images = np.stack(squares)
+            return self._inference.probabilities(self._model, images, precision=self._precision)
 
     def in_batches(self, films: Sequence[Film]) -> Iterator[Sequence[Film]]:
         """The films that are to be computed together."""
@@ -172,8 +173,7 @@ class Masker:
     def _compute(self, films: Sequence[_Prepared]) -> list[tuple[_Prepared, Probabilities | None]]:
         """Each film with its probabilities; None for those that could not be read."""
         squares = [film.square for film in films if film.square is not None]
-        with timed("compute"):
-            found = iter(self.network.probabilities(squares) if squares else ())
+        found = iter(self.network.probabilities(squares) if squares else ())
         return [(film, None if film.square is None else next(found)) for film in films]
 
     def _finish(self, pair: tuple[_Prepared, Probabilities | None]) -> Row:

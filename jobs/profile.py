@@ -59,8 +59,8 @@ class Profile:
             others = sorted(self.tallies.keys() - {*known, WAITED})
             waited = self.tallies.get(WAITED, Tally())
             return {
-                "wall_seconds": round(wall, 2),
-                "waited_seconds": round(waited.seconds, 2),
+                "wall_seconds": round(wall, 3),
+                "waited_seconds": round(waited.seconds, 3),
                 "threads": len(self.threads),
                 "stages": {name: _told(self.tallies[name]) for name in (*known, *others)},
             }

@@ -20,7 +20,7 @@ from jobs.stage import Stage
 from jobs.storage import Store
 
 STEEPNESS, DARKNESS = 12.0, 0.3  # of the logits, and below the mean what counts as lung
-COMPONENTS = 4  # the lungs and, as dark as these, the air on both sides of the chest
+COMPONENTS = 8  # the lungs and, as dark as these, the air beside the chest and in the bowel
 
 
 def dark_lung(network: str) -> UNet:
