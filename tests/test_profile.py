@@ -138,6 +138,7 @@ def inbox_of(made: dict[str, tuple[dict[str, Any], str]]) -> str:
     return made["download"][0]["manifest"].replace("manifest.json", "films")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", WORK)
 def test_every_job_prints_where_its_time_went_and_keeps_it_in_its_result(
     job: str, results: dict[str, tuple[dict[str, Any], str]]
@@ -157,6 +158,7 @@ def test_every_job_prints_where_its_time_went_and_keeps_it_in_its_result(
         assert lines[name][1] == f"{stage['seconds'] / total:.0%}"
 
 
+@pytest.mark.slow
 def test_the_profile_is_in_the_manifest_and_in_no_hash(
     store: Store, s3: dict[str, str], results: dict[str, tuple[dict[str, Any], str]]
 ) -> None:
@@ -171,6 +173,7 @@ def test_the_profile_is_in_the_manifest_and_in_no_hash(
     assert again["content_hash"] == result["content_hash"]
 
 
+@pytest.mark.slow
 def test_the_report_shows_where_the_time_of_each_job_went(
     store: Store, results: dict[str, tuple[dict[str, Any], str]]
 ) -> None:

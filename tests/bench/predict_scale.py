@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from jobs.embedded_s3 import BUCKET, embedded_s3
 from jobs.imaging import decode
@@ -178,7 +179,8 @@ def draw_memory(samples: Sequence[Sample], told: dict[str, Any], path: Path) -> 
 
 def _draw(number: int) -> bytes:
     side = SIDES[number % len(SIDES)]
-    return decode.encode_png(cv2.GaussianBlur(draw_pair(number, side, side + 8)[0], (0, 0), 1))
+    film = cv2.GaussianBlur(draw_pair(number, side, side + 8)[0], (0, 0), 1)
+    return decode.encode_png(film.astype(np.uint8))
 
 
 def main(count: int, to: Path) -> None:
