@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from jobs import lifeline
+from jobs import lifeline, profile
 from jobs.config import CHAIN, JOBS, build_config
 from jobs.errors import InterruptedJobError, JobError, StopRequest
 from jobs.schema import form_fields, form_schema
@@ -75,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         job.set_defaults(job=name)
         for item in dataclasses.fields(config):
             _add_flag(job, item, typing.get_type_hints(config)[item.name])
+        _add_profile(job)
     _add_local_commands(commands)
     return parser
 
@@ -86,6 +87,7 @@ def _add_local_commands(commands: Any) -> None:
     run.add_argument("--force", action="store_true", help="Do all the work again")
     for item, kind in itertools.chain.from_iterable(map(form_fields, CHAIN)):
         _add_flag(run, item, kind, RUN_DEFAULTS.get(item.name, item.default))
+    _add_profile(run)
 
     masks = _add_command(commands, "masks", "Masks for a folder of films, last model", _run_masks)
     masks.add_argument("--films", type=Path, required=True, help="A folder of PNG, JPEG or TIFF")
@@ -124,6 +126,11 @@ def _yes_or_no(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() == "true"
+
+
+def _add_profile(parser: Any) -> None:
+    about = "Print where the time went: read, decode, compute, encode, write"
+    parser.add_argument("--profile", action="store_true", help=about)
 
 
 def _add_flag(
@@ -165,15 +172,19 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _run_job(arguments: argparse.Namespace) -> int:
-    from jobs.storage import Store
+    from jobs.timed_store import TimedStore
 
     lifeline.hold()
     config = build_config(arguments.job, vars(arguments))
-    store = Store()
+    store = TimedStore()
     store.check_bucket(config.out)
     started = time.monotonic()
-    manifest = importlib.import_module(f"jobs.{arguments.job}").run(config, store)
-    result = manifest.result(time.monotonic() - started)
+    with profile.recording() as recorded:
+        manifest = importlib.import_module(f"jobs.{arguments.job}").run(config, store)
+        told = recorded.summary()
+    result = manifest.result(time.monotonic() - started) | {"profile": told}
+    if arguments.profile:
+        profile.log_table(arguments.job, told)
     if "RESULT_URI" in os.environ and int(os.environ.get("RANK", "0")) == 0:
         store.write_json(os.environ["RESULT_URI"], result)
     print(json.dumps(result), flush=True)
@@ -183,7 +194,7 @@ def _run_job(arguments: argparse.Namespace) -> int:
 def _run_chain(arguments: argparse.Namespace) -> int:
     from jobs.local import run_chain
 
-    return run_chain(vars(arguments), folder=arguments.folder)
+    return run_chain(vars(arguments), folder=arguments.folder, profiled=arguments.profile)
 
 
 def _run_masks(arguments: argparse.Namespace) -> int:

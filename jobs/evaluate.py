@@ -18,6 +18,7 @@ from jobs.imaging import decode, geometry, masks
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.pairs import chosen_sources
 from jobs.parallel import CPU_THREADS
+from jobs.profile import timed
 from jobs.progress import track
 from jobs.seen import Seen, read_seen
 from jobs.segmentation import metrics
@@ -130,11 +131,12 @@ class _Scorer:
     def _scores(self, film: Row, prediction: Row) -> dict[str, float]:
         predicted = _mask(self.store, self.predictions, prediction["mask"])
         truth = _truth(self.store, self.raw, film, predicted.shape)
-        found = {
-            "dice": metrics.dice(predicted, truth),
-            "iou": metrics.iou(predicted, truth),
-            "hd95": metrics.hd95(predicted, truth),
-        }
+        with timed("compute"):
+            found = {
+                "dice": metrics.dice(predicted, truth),
+                "iou": metrics.iou(predicted, truth),
+                "hd95": metrics.hd95(predicted, truth),
+            }
         return {name: round(score, 6) for name, score in found.items()}
 
 
@@ -158,7 +160,9 @@ def _truth(store: Store, raw: Manifest, film: Row, shape: tuple[int, int]) -> Ma
 
 
 def _mask(store: Store, manifest: Manifest, entry: dict[str, Any]) -> Mask:
-    return decode.decode_mask(store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"]))
+    data = store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"])
+    with timed("decode"):
+        return decode.decode_mask(data)
 
 
 def _worst_films(store: Store, raw: Manifest, predictions: Manifest, worst: Sequence[Row]) -> bytes:

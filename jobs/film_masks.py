@@ -1,11 +1,19 @@
-"""One film and a trained network -> its mask, at the film's own size, wherever one is needed."""
+"""Films and a trained network -> their masks, at the films' own sizes, wherever these are needed.
+
+Threads read and decode films while one computes and others write masks, each some films ahead:
+
+    read, decode, resize   ->   network, a batch at a time   ->   restore, encode, write
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,90 +22,196 @@ from numpy.typing import NDArray
 from jobs.imaging import decode, geometry, masks
 from jobs.imaging.geometry import Placement
 from jobs.manifest import Row
+from jobs.parallel import CORES, batched_map, ordered_map
 from jobs.postprocess import MaskRecipe, to_mask
+from jobs.profile import timed
 from jobs.segmentation import quality
 
 log = logging.getLogger(__name__)
 
-Film = NDArray[np.uint8]
+# Most of them wait for S3: of those that read and those that write, CORES compute at a time. So
+# no more full-size films are in memory decoded, and no more than READERS of them as files.
+READERS, WRITERS = 12, 8
+BATCHES_AHEAD = 3
+
+Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Probabilities = NDArray[np.float32]
 
 
-def load_network(about: Mapping[str, Any], weights: bytes) -> Callable[[Film], Probabilities]:
+@dataclass(frozen=True)
+class Film:
+    """A film to mask: its id, its name where it came from, and where it lies.
+
+    `sha256` is given where a manifest vouches for it; `more` is what else its row is to say.
+    """
+
+    id: str
+    origin: str
+    uri: str
+    sha256: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A film on its way: its row and, where it could be read, its square and the way back."""
+
+    row: Row
+    square: Pixels | None = None
+    placement: Placement | None = None
+
+
+class Network:
+    """A trained network and what its model.json says of films and masks; threads share it."""
+
+    def __init__(self, about: Mapping[str, Any], weights: bytes) -> None:
+        # torch takes a second to import, which nothing before the first film need wait for.
+        from jobs.segmentation import inference
+
+        self._inference = inference
+        self._model = inference.load_model(weights, about["architecture"])
+        self._placing = placing(about["recipe"])
+        self._precision = about["recipe"]["precision"]
+        self.recipe = MaskRecipe.of(about["recipe"])
+
+    def place(self, film: Pixels) -> Placement:
+        """Where a film (H, W) goes in the square (S, S) that the network sees, and back."""
+        return geometry.place(film, **self._placing)
+
+    def mask(self, probabilities: Probabilities, placement: Placement) -> Mask:
+        """The mask, at the film's own size, of what the network found on its square."""
+        return to_mask(placement.to_film(probabilities), self.recipe)
+
+    def probabilities(self, squares: Sequence[Pixels]) -> Probabilities:
+        """Probabilities of lung (B, S, S) in [0, 1] of one or more squares.
+
+        Their last bits may depend on how many squares come together, as one kernel or another is
+        the fastest for so many.
+        """
+        with timed("compute"):
+            images = np.stack(squares)
+            return self._inference.probabilities(self._model, images, precision=self._precision)
+
+    def in_batches(self, films: Sequence[Film]) -> Iterator[Sequence[Film]]:
+        """The films that are to be computed together."""
+        return self._inference.in_batches(films, self.films_at_once)
+
+    @functools.cached_property
+    def films_at_once(self) -> int:
+        """The most of them, by size and device."""
+        size = self._placing["size"]
+        most = self._inference.films_at_once(self._model, size, precision=self._precision)
+        log.info("%d films of %d x %d pixels at once", most, size, size)
+        return most
+
+
+def load_network(about: Mapping[str, Any], weights: bytes) -> Callable[[Pixels], Probabilities]:
     """A function of a film (H x W) that returns its probabilities of lung, (S, S) in [0, 1].
 
-    S is the size that model.json names. Threads share it: they resize at once, the network is one.
+    S is the size that model.json names.
     """
-    # torch takes a second to import, which nothing before the first film need wait for.
-    from jobs.segmentation import inference
-
-    model = inference.load_model(weights, about["architecture"])
-    place, precision = placer(about["recipe"]), about["recipe"]["precision"]
-    network = threading.Lock()
-
-    def probabilities_of(film: Film) -> Probabilities:
-        image = place(film).film_to_square(film)[np.newaxis]
-        with network:
-            (probabilities,) = inference.probabilities(model, image, precision=precision)
-        return np.asarray(probabilities)
-
-    return probabilities_of
+    network = Network(about, weights)
+    return lambda film: network.probabilities([network.place(film).film_to_square(film)])[0]
 
 
-def placer(recipe: Mapping[str, Any]) -> Callable[[Film], Placement]:
-    """Where a film goes in the network's square, and back, by what model.json says of its films."""
-    return functools.partial(
-        geometry.place,
-        size=recipe["spatial_size"],
-        fit=recipe.get("fit", geometry.STRETCH),
-        crop_borders=recipe.get("crop_borders", False),
+def load_predictor(about: Mapping[str, Any], weights: bytes) -> Callable[[Pixels], Mask]:
+    """A function of a film (H x W) that returns its mask (H x W), by what model.json says."""
+    network = Network(about, weights)
+
+    def predict(film: Pixels) -> Mask:
+        placement = network.place(film)
+        (probabilities,) = network.probabilities([placement.film_to_square(film)])
+        return network.mask(probabilities, placement)
+
+    return predict
+
+
+def placing(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """How `geometry.place` is to place a film, by what model.json says of the model's films."""
+    return {
+        "size": recipe["spatial_size"],
+        "fit": recipe.get("fit", geometry.STRETCH),
+        "crop_borders": recipe.get("crop_borders", False),
+    }
+
+
+@dataclass(frozen=True)
+class Masker:
+    """Masks films, a part of them after the other.
+
+    read: the bytes of a film; None where it is not there any more.
+    put: takes a film's id and its mask (1-bit PNG, H x W of the film), returns what the row says
+        of it.
+    """
+
+    network: Network
+    read: Callable[[Film], bytes | None]
+    put: Callable[[str, bytes], Row]
+    _cores: threading.BoundedSemaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(CORES), init=False
     )
 
+    def rows(self, parts: Iterable[Sequence[Film]]) -> Iterator[Row]:
+        """A row a film, in order: its status is ok, failed (with a reason) or missing.
 
-def load_predictor(about: Mapping[str, Any], weights: bytes) -> Callable[[Film], Mask]:
-    """A function of a film (H x W) that returns its mask (H x W), by what model.json says.
+        Which films go through the network together depends on their part alone, neither on threads
+        nor on what was done before: a part done again has the same bytes.
+        """
+        batches = itertools.chain.from_iterable(map(self.network.in_batches, parts))
+        ahead = 2 * max(READERS, self.network.films_at_once)
+        with contextlib.ExitStack() as stack:
+            ready = batched_map(self._prepare, batches, threads=READERS, ahead=ahead)
+            stack.callback(ready.close)
+            found = ordered_map(self._compute, ready, threads=1, ahead=BATCHES_AHEAD)
+            stack.callback(found.close)
+            films = itertools.chain.from_iterable(found)
+            yield from ordered_map(self._finish, films, threads=WRITERS)
 
-    Threads share it.
-    """
-    probabilities_of = load_network(about, weights)
-    place, recipe = placer(about["recipe"]), MaskRecipe.of(about["recipe"])
-    return lambda film: to_mask(place(film).to_film(probabilities_of(film)), recipe)
-
-
-def build_masker(
-    about: Mapping[str, Any], weights: bytes, put: Callable[[str, bytes], Row]
-) -> Callable[[str, str, bytes], Row]:
-    """A function of a film's id, origin and bytes that returns its row; a bad film's has a reason.
-
-    Threads share it. `put` takes a film's id and its mask (1-bit PNG, H x W of the film) and
-    returns what the row says of it. A mask is for review where its quality is below the model's
-    `review_below`, or where it is empty.
-    """
-    probabilities_of = load_network(about, weights)
-    place, recipe = placer(about["recipe"]), MaskRecipe.of(about["recipe"])
-
-    def mask_film(film_id: str, origin: str, data: bytes) -> Row:
-        row = {"id": film_id, "origin": origin}
+    def _prepare(self, film: Film) -> _Prepared:
+        row = {"id": film.id, "origin": film.origin, **film.more}
+        data = self.read(film)
+        if data is None:
+            return _Prepared(row | {"status": "missing"})
         try:
-            film = decode.decode_film(data)
+            with self._cores:
+                with timed("decode"):
+                    pixels = decode.decode_film(data)
+                with timed("resize"):
+                    placement = self.network.place(pixels)
+                    return _Prepared(row, placement.film_to_square(pixels), placement)
         except decode.ImageError as error:
-            log.warning("%s: %s", origin, error)
-            return row | {"status": "failed", "reason": str(error)}
-        probabilities = probabilities_of(film)
-        mask = to_mask(place(film).to_film(probabilities), recipe)
-        lung, score = masks.lung_fraction(mask), round(quality.score(probabilities), 6)
-        return row | {
-            "status": "ok",
-            "mask": put(film_id, decode.encode_mask(mask)),
-            "height": film.shape[0],
-            "width": film.shape[1],
+            log.warning("%s: %s", film.origin, error)
+            return _Prepared(row | {"status": "failed", "reason": str(error)})
+
+    def _compute(self, films: Sequence[_Prepared]) -> list[tuple[_Prepared, Probabilities | None]]:
+        """Each film with its probabilities; None for those that could not be read."""
+        squares = [film.square for film in films if film.square is not None]
+        found = iter(self.network.probabilities(squares) if squares else ())
+        return [(film, None if film.square is None else next(found)) for film in films]
+
+    def _finish(self, pair: tuple[_Prepared, Probabilities | None]) -> Row:
+        film, probabilities = pair
+        if probabilities is None or film.placement is None:
+            return film.row
+        with self._cores:
+            with timed("restore"):
+                mask = self.network.mask(probabilities, film.placement)
+                about = self._about(mask, quality.score(probabilities))
+            with timed("encode"):
+                png = decode.encode_mask(mask)
+        return film.row | {"status": "ok", "mask": self.put(film.row["id"], png), **about}
+
+    def _about(self, mask: Mask, score: float) -> Row:
+        """What the row says of a mask. It is for review below the model's quality, or empty."""
+        lung, score = masks.lung_fraction(mask), round(score, 6)
+        return {
+            "height": mask.shape[0],
+            "width": mask.shape[1],
             "lung_fraction": round(lung, 6),
             "quality": score,
-            "review": lung == 0 or score < recipe.review_below,
+            "review": lung == 0 or score < self.network.recipe.review_below,
         }
-
-    return mask_film
 
 
 def log_review(count: int, table: str) -> None:

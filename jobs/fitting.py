@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from jobs.errors import JobError
 from jobs.keeper import Keeper
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.pairs import chosen_sources, read_pairs
+from jobs.profile import spent, waiting
 from jobs.progress import Progress, track
 from jobs.segmentation import checkpoint, dataset, distributed, engine, inference
 from jobs.segmentation.recipe import NETWORKS, FitConfig, build_model
@@ -35,7 +37,6 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
 SETTINGS = ("epochs", "batch_size", "learning_rate", "weight_decay", "seed", "precision")
 PLACING = ("fit", "crop_borders")  # an earlier version's films were all stretched, and whole
-AT_ONCE = 8
 MOST_TO_CHOOSE_ON = 500  # validation films, whose probabilities are held in memory
 JSON, SVG = "application/json", "image/svg+xml"
 CACHE = "LUNG_TRAIN_CACHE"  # tells a process that it is one of several, and where their films are
@@ -104,17 +105,39 @@ def _fit(stage: Stage, config: TrainConfig, processed: Manifest, folder: Path) -
 
         total = config.epochs * trainer.steps_per_epoch
         with saving(save), Progress(total, "train", "step") as progress:
+            lap = _Lap()
 
             def on_step(epoch: int, step: int, steps: int, loss: float) -> None:
+                waited = trainer.steps[-1]["data_wait"]
+                spent("data", waited)
+                spent("compute", lap.seconds() - waited)
                 progress.reach((epoch - 1) * steps + step, f"epoch {epoch} loss {loss:.4f}")
 
-            trainer.run(keeper.keep, on_step)
-            keeper.wait()
+            def on_epoch(result: engine.EpochResult) -> None:
+                spent("validate", lap.seconds())
+                with waiting():
+                    keeper.keep(result)
+                lap.seconds()
+
+            trainer.run(on_epoch, on_step)
+            with waiting():
+                keeper.wait()
         if distributed.is_main():
             return _finish(stage, config, fit_config, processed, val, keeper.best())
         return stage.unfinished(counts={}, headline={})
     finally:
         distributed.shutdown()
+
+
+class _Lap:
+    """Seconds since the last time that it was asked."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def seconds(self) -> float:
+        before, self._last = self._last, time.perf_counter()
+        return self._last - before
 
 
 def _finish(
@@ -174,12 +197,8 @@ def _postprocessing(
     model = inference.load_model(weights, architecture)
     count = min(len(val), MOST_TO_CHOOSE_ON)
     some = np.linspace(0, len(val) - 1, count).round().astype(np.int64)
-    batches = np.array_split(some, -(-count // AT_ONCE))
-    found = [
-        inference.probabilities(model, val.images[batch].numpy(), precision=precision)
-        for batch in batches
-    ]
-    chosen = postprocess.choose(np.concatenate(found), val.masks[some].numpy() > 0)
+    found = inference.probabilities_of_all(model, val.images[some].numpy(), precision=precision)
+    chosen = postprocess.choose(found, val.masks[some].numpy() > 0)
     log.info("masks from probabilities: %s", chosen)
     return chosen
 

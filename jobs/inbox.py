@@ -15,13 +15,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from jobs import champion
 from jobs.champion import Package
 from jobs.config import InboxConfig
 from jobs.errors import NotFoundError
-from jobs.film_masks import build_masker, log_review
+from jobs.film_masks import Film, Masker, Network, log_review
 from jobs.ledger import Ledger
 from jobs.manifest import (
     SCHEMA_VERSION,
@@ -32,7 +32,7 @@ from jobs.manifest import (
     describe,
     manifest_of,
 )
-from jobs.parallel import CPU_THREADS, ordered_map
+from jobs.parallel import chunked
 from jobs.progress import track
 from jobs.sources import layouts
 from jobs.stage import csv_bytes
@@ -40,22 +40,13 @@ from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
-RECIPE = "2"
+RECIPE = "3"
 # What a killed run does again at most: a minute or two of a CPU.
 FILMS_PER_PART = 128
 COLUMNS = (
     *("id", "film", "status", "height", "width"),
     *("lung_fraction", "quality", "review", "mask", "reason"),
 )
-
-
-@dataclass(frozen=True)
-class Film:
-    """One film of the inbox: its name there, its URI, and the ETag it was listed with."""
-
-    origin: str
-    uri: str
-    etag: str
 
 
 def run(config: InboxConfig, store: Store) -> Manifest:
@@ -84,16 +75,23 @@ def run(config: InboxConfig, store: Store) -> Manifest:
 
 
 def _films(config: InboxConfig, store: Store) -> Iterator[Film]:
-    """The inbox's films, listed page after page."""
+    """The inbox's films, listed page after page, each with what its row says of this run."""
     for item in store.list_objects(config.folder()):
         origin = item.uri.removeprefix(config.folder())
         if layouts.is_film(origin):
-            yield Film(origin, item.uri, item.etag)
+            # As listed: if the film is replaced before it is read, its new ETag makes it new again.
+            more = {"uri": item.uri, "etag": item.etag, "run_id": config.run_id}
+            yield Film(layouts.film_id(origin), origin, item.uri, more=more)
+
+
+def _is_done(ledger: Ledger, film: Film) -> bool | None:
+    """Whether its mask is there; None where it is new."""
+    return ledger.ok(film.origin, film.more["etag"])
 
 
 def _survey(config: InboxConfig, store: Store, ledger: Ledger) -> tuple[int, int]:
     """(films in the inbox, those that are to be masked now)."""
-    states = Counter(ledger.ok(film.origin, film.etag) for film in _films(config, store))
+    states = Counter(_is_done(ledger, film) for film in _films(config, store))
     if states[False]:
         log.warning("%d films could not be read before: the ledger has the reasons", states[False])
     films = states.total()
@@ -103,27 +101,24 @@ def _survey(config: InboxConfig, store: Store, ledger: Ledger) -> tuple[int, int
 def _mask_new(config: InboxConfig, store: Store, ledger: Ledger, package: Package) -> Iterator[Row]:
     """Mask every new film; yields its row once the part of the ledger that holds it is written."""
 
+    def read(film: Film) -> bytes | None:
+        try:
+            return store.read(film.uri)
+        except NotFoundError:
+            log.info("%s vanished before it was read", film.origin)
+            return None
+
     def put(film_id: str, mask: bytes) -> Row:
         key = f"{film_id}.png"
         store.write(f"{_folder(config, package.version)}/{key}", mask, content_type="image/png")
         return asdict(describe(key, mask))
 
-    mask_film = build_masker(package.about, package.weights, put)
-
-    def mask_if_there(film: Film) -> Row | None:
-        try:
-            data = store.read(film.uri)
-        except NotFoundError:
-            log.info("%s vanished before it was read", film.origin)
-            return None
-        row = mask_film(layouts.film_id(film.origin), film.origin, data)
-        # As listed: if the film was replaced since, its new ETag makes it new to the next run.
-        return row | {"uri": film.uri, "etag": film.etag, "run_id": config.run_id}
-
+    masker = Masker(Network(package.about, package.weights), read, put)
     listed = _films(config, store)
-    new = (f for f in listed if config.force or ledger.ok(f.origin, f.etag) is None)
-    rows = filter(None, ordered_map(mask_if_there, new, threads=CPU_THREADS))
-    while part := list(itertools.islice(rows, FILMS_PER_PART)):
+    new = (film for film in listed if config.force or _is_done(ledger, film) is None)
+    made = masker.rows(chunked(new, FILMS_PER_PART))
+    rows = (row for row in made if row["status"] != "missing")
+    for part in chunked(rows, FILMS_PER_PART):
         ledger.append(part)
         yield from part
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs import profile
 from jobs.config import CHAIN, PredictConfig, build_config
 from jobs.embedded_s3 import BUCKET, embedded_s3
 from jobs.errors import BadDataError, NotFoundError
@@ -20,6 +21,7 @@ from jobs.manifest import Manifest
 from jobs.parallel import ordered_map
 from jobs.sources import open_local, split_sources
 from jobs.storage import Store
+from jobs.timed_store import TimedStore
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +43,11 @@ UPSTREAM: dict[str, dict[str, str]] = {
 }
 
 
-def run_chain(values: Mapping[str, Any], *, folder: Path) -> int:
+def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False) -> int:
     """Run the six jobs on `values` (fields of any job) and put the results in `folder`/<run_id>.
 
     The S3 server keeps its objects in `folder`/.s3, so that the same work is found done next time.
+    `profiled` prints where each job's time went.
     """
     # Every job's settings are refused before the first of them starts.
     for job, inputs in UPSTREAM.items():
@@ -52,7 +55,7 @@ def run_chain(values: Mapping[str, Any], *, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with embedded_s3(folder / ".s3") as environment:
         os.environ.update(environment)
-        store = Store()
+        store = TimedStore()
         made: dict[str, Manifest] = {}
         seconds: dict[str, float] = {}
         for job in CHAIN:
@@ -60,9 +63,13 @@ def run_chain(values: Mapping[str, Any], *, folder: Path) -> int:
             config = build_config(job, {**values, **inputs, "out": OUT})
             log.info("%s starts", job)
             started = time.monotonic()
-            made[job] = importlib.import_module(f"jobs.{job}").run(config, store)
+            with profile.recording() as recorded:
+                made[job] = importlib.import_module(f"jobs.{job}").run(config, store)
+                told = recorded.summary()
+            if profiled:
+                profile.log_table(job, told)
             seconds[job] = time.monotonic() - started
-            result = made[job].result(seconds[job])
+            result = made[job].result(seconds[job]) | {"profile": told}
             store.write_json(f"{OUT}/runs/{values['run_id']}/results/{job}.json", result)
         results = folder / values["run_id"]
         _export(store, made, results)

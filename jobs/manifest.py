@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs import profile
 from jobs.errors import BadDataError, ConfigError
 from jobs.storage import Store
 
@@ -144,12 +145,14 @@ def content_hash(entries: Iterable[FileEntry]) -> str:
 
 
 def created_by(started: float) -> dict[str, Any]:
-    """Who made it and how long it took: said, but no part of any hash."""
+    """Who made it, how long it took and where the time went: said, but no part of any hash."""
+    told = profile.summary()
     return {
         "revision": os.environ.get("LUNG_REVISION", "unknown"),
         "image": os.environ.get("LUNG_IMAGE", ""),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
+        **({"profile": told} if told else {}),
     }
 
 

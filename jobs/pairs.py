@@ -11,6 +11,7 @@ from jobs.errors import ConfigError
 from jobs.imaging import decode
 from jobs.manifest import Manifest, Row
 from jobs.parallel import ordered_map
+from jobs.profile import timed
 from jobs.storage import Store
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.bool_]]
@@ -61,4 +62,5 @@ def read_pair(store: Store, processed: Manifest, row: Row) -> Pair:
         store.read(processed.uri_of(row[kind]["key"]), sha256=row[kind]["sha256"])
         for kind in ("image", "mask")
     )
-    return decode.decode_film(film), decode.decode_mask(mask)
+    with timed("decode"):
+        return decode.decode_film(film), decode.decode_mask(mask)

@@ -11,9 +11,8 @@ from typing import Any
 
 from jobs.config import MANIFEST_URI, PredictConfig
 from jobs.errors import BadDataError
-from jobs.film_masks import build_masker, log_review
+from jobs.film_masks import Film, Masker, Network, log_review
 from jobs.manifest import Manifest, Row, read_manifest
-from jobs.parallel import CPU_THREADS
 from jobs.progress import track
 from jobs.sources import layouts
 from jobs.sources.bucket import BucketSource
@@ -22,21 +21,11 @@ from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
-RECIPE = "2"
+RECIPE = "3"
 COLUMNS = (
     *("id", "origin", "status", "height", "width"),
     *("lung_fraction", "quality", "review", "mask", "reason"),
 )
-
-
-@dataclass(frozen=True)
-class Film:
-    """One film to predict: where it is, and its sha256 where a manifest vouches for it."""
-
-    id: str
-    origin: str
-    uri: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -67,20 +56,20 @@ def run(config: PredictConfig, store: Store) -> Manifest:
     if found := stage.finished():
         return found
     shard = config.shard_of()
-    predict_film = _build_predictor(stage, trained)
-    rows = stage.write_rows(
-        film_set.films(), film_set.total, predict_film, shard=shard, threads=CPU_THREADS
-    )
+    masker = _build_masker(stage, trained)
+    rows = stage.write_parts(film_set.films(), film_set.total, masker.rows, shard=shard)
     share = -(-film_set.total // shard[1])
-    counts = _count(track(rows, share, "predict"))
+    counts = _Counts()
+    for _ in map(counts.add, track(rows, share, "predict")):
+        pass
     if not stage.is_complete(film_set.total):
         log.info("shard %s is done; another one completes the set", config.shard)
-        return stage.unfinished(counts=counts, headline=counts)
-    everything = list(stage.rows())
-    counts = _count(everything)
+        return stage.unfinished(counts=counts.told, headline=counts.told)
+    counts = _Counts()
+    everything = map(counts.add, stage.rows())
     stage.add_table("predictions.csv", COLUMNS, map(_table_row, everything))
-    log_review(counts["review"], stage.uri_of("predictions.csv"))
-    return stage.finish(counts=counts, headline=counts)
+    log_review(counts.told["review"], stage.uri_of("predictions.csv"))
+    return stage.finish(counts=counts.told, headline=counts.told)
 
 
 def _film_set(store: Store, uri: str) -> FilmSet:
@@ -110,28 +99,30 @@ def _films_of(store: Store, manifest: Manifest) -> Iterator[Film]:
             yield Film(row["id"], row["origin"], uri, entry["sha256"])
 
 
-def _build_predictor(stage: Stage, trained: Manifest) -> Callable[[Film], Row]:
+def _build_masker(stage: Stage, trained: Manifest) -> Masker:
     about = json.loads(trained.read_file(stage.store, "model.json"))
     weights = trained.read_file(stage.store, "model.safetensors")
+
+    def read(film: Film) -> bytes:
+        return stage.store.read(film.uri, sha256=film.sha256)
 
     def put(film_id: str, mask: bytes) -> Row:
         return stage.put(f"masks/{film_id}.png", mask, "image/png")
 
-    mask_film = build_masker(about, weights, put)
-
-    def predict_film(film: Film) -> Row:
-        return mask_film(film.id, film.origin, stage.store.read(film.uri, sha256=film.sha256))
-
-    return predict_film
+    return Masker(Network(about, weights), read, put)
 
 
-def _count(rows: Iterable[Row]) -> dict[str, int]:
-    counts = {"films": 0, "masks": 0, "failed": 0, "review": 0}
-    for row in rows:
-        counts["films"] += 1
-        counts["masks" if row["status"] == "ok" else "failed"] += 1
-        counts["review"] += row.get("review", False)
-    return counts
+class _Counts:
+    """What came of the films, told from their rows as they pass."""
+
+    def __init__(self) -> None:
+        self.told = {"films": 0, "masks": 0, "failed": 0, "review": 0}
+
+    def add(self, row: Row) -> Row:
+        self.told["films"] += 1
+        self.told["masks" if row["status"] == "ok" else "failed"] += 1
+        self.told["review"] += row.get("review", False)
+        return row
 
 
 def _table_row(row: Row) -> Row:

@@ -206,6 +206,7 @@ def _jobs(store: Store, results: str, manifests: Mapping[str, Manifest]) -> list
             "reused": reused.get(manifest.uri),
             "content_hash": manifest.content_hash,
             "config": manifest.config,
+            "profile": manifest.created_by.get("profile"),
         }
         for manifest in manifests.values()
     ]

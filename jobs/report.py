@@ -83,7 +83,7 @@ def render(**contents: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (score, interval, tested_on, number_of, duration, moment, shorten, crosstab)
+    filters = (score, interval, tested_on, number_of, duration, moment, shorten, crosstab, stages)
     environment.filters.update({function.__name__: function for function in filters})
     return environment.get_template(TEMPLATE).render(contents).encode()
 
@@ -220,3 +220,12 @@ def crosstab(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
         group, _, split = key.rpartition("/")
         table.setdefault(group, {})[split] = count
     return table
+
+
+def stages(profile: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A job's stages with their names and their shares of the seconds of all."""
+    total = sum(stage["seconds"] for stage in profile["stages"].values()) or 1.0
+    return [
+        {"name": name, "share": stage["seconds"] / total, **stage}
+        for name, stage in profile["stages"].items()
+    ]

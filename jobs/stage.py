@@ -31,7 +31,7 @@ from jobs.manifest import (
     manifest_of,
     read_manifest,
 )
-from jobs.parallel import ordered_map
+from jobs.parallel import chunked, ordered_map
 from jobs.storage import Store
 
 log = logging.getLogger(__name__)
@@ -123,33 +123,45 @@ class Stage:
         threads: int = 0,
         admit: Callable[[Row], Row] = lambda row: row,
     ) -> Iterator[Row]:
-        """Turn each of `total` items into a row by many threads, a part of rows at a time.
+        """As `write_parts`, each item turned into a row by one of many threads."""
+
+        def flow(parts: Iterator[Sequence[T]]) -> Iterator[Row]:
+            each = itertools.chain.from_iterable(parts)
+            return ordered_map(work, each, threads=threads or self.store.threads)
+
+        return self.write_parts(items, total, flow, shard=shard, admit=admit)
+
+    def write_parts(
+        self,
+        items: Iterable[T],
+        total: int,
+        flow: Callable[[Iterator[Sequence[T]]], Iterator[Row]],
+        *,
+        shard: tuple[int, int] = (0, 1),
+        admit: Callable[[Row], Row] = lambda row: row,
+    ) -> Iterator[Row]:
+        """Turn each of `total` items into a row, a part of rows at a time.
 
         Yields every row of this shard in order: those that an earlier try left as they are, the
-        others once their part is safe. `admit` sees each new row in order, after all before it,
-        and may replace it.
+        others once their part is safe. `flow` is given the parts that are not there yet and yields
+        a row an item, in order; it may read some parts ahead. `admit` sees each new row in order,
+        after all before it, and may replace it.
         """
         index, count = shard
         done = self._parts_written()
-        chunks = enumerate(_chunked(items, rows_per_part(total)))
-        mine = ((number, chunk) for number, chunk in chunks if number % count == index)
-        pending = (
-            (number, item)
-            for number, chunk in mine
-            for item in ([None] if number in done else chunk)
+        parts = (
+            (number, [] if number in done else chunk)
+            for number, chunk in enumerate(chunked(items, rows_per_part(total)))
+            if number % count == index
         )
-
-        def one(numbered: tuple[int, Any]) -> tuple[int, Row]:
-            number, item = numbered
-            return number, {} if item is None else work(item)
-
-        worked = ordered_map(one, pending, threads=threads or self.store.threads)
-        for number, group in itertools.groupby(worked, key=lambda pair: pair[0]):
+        mine, ahead = itertools.tee(parts)
+        new = flow(chunk for _, chunk in ahead if chunk)
+        for number, chunk in mine:
             if number in done:
-                next(group)
                 yield from self._read_part(number)
             else:
-                yield from self._write_part(number, [admit(row) for _, row in group])
+                made = itertools.islice(new, len(chunk))
+                yield from self._write_part(number, [admit(row) for row in made])
 
     def rows(self) -> Iterator[Row]:
         """Every row written so far, whoever wrote it."""
@@ -236,12 +248,6 @@ class Stage:
 def rows_per_part(total: int) -> int:
     """About 64 parts for a small set, parts of 256 rows for a large one."""
     return min(LARGEST_PART, max(SMALLEST_PART, total // PARTS))
-
-
-def _chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    stream = iter(items)
-    while chunk := list(itertools.islice(stream, size)):
-        yield chunk
 
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -54,8 +54,13 @@ def write_montgomery(folder: Path, count: int, *, stem: str = "MCUCXR", seed: in
             (root / place / f"{stem}_{number:04d}_{number % 2}.png").write_bytes(png(image))
 
 
-def run_job(*arguments: str, environment: dict[str, str], check: bool = True) -> Any:
-    """Run `python -m jobs ...` as a person does; its JSON result, or the process where it fails."""
+def run_job(
+    *arguments: str, environment: dict[str, str], check: bool = True, printed: bool = False
+) -> Any:
+    """Run `python -m jobs ...` as a person does; its JSON result, or the process where it fails.
+
+    With `printed` (its JSON result, what it wrote to stderr).
+    """
     done = subprocess.run(
         [sys.executable, "-m", "jobs", *arguments],
         cwd=ROOT,
@@ -66,4 +71,5 @@ def run_job(*arguments: str, environment: dict[str, str], check: bool = True) ->
     if not check:
         return done
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1])
+    return (result, done.stderr) if printed else result

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,13 +13,15 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from jobs.film_masks import build_masker, load_predictor, log_review
+from jobs import film_masks
+from jobs.film_masks import Film, Masker, Network, load_predictor, log_review
 from jobs.imaging import decode, geometry
 from jobs.manifest import Row
 from jobs.segmentation import inference, quality
 from tests.films import draw_pair, ellipse, png
 
 SIZE, HEIGHT, WIDTH = 64, 160, 128
+MOST_READ_AHEAD = 2 * film_masks.READERS
 FILM = draw_pair(1, HEIGHT, WIDTH)[0]
 LUNGS = ellipse(SIZE, SIZE, (0.5, 0.3)) | ellipse(SIZE, SIZE, (0.5, 0.7))
 
@@ -29,7 +34,9 @@ def found(monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
     probabilities[2:5, 30:34] = 0.8
     monkeypatch.setattr(inference, "load_model", lambda weights, architecture: None)
     monkeypatch.setattr(
-        inference, "probabilities", lambda model, images, precision: probabilities[np.newaxis]
+        inference,
+        "probabilities",
+        lambda model, images, precision: np.repeat(probabilities[np.newaxis], len(images), 0),
     )
     return probabilities
 
@@ -41,8 +48,21 @@ def about(**recipe: Any) -> dict[str, Any]:
 
 
 def row_of(model: Mapping[str, Any], data: bytes = b"") -> Row:
-    put = build_masker(model, b"", lambda film_id, mask: {"key": film_id, "bytes": len(mask)})
-    return put("a", "a.png", data or png(FILM))
+    (row,) = rows_of({"a": data or png(FILM)}, {}, model)
+    return row
+
+
+def rows_of(
+    films: Mapping[str, bytes | None], kept: dict[str, bytes], model: Mapping[str, Any]
+) -> list[Row]:
+    """The rows of films, by their ids, as one part; their masks are put in `kept`."""
+
+    def put(film_id: str, mask: bytes) -> Row:
+        kept[film_id] = mask
+        return {"key": film_id, "bytes": len(mask)}
+
+    masker = Masker(Network(model, b""), lambda film: films[film.id], put)
+    return list(masker.rows([[Film(name, f"films/{name}.png", "") for name in films]]))
 
 
 def restored(found: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -126,8 +146,77 @@ def test_what_is_for_review_is_said_in_one_line_and_nothing_in_none(
 
 
 def test_what_is_put_is_the_mask_at_the_films_own_size(found: NDArray[np.float32]) -> None:
-    kept: dict[str, Row] = {}
-    masker = build_masker(about(), b"", lambda film_id, mask: kept.setdefault(film_id, {"m": mask}))
-    row = masker("a", "films/a.png", png(FILM))
+    kept: dict[str, bytes] = {}
+    (row,) = rows_of({"a": png(FILM)}, kept, about())
     assert (row["height"], row["width"], row["origin"]) == (HEIGHT, WIDTH, "films/a.png")
-    assert np.array_equal(decode.decode_mask(row["mask"]["m"]), restored(found) >= 0.5)
+    assert row["mask"] == {"key": "a", "bytes": len(kept["a"])}
+    assert np.array_equal(decode.decode_mask(kept["a"]), restored(found) >= 0.5)
+
+
+def test_films_of_any_size_go_through_the_network_together_and_each_comes_out_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The network finds the film itself, so a mask of another film's would show."""
+    shapes = [(90, 70), (160, 128), (64, 64), (33, 201), (70, 90), (5, 5), (128, 160)]
+    pictures = [draw_pair(seed, *shape)[0] for seed, shape in enumerate(shapes)]
+    films: dict[str, bytes | None] = {str(n): png(film) for n, film in enumerate(pictures)}
+    films |= {"bad": b"no film", "gone": None}
+    together: list[int] = []
+
+    def network(model: Any, images: Any, precision: str) -> Any:
+        together.append(len(images))
+        return (images < 125).astype(np.float32)
+
+    monkeypatch.setattr(inference, "probabilities", network)
+    monkeypatch.setattr(inference, "films_at_once", lambda model, size, precision: 5)
+    kept: dict[str, bytes] = {}
+    rows = rows_of(films, kept, about())
+    assert [row["id"] for row in rows] == list(films)
+    assert [row["status"] for row in rows] == ["ok"] * 7 + ["failed", "missing"]
+    assert together == [4, 3], "9 films in batches of 4 and 5, of which 2 cannot be computed"
+    for name, film in enumerate(pictures):
+        square = geometry.resize_film(film, SIZE, SIZE)
+        dark = geometry.resize((square < 125).astype(np.float32), *film.shape)
+        assert np.array_equal(decode.decode_mask(kept[str(name)]), dark >= 0.5)
+
+
+def test_a_set_of_which_no_film_can_be_read_has_its_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inference, "probabilities", None)
+    rows = rows_of({"a": b"no film", "b": b""}, {}, about())
+    assert [row["status"] for row in rows] == ["failed", "failed"]
+
+
+def test_films_are_read_and_written_while_others_compute_and_never_far_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the network is at its first batch, others are read; how many, its pace decides."""
+    read: list[str] = []
+    waits, goes_on = threading.Event(), threading.Event()
+
+    def network(model: Any, images: Any, precision: str) -> Any:
+        waits.set()
+        assert goes_on.wait(30)
+        return (images < 125).astype(np.float32)
+
+    def read_film(film: Film) -> bytes:
+        read.append(film.id)
+        return png(FILM)
+
+    monkeypatch.setattr(inference, "probabilities", network)
+    monkeypatch.setattr(inference, "films_at_once", lambda model, size, precision: 4)
+    masker = Masker(Network(about(), b""), read_film, lambda film_id, mask: {})
+    parts = ([Film(f"{part}-{n}", "", "") for n in range(8)] for part in range(1000))
+    rows = masker.rows(parts)
+    with ThreadPoolExecutor(1) as consumer:
+        first = consumer.submit(next, rows)
+        assert waits.wait(30)
+        time.sleep(0.3)
+        ahead = len(read)
+        goes_on.set()
+        assert first.result()["id"] == "0-0"
+    rows.close()
+    waiting = 4 * film_masks.BATCHES_AHEAD
+    assert waiting < ahead <= waiting + MOST_READ_AHEAD
+    assert len(read) <= waiting + 2 * 4 + 2 * film_masks.WRITERS + MOST_READ_AHEAD

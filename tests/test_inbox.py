@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import errors, inbox
+from jobs import errors, film_masks, inbox
 from jobs.config import InboxConfig
 from jobs.manifest import Manifest
 from jobs.segmentation import inference
@@ -261,6 +261,7 @@ def test_a_run_that_died_does_at_most_one_part_again_and_its_table_has_every_fil
 ) -> None:
     crown(store, out, "v1")
     monkeypatch.setattr(inbox, "FILMS_PER_PART", 4)
+    monkeypatch.setattr(film_masks, "WRITERS", 2)
     store.write_many((f"{out}/inbox/{n:02}.png", FILM) for n in range(20))
     put, masked = Store.write, []
 

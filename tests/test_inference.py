@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from jobs.errors import BadDataError
-from jobs.segmentation import checkpoint
-from jobs.segmentation.inference import load_model, probabilities
+from jobs.segmentation import checkpoint, inference
+from jobs.segmentation.inference import (
+    films_at_once,
+    in_batches,
+    load_model,
+    probabilities,
+    probabilities_of_all,
+)
 from jobs.segmentation.unet import UNet
 
 
@@ -64,3 +72,28 @@ def test_weights_of_another_architecture_are_bad_data(model: UNet) -> None:
 def test_damaged_weights_are_bad_data(model: UNet) -> None:
     with pytest.raises(BadDataError, match="bytes are damaged"):
         load_model(weights_of(model)[:100], model.architecture)
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 4), (4, 4), (5, 4), (11, 4), (12, 5), (256, 64)])
+def test_batches_are_few_even_and_in_order(count: int, most: int) -> None:
+    batches = list(in_batches(range(count), most))
+    assert [item for batch in batches for item in batch] == list(range(count))
+    assert len(batches) == math.ceil(count / most)
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) <= most and max(sizes) - min(sizes) <= 1
+    assert list(in_batches([], most)) == []
+
+
+def test_a_cpu_computes_few_large_films_at_once_and_many_small_ones(model: UNet) -> None:
+    sizes = (1024, 512, 256, 64, 2048)
+    assert [films_at_once(model, size) for size in sizes] == [1, 4, 16, 64, 1]
+
+
+def test_all_films_are_found_in_order_whatever_their_number(
+    model: UNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 16, 16), dtype=np.uint8)
+    monkeypatch.setattr(inference, "PIXELS_AT_ONCE", {"cpu": 3 * 16**2})
+    found = probabilities_of_all(model.eval(), images)
+    alone = np.concatenate([probabilities(model, image[None]) for image in images])
+    np.testing.assert_allclose(found, alone, atol=1e-6)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.parallel import ordered_map
+from jobs.parallel import batched_map, chunked, ordered_map
 
 
 def test_results_come_in_the_items_order_however_long_each_takes() -> None:
@@ -49,3 +49,20 @@ def test_an_error_is_raised_in_its_items_place_and_nothing_more_is_started() -> 
             done.append(result)
     assert done == [0, 1, 2, 3, 4]
     assert len(started) <= 5 + 4 + 1
+
+
+def test_batches_come_back_as_they_were_and_their_items_are_done_side_by_side() -> None:
+    batches = [[1, 2, 3], [4], [], [5, 6]]
+    together = threading.Barrier(2)
+
+    def meets_another(number: int) -> int:
+        together.wait(timeout=10)
+        return 10 * number
+
+    results = batched_map(meets_another, batches, threads=2, ahead=4)
+    assert list(results) == [[10, 20, 30], [40], [], [50, 60]]
+
+
+def test_chunks_hold_every_item_once_and_only_the_last_is_short() -> None:
+    assert list(chunked(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(chunked([], 3)) == []

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import download, predict, preprocess
+from jobs import download, film_masks, predict, preprocess
 from jobs.config import (
     DownloadConfig,
     PredictConfig,
@@ -139,7 +139,7 @@ def test_the_same_films_and_network_give_the_rows_and_masks_that_they_always_gav
     for row in made.rows(store):
         pixels = hashlib.sha256(np.array(mask_of(store, made, row)).tobytes()).hexdigest()
         lines.append(json.dumps({**row, "mask": pixels}, sort_keys=True))
-    golden = {"2": "538cf6ade311233984654815d233411779e6aaaba5e3afd5c45e5bfa4008a114"}
+    golden = {"3": "538cf6ade311233984654815d233411779e6aaaba5e3afd5c45e5bfa4008a114"}
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == golden[predict.RECIPE]
 
 
@@ -175,17 +175,56 @@ def test_shards_together_make_the_manifest_of_one(
 def test_what_was_done_is_not_done_again(
     store: Store, out: str, trained: Manifest, raw: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen: list[int] = []
+    limit = 20
 
     def dies_late(model: Any, images: Any, precision: str) -> Any:
-        seen.append(1)
-        if len(seen) == 20:
+        seen.append(len(images))
+        if sum(seen) >= limit:
             raise KeyboardInterrupt
         return (images < 125).astype(np.float32)
 
     monkeypatch.setattr(inference, "probabilities", dies_late)
+    monkeypatch.setattr(inference, "films_at_once", lambda model, size, precision: 2)
+    monkeypatch.setattr(film_masks, "WRITERS", 2)
     with pytest.raises(KeyboardInterrupt):
         run(store, out, trained, raw.uri)
     seen.clear()
+    limit = 25
     assert run(store, out, trained, raw.uri).counts["masks"] == 24
-    assert len(seen) <= 16, "the first part of 8 was kept"
+    assert sum(seen) <= 16, "the first part of 8 was kept"
+
+
+def test_no_byte_depends_on_threads_on_shards_or_on_what_a_killed_run_left(
+    store: Store, out: str, trained: Manifest, raw: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network here gives a film another mask for each number of films beside it."""
+    calls = 0
+
+    def network(model: Any, images: Any, precision: str) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == dies_at:
+            raise KeyboardInterrupt
+        places = np.arange(1, len(images) + 1)[:, None, None]
+        return (images < 100 + 5 * places + len(images)).astype(np.float32)
+
+    monkeypatch.setattr(inference, "probabilities", network)
+    monkeypatch.setattr(inference, "films_at_once", lambda model, size, precision: 3)
+    dies_at = -1
+    whole = run(store, out, trained, raw.uri)
+    hashes = {}
+    for name, readers, writers in (("few", 1, 1), ("many", 16, 16)):
+        monkeypatch.setattr(film_masks, "READERS", readers)
+        monkeypatch.setattr(film_masks, "WRITERS", writers)
+        hashes[name] = run(store, out, trained, raw.uri, force=True, run_id=name).content_hash
+    again = {"force": True, "run_id": "killed"}
+    calls, dies_at = 0, 6
+    with pytest.raises(KeyboardInterrupt):
+        run(store, out, trained, raw.uri, **again)
+    dies_at = -1
+    hashes["killed"] = run(store, out, trained, raw.uri, **again).content_hash
+    for shard in ("2/2", "1/2"):
+        made = run(store, out, trained, raw.uri, shard=shard, force=True, run_id="shards")
+    hashes["shards"] = made.content_hash
+    assert hashes == dict.fromkeys(hashes, whole.content_hash)

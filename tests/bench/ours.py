@@ -31,7 +31,6 @@ URI = "s3://bench/manifest.json"  # TrainConfig wants one, of which nothing is r
 MANY, DRY_STEPS = 10_000, 4  # epochs and steps of the training that finds what an epoch costs
 DRY_SHARE = 0.04
 PLANNED_SHARE = 0.9  # of the budget: a schedule that is cut short trains badly
-FILMS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -154,11 +153,7 @@ def _predictor(config: FitConfig, best: bytes) -> Callable[[Pixels], Probabiliti
     model = inference.load_model(weights, build_model(config).architecture)
 
     def predict(images: Pixels) -> Probabilities:
-        batches = np.array_split(images, -(-len(images) // FILMS_AT_ONCE))
-        found = [
-            inference.probabilities(model, batch, precision=config.precision) for batch in batches
-        ]
-        return np.concatenate(found)
+        return inference.probabilities_of_all(model, images, precision=config.precision)
 
     return predict
 
