@@ -16,6 +16,7 @@ from jobs.config import DownloadConfig
 from jobs.errors import BadDataError
 from jobs.imaging import decode
 from jobs.manifest import Manifest
+from jobs.profile import moved, timed
 from jobs.progress import track
 from jobs.sources import Source, layouts, open_source, patients, split_sources
 from jobs.stage import Stage
@@ -101,7 +102,10 @@ def _copy_film(
     def put(member: layouts.Member, stem: str) -> dict[str, Any]:
         source, name = sources[member[0]], member[1]
         with budget.taking(source.size(name)):
-            return stage.put(stem + PurePosixPath(name).suffix.lower(), source.read(name))
+            with timed("fetch"):
+                data = source.read(name)
+            moved("fetch", len(data))
+            return stage.put(stem + PurePosixPath(name).suffix.lower(), data)
 
     return {
         "id": film.id,

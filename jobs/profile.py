@@ -15,8 +15,11 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-# In the order that a film goes through them; others come behind.
-STAGES = ("read", "decode", "resize", "data", "compute", "validate", "restore", "encode", "write")
+# In the order that a film goes through them: fetch is from a source, read and write are S3.
+STAGES = (
+    *("fetch", "read", "decode", "check", "resize"),
+    *("data", "compute", "validate", "restore", "encode", "write"),
+)
 WAITED = "waited"
 LINE = "  %-10s %9s %6s %9s %9s %10s"
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from jobs.imaging import decode, geometry, masks
 from jobs.imaging.geometry import Placement
+from jobs.profile import timed
 
 MIN_LUNG_FRACTION, MAX_LUNG_FRACTION = 0.02, 0.75
 NO_MASK = "no mask"
@@ -52,24 +53,33 @@ def square_film(row: Entry, read: Read, place: Place) -> SquareFilm:
     own = (placement.height, placement.width)
     if not geometry.same_aspect(own, lungs.shape):
         raise decode.ImageError(f"mask of another aspect: {lungs.shape} for {own}")
-    fraction = _checked_fraction(lungs)
-    mask = decode.encode_mask(placement.mask_to_square(lungs))
-    return SquareFilm(image, mask, placement, fraction, pixels)
+    with timed("check"):
+        fraction = _checked_fraction(lungs)
+    with timed("resize"):
+        mask = placement.mask_to_square(lungs)
+    with timed("encode"):
+        return SquareFilm(image, decode.encode_mask(mask), placement, fraction, pixels)
 
 
 def _square_image(data: bytes, place: Place) -> tuple[bytes, Placement, str]:
     """(PNG of the film in the square, its placement, the sha256 of its shape and pixels)."""
-    film = decode.decode_film(data)
-    pixels = hashlib.sha256(repr(film.shape).encode())
-    pixels.update(film.data)
-    placement = place(film)
-    return decode.encode_png(placement.film_to_square(film)), placement, pixels.hexdigest()
+    with timed("decode"):
+        film = decode.decode_film(data)
+    with timed("check"):
+        pixels = hashlib.sha256(repr(film.shape).encode())
+        pixels.update(film.data)
+    with timed("resize"):
+        placement = place(film)
+        square = placement.film_to_square(film)
+    with timed("encode"):
+        return decode.encode_png(square), placement, pixels.hexdigest()
 
 
 def _read_lungs(files: Iterable[bytes]) -> NDArray[np.bool_]:
     """The union of the masks, bool (H, W)."""
     try:
-        return masks.merge(map(decode.decode_mask, files))
+        with timed("decode"):
+            return masks.merge(map(decode.decode_mask, files))
     except decode.ImageError as error:
         raise decode.ImageError(f"mask {error}") from error
     except ValueError as error:
