@@ -108,7 +108,8 @@ def test_a_fingerprint_changes_with_each_thing_the_bytes_depend_on() -> None:
 def test_settings_that_do_not_change_the_bytes_are_outside_the_identity() -> None:
     one = PreprocessConfig(raw="s3://a/manifest.json", out="s3://a", run_id="one")
     two = PreprocessConfig(raw="s3://b/manifest.json", out="s3://b", run_id="two", force=True)
-    assert one.identity() == two.identity() == {"size": 512}
+    settings = {"size": 512, "fit": "stretch", "crop_borders": False}
+    assert one.identity() == two.identity() == settings
 
 
 def test_a_killed_try_is_continued_where_it_stopped(store: Store, out: str) -> None:
