@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from jobs.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
-def film(number):
-    len(number * (80 * 2**20))
+def film(pixel):
+    len(pixel * (80 * 2**20))
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 faults = []
 for _ in range(4):
