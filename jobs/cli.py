@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from jobs import lifeline, profile
 from jobs.config import CHAIN, JOBS, build_config
 from jobs.errors import InterruptedJobError, JobError, StopRequest
+from jobs.memory import keep_freed_memory
 from jobs.schema import form_fields, form_schema
 
 log = logging.getLogger("jobs")
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; `jobs.errors` lists them."""
     arguments = build_parser().parse_args(argv)
     set_up_logging()
+    keep_freed_memory()
     # Threads of torch that spin while they wait take the processor from whoever else has work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -29,6 +29,7 @@ from jobs.config import PredictConfig
 from jobs.embedded_s3 import BUCKET, embedded_s3
 from jobs.imaging import decode, geometry
 from jobs.manifest import Manifest
+from jobs.memory import keep_freed_memory
 from jobs.profile import log_table, recording
 from jobs.sources import phantoms
 from jobs.stage import rows_per_part
@@ -69,6 +70,7 @@ def measure(rounds: int, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def main(rounds: int, folder: Path) -> None:
+    keep_freed_memory()  # as the command line does
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("jobs.profile").setLevel(logging.INFO)
     with embedded_s3(folder / "s3") as environment:
