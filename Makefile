@@ -49,7 +49,7 @@ bench-train: $(VENV) $(if $(FOLDS),,$(VENV_BENCH)) ## Train ours, nnU-Net and MO
 
 .PHONY: bench
 bench: $(VENV) ## Measure the data path as ratios within one run, into artifacts/bench.json: ROUNDS
-	@.venv/bin/python -m tests.bench
+	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.bench
 
 .PHONY: lint
 lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types and shell scripts

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import threading
 from collections.abc import Iterator
-
-M_MMAP_THRESHOLD = -3  # glibc's malloc.h
-LARGE_BLOCK = 2**20  # bytes
 
 
 class ByteBudget:
@@ -31,13 +27,3 @@ class ByteBudget:
             with self._freed:
                 self._taken -= count
                 self._freed.notify_all()
-
-
-def return_large_blocks() -> None:
-    """Have every block of a megabyte go back to the system when it is freed.
-
-    By default glibc keeps what threads free, up to 64 MB for each of them, and a bound on what they
-    hold is none on the process. Other C libraries, without this setting, are left as they are.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)

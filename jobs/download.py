@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.byte_budget import ByteBudget, return_large_blocks
+from jobs.byte_budget import ByteBudget
 from jobs.config import DownloadConfig
 from jobs.errors import BadDataError
 from jobs.imaging import decode
@@ -25,7 +25,7 @@ from jobs.storage import Store
 log = logging.getLogger(__name__)
 
 RECIPE = "1"
-BYTES_UNDER_WAY = 2**27  # of the files that all threads hold at once
+BYTES_UNDER_WAY = 2**26  # of the files that all threads hold at once
 
 
 def run(config: DownloadConfig, store: Store) -> Manifest:
@@ -36,7 +36,6 @@ def run(config: DownloadConfig, store: Store) -> Manifest:
     Raises BadDataError where nothing is recognised or one name stands for two different films,
     ConfigError where a film's patient is not found.
     """
-    return_large_blocks()
     table = patients.read_table(config.patients, store) if config.patients else {}
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="download-")))

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 
+from jobs.memory import keep_freed_memory
 from jobs.segmentation.device import computes_bfloat16
 from tests.bench import chain, objects, predict, preprocess, training
 from tests.bench.launch import ROOT
@@ -53,6 +54,7 @@ IN_BFLOAT16 = "train_step_vs_eager_fp32"  # its target is for CPUs that compute 
 
 def main() -> None:
     logging.basicConfig(level=logging.ERROR)
+    keep_freed_memory()  # as in the jobs
     rounds = int(os.environ.get("ROUNDS") or ROUNDS)
     measures: dict[str, Callable[[Path], dict[str, Figure]]] = {
         "preprocess": lambda folder: preprocess.measure(rounds, folder),
