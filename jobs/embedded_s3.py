@@ -96,6 +96,7 @@ def _command(folder: Path, host: str, port: int) -> list[str]:
         *(f"-{name}=false" for name in off),
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
+        "-volume.preStopSeconds=0",  # nobody else writes, so there is nobody to tell first
     ]
 
 

@@ -17,6 +17,9 @@ Pixel = TypeVar("Pixel", np.uint8, np.float32)
 
 STRETCH, LETTERBOX = "stretch", "letterbox"
 FITS = (STRETCH, LETTERBOX)
+LARGE = 2_500_000
+"""Pixels from which OpenCV's own mean over areas takes longer than `area_sums`, four times as long
+for 20 million; a film of half a million takes it a third of the time."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,12 @@ def letterbox(height: int, width: int, size: int) -> Box:
 
 
 def resize_film(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """A film, uint8 (H, W), as uint8 (height, width): as `resize` does, but exact where it shrinks.
+    """A film, uint8 (H, W), as uint8 (height, width), each axis as `resize` does it.
 
-    Each new pixel is the mean over its area, rounded once.
+    Where it shrinks, each new pixel is the mean over its area, rounded once.
     """
+    if image.size < LARGE:
+        return resize(image, height, width)
     rows, columns = min(height, image.shape[0]), min(width, image.shape[1])
     shrunk = image
     if (rows, columns) != image.shape:

@@ -45,7 +45,7 @@ DRAWN = 6  # different films; the others are these again
 GRAIN = 2.0  # gray levels of noise, which is most of a real film's bytes
 # Key of the figure: (how many films, their height and width).
 KINDS = {
-    "predict_vs_model_only": (96, (768, 640)),
+    "predict_vs_model_only": (256, (768, 640)),
     "predict_full_size_vs_model_only": (16, (4892, 4020)),
 }
 
