@@ -65,7 +65,6 @@ def test_each_figure_is_the_median_of_its_rounds(
 
 
 def test_both_ways_find_the_same_square_film(tmp_path: Path) -> None:
-    pytest.importorskip("skimage", reason="the naive way: scikit-image is not installed")
     files = bench.draw_film((1100, 1000))
     bench.naive_way([files], tmp_path)
     row = {"film": "film", "masks": {"left": "left", "right": "right"}}

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -37,6 +37,7 @@ from jobs.storage import Store
 from jobs.timed_store import TimedStore
 from tests.bench.dark_lung import dark_lung, write_trained
 from tests.bench.launch import ROOT
+from tests.bench.rounds import Figure, figure
 
 OUT = f"s3://{BUCKET}/bench"
 NETWORK, SIZE, PRECISION = "base", 512, "auto"
@@ -52,7 +53,7 @@ KINDS = {
 Pixels = NDArray[np.uint8]
 
 
-def measure(rounds: int, folder: Path) -> dict[str, dict[str, Any]]:
+def measure(rounds: int, folder: Path) -> dict[str, Figure]:
     """Of each key of KINDS the job's films a second over the bare network's: median and range.
 
     In a process of its own, as the job runs, so that torch's threads are set up as there.
@@ -65,7 +66,7 @@ def measure(rounds: int, folder: Path) -> dict[str, dict[str, Any]]:
         text=True,
         check=True,
     )
-    figures: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    figures: dict[str, Figure] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
@@ -86,7 +87,7 @@ def main(rounds: int, folder: Path) -> None:
 
 def compare(
     store: Store, trained: Manifest, count: int, shape: tuple[int, int], rounds: int
-) -> dict[str, Any]:
+) -> Figure:
     prefix = f"{OUT}/films-{shape[0]}x{shape[1]}"
     drawn = [draw(number, shape) for number in range(DRAWN)]
     store.write_many((f"{prefix}/{n:05}.png", drawn[n % DRAWN]) for n in range(count))
@@ -112,13 +113,7 @@ def compare(
         rate = count / statistics.median(one.seconds for one in costs)
         busy = 1000 * statistics.median(one.cpu for one in costs) / count
         print(f"  {name}: {rate:.1f} films/s, {busy:.0f} CPU-ms each", file=sys.stderr)
-    return {
-        "value": round(statistics.median(ratios), 3),
-        "min": round(min(ratios), 3),
-        "max": round(max(ratios), 3),
-        "unit": "of the throughput",
-        "against": against,
-    }
+    return figure(ratios, "of the throughput", against)
 
 
 def bare_network(squares: Pixels) -> Callable[[], None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 import io
-import statistics
 import time
 import zipfile
 import zlib
@@ -27,6 +26,7 @@ from jobs.imaging import decode, geometry, png
 from jobs.parallel import ordered_map
 from jobs.sources import phantoms
 from jobs.square_films import square_film
+from tests.bench.rounds import Figure, figure
 
 SIZE = 512
 THREADS = 2
@@ -38,7 +38,6 @@ NOISE = 0.7
 REAL_FILMS = Path(__file__).parents[3] / "shared" / "data" / "kermany-as-montgomery.zip"
 REAL_COUNT = 4
 
-Figure = dict[str, Any]
 place = functools.partial(geometry.place, size=SIZE)
 
 
@@ -69,20 +68,14 @@ def measure(rounds: int, folder: Path) -> dict[str, Figure]:
                 streams = [packed_pixels(files.film) for files in films]
                 ratio = seconds(decode_and_resize, films) / seconds(inflate, streams)
                 ratios.setdefault(f"preprocess_vs_inflate{name}", []).append(ratio)
-    return {key: figure(key, found) for key, found in ratios.items()}
+    return {key: figure(found, *about(key)) for key, found in ratios.items()}
 
 
-def figure(key: str, ratios: Sequence[float]) -> Figure:
-    naive = key.startswith("preprocess_vs_naive")
-    return {
-        "value": statistics.median(ratios),
-        "min": min(ratios),
-        "max": max(ratios),
-        "unit": "times as fast" if naive else "times as long",
-        "against": "scikit-image, floating point, one film after another"
-        if naive
-        else "zlib unpacking the film once",
-    }
+def about(key: str) -> tuple[str, str]:
+    """The unit of a ratio, and what it is taken against."""
+    if key.startswith("preprocess_vs_naive"):
+        return "times as fast", "scikit-image, floating point, one film after another"
+    return "times as long", "zlib unpacking the film once"
 
 
 def seconds(work: Callable[..., None], films: Sequence[Any], *others: Any) -> float:
