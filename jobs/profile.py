@@ -121,17 +121,25 @@ def waiting() -> contextlib.AbstractContextManager[None]:
     return timed(WAITED) if in_main else contextlib.nullcontext()
 
 
+def stages(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The stages of a summary with their names and their shares of the seconds of all."""
+    total = sum(stage["seconds"] for stage in told["stages"].values()) or 1.0
+    return [
+        {"name": name, "share": stage["seconds"] / total, **stage}
+        for name, stage in told["stages"].items()
+    ]
+
+
 def log_table(job: str, told: Mapping[str, Any]) -> None:
     """What `--profile` prints of a job's summary, one line an event."""
     whole, waited = told["wall_seconds"], told["waited_seconds"]
     log.info("%s: where %.1f s went (%.1f s: the main thread waited)", job, whole, waited)
     log.info(LINE, "stage", "seconds", "share", "times", "ms each", "MB")
-    total = sum(tally["seconds"] for tally in told["stages"].values())
-    for name, tally in told["stages"].items():
-        share = f"{tally['seconds'] / total:.0%}" if total else ""
-        each = f"{1000 * tally['seconds'] / max(1, tally['times']):.2f}"
-        size = f"{tally['bytes'] / 1e6:.1f}" if tally["bytes"] else ""
-        log.info(LINE, name, f"{tally['seconds']:.2f}", share, f"{tally['times']:,}", each, size)
+    for stage in stages(told):
+        each = f"{1000 * stage['seconds'] / max(1, stage['times']):.2f}"
+        size = f"{stage['bytes'] / 1e6:.1f}" if stage["bytes"] else ""
+        figures = f"{stage['seconds']:.2f}", f"{stage['share']:.0%}", f"{stage['times']:,}"
+        log.info(LINE, stage["name"], *figures, each, size)
 
 
 def _told(tally: Tally) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from jobs.config import PublishConfig
 from jobs.figures import RESAMPLES
 from jobs.imaging import decode, geometry, masks
 from jobs.manifest import Manifest, Row, created_by
+from jobs.profile import stages
 from jobs.storage import Store
 from jobs.svg import calibration_svg, curves_svg
 
@@ -220,12 +221,3 @@ def crosstab(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
         group, _, split = key.rpartition("/")
         table.setdefault(group, {})[split] = count
     return table
-
-
-def stages(profile: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A job's stages with their names and their shares of the seconds of all."""
-    total = sum(stage["seconds"] for stage in profile["stages"].values()) or 1.0
-    return [
-        {"name": name, "share": stage["seconds"] / total, **stage}
-        for name, stage in profile["stages"].items()
-    ]
