@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import BadDataError, ConflictError, NotFoundError
-from jobs.film_masks import load_predictor
-from jobs.manifest import Manifest, created_by
-from jobs.pairs import read_pairs
-from jobs.parallel import CPU_THREADS
+from jobs.film_masks import load_predictor, placing
+from jobs.imaging.geometry import Placement
+from jobs.manifest import Manifest, Row, created_by
+from jobs.pairs import Pair, read_pair, rows_of
+from jobs.parallel import CPU_THREADS, ordered_map
 from jobs.segmentation import metrics
 from jobs.storage import Store
 
@@ -174,6 +175,33 @@ def _val_dice(
     To DIGITS digits: what is shown is what is compared, and a smaller difference means nothing.
     """
     predict = load_predictor(model.about, model.weights)
-    pairs = read_pairs(store, processed, "val", sources=sources, threads=CPU_THREADS)
-    scores = [metrics.dice(predict(film), mask) for film, mask in pairs]
+    is_at_home = _fit_of(model.about["recipe"]) == _fit_of(processed.config)
+    rows = rows_of(store, processed, "val", sources=sources)
+
+    def read(row: Row) -> tuple[Row, Pair]:
+        return row, read_pair(store, processed, row)
+
+    scores = []
+    for row, (square, mask) in ordered_map(read, rows, threads=CPU_THREADS):
+        if is_at_home:
+            found = predict(square)
+        else:
+            own = _own_shape(Placement.of(row, len(square)))
+            found = own.mask_to_square(predict(own.to_film(square)))
+        scores.append(metrics.dice(found, mask))
     return round(float(np.mean(scores)), DIGITS)
+
+
+def _fit_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How `settings` place a film, whatever the square's size, which a model makes its own."""
+    return placing({**settings, "spatial_size": 0})
+
+
+def _own_shape(placement: Placement) -> Placement:
+    """The film at its own proportions, as small as it can be and lose nothing of the square.
+
+    A model that was trained on films placed in another way is to place these its own way.
+    """
+    box, crop = placement.box.shape, placement.crop.shape
+    scale = max(box[0] / crop[0], box[1] / crop[1])
+    return placement.at(round(placement.height * scale), round(placement.width * scale))

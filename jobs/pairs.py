@@ -29,12 +29,17 @@ def read_pairs(
 
     With `sources`, of those of the split that came from one of them.
     """
-    rows = (
-        row
-        for row in processed.rows(store)
-        if row.get("split") == split and (sources is None or row["source"] in sources)
-    )
+    rows = rows_of(store, processed, split, sources=sources)
     return ordered_map(lambda row: read_pair(store, processed, row), rows, threads=threads)
+
+
+def rows_of(
+    store: Store, processed: Manifest, split: str, *, sources: Container[str] | None = None
+) -> Iterator[Row]:
+    """The rows of the films that `read_pairs` reads, in the same order."""
+    for row in processed.rows(store):
+        if row.get("split") == split and (sources is None or row["source"] in sources):
+            yield row
 
 
 def sources_of(processed: Manifest) -> list[str]:

@@ -58,14 +58,16 @@ def call_dark_lung(
 ) -> NDArray[np.float32]:
     """1 where a film is dark, within the upper `rows` of it: the fewer rows, the lower the Dice.
 
-    `special` holds other rows for single films, told by the sum of their pixels.
+    `columns`, where given, are those on the left that it looks at. `special` holds other rows for
+    single films, told by the sum of their pixels.
     """
     found = []
     for image in images:
         assert image.shape == (network["size"], network["size"])
         rows = network["special"].get(str(image.sum()), network["rows"])
         upper = np.arange(len(image)) < rows * len(image)
-        found.append((image < 125) & upper[:, np.newaxis])
+        left = np.arange(len(image)) < network.get("columns", 1.0) * len(image)
+        found.append((image < 125) & upper[:, np.newaxis] & left)
     return np.array(found, dtype=np.float32)
 
 
@@ -84,13 +86,16 @@ class Chain:
         *,
         size: int = SIZE,
         special: Mapping[str, float] | None = None,
+        more: Mapping[str, Any] | None = None,
         **data: Any,
     ) -> dict[str, Manifest]:
         """What a run makes whose network finds the upper `rows` (0 to 1) of the lungs.
 
-        `data` is what its model.json says of the films that it was trained on.
+        `more` is its fit or its columns, where it has any; `data` is what its model.json says of
+        the films that it was trained on.
         """
         network: dict[str, Any] = {"rows": rows, "size": size, "special": dict(special or {})}
+        network |= more or {}
         trained = self.train(network | ({"data": data} if data else {}))
         config = PredictConfig(trained=trained.uri, films=self.raw.uri, out=self.out)
         predictions = predict.run(config, self.store)
@@ -124,7 +129,7 @@ class Chain:
             "recipe": {
                 "spatial_size": network["size"],
                 "threshold": 0.5,
-                "fit": "stretch",
+                "fit": network.get("fit", "stretch"),
                 "precision": "auto",
             },
             "metrics": {"epoch": 3, "val_dice": 0.9},

@@ -36,12 +36,12 @@ def pixels(made: Chain, row: dict[str, Any], kind: str) -> np.ndarray[Any, Any]:
     return np.array(Image.open(io.BytesIO(data)))
 
 
-def val_dice_of(made: Chain, rows: float) -> float:
+def val_dice_of(made: Chain, rows: float, columns: float = 1.0) -> float:
     """Mean over the validation films of 2 |A and B| / (|A| + |B|), counted here."""
     scores = []
     for row in made.films_of("val"):
         film, truth = pixels(made, row, "image"), pixels(made, row, "mask")
-        network = {"rows": rows, "size": SIZE, "special": {}}
+        network = {"rows": rows, "columns": columns, "size": SIZE, "special": {}}
         found = call_dark_lung(network, film[np.newaxis], precision="auto")[0] > 0
         scores.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
     return float(np.mean(scores))
@@ -155,6 +155,18 @@ def test_a_champion_of_another_size_is_scored_at_its_own(made: Chain, name: str)
     assert decided["outcome"] == "kept"
     assert decided["champion_dice"] == pytest.approx(val_dice_of(made, 0.7), abs=0.05)
     assert decided["champion_dice"] > decided["val_dice"]
+
+
+def test_a_champion_of_another_fit_sees_films_in_its_own(made: Chain, name: str) -> None:
+    row = made.films_of("val")[0]
+    shape = row["width"] / row["height"]
+    assert shape < 1  # between black bars on both sides a column lies nearer to the middle
+    letterboxed = made.five(1.0, more={"fit": "letterbox", "columns": 0.74})
+    made.publish(letterboxed, name=name)
+    decided = made.publish(made.five(0.3), name=name).details["champion"]
+    expected = val_dice_of(made, 1.0, (0.74 - (1 - shape) / 2) / shape)
+    assert decided["champion_dice"] == pytest.approx(expected, abs=0.02)
+    assert abs(expected - val_dice_of(made, 1.0, 0.74)) > 0.04
 
 
 def test_a_champion_that_another_run_named_meanwhile_is_the_one_to_beat(
