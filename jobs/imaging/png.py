@@ -7,13 +7,14 @@ A file is plain when every byte of it is accounted for: whole chunks with right 
 
 from __future__ import annotations
 
+import itertools
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -21,9 +22,13 @@ HEADER = struct.Struct(">IIBBBBB")
 GRAY, COLOR = 0, 2
 PLAIN_KINDS = ((1, GRAY), (8, GRAY), (8, COLOR))  # bits a sample, and what samples make a pixel
 CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+STORED = struct.Struct("<BHH")  # before a block of bytes that are not packed: last, length, ~length
+LARGEST_STORED = 2**16 - 1
 # Where a file may keep an EXIF or XMP orientation.
 ORIENTED = (b"eXIf", b"iTXt", b"zTXt")
 ORIENTED_TEXT = (b"Raw profile", b"XML:")
+
+Part = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,12 @@ class PlainPng:
         # PNG filters whole bytes, so 8 pixels of 1 bit unpack as one of 8 bits, eight times as
         # fast as one by one.
         columns = self.width if self.depth == 8 else -(-self.width // 8)
+        rows = self._rows(self.height * (1 + columns * (3 if self.color == COLOR else 1)))
+        if rows is None:
+            return None
         header = HEADER.pack(columns, self.height, 8, self.color, 0, 0, 0)
-        data = b"".join((SIGNATURE, _chunk(b"IHDR", header), *self.packed, _chunk(b"IEND", b"")))
+        chunks = _chunk(b"IHDR", header), _chunk(b"IDAT", *_stored(rows)), _chunk(b"IEND")
+        data = b"".join((SIGNATURE, *itertools.chain.from_iterable(chunks)))
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if decoded is None:
             return None
@@ -53,6 +62,20 @@ class PlainPng:
         if self.depth == 8:
             return samples
         return np.unpackbits(samples, axis=1, count=self.width).view(np.bool_)
+
+    def _rows(self, length: int) -> memoryview | None:
+        """The rows, filtered still: `length` bytes, or None where there are not so many.
+
+        ISA-L unpacks in two fifths of the time that OpenCV's zlib takes, so OpenCV is left to undo
+        the filters alone.
+        """
+        stream = isal_zlib.decompressobj()
+        try:
+            rows = stream.decompress(b"".join(chunk[8:-4] for chunk in self.packed), length)
+            more = stream.decompress(stream.unconsumed_tail, 1)  # or the checksum behind them
+        except isal_zlib.error:  # type: ignore[misc]  # its stub names an instance
+            return None
+        return memoryview(rows) if len(rows) == length and (more or stream.eof) else None
 
 
 def open_plain(data: bytes) -> PlainPng | None:
@@ -77,7 +100,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     while data.startswith(SIGNATURE) and position + 12 <= len(data):
         end = position + 12 + int.from_bytes(view[position : position + 4], "big")
         checksum = int.from_bytes(view[end - 4 : end], "big")
-        if end > len(data) or zlib.crc32(view[position + 4 : end - 4]) != checksum:
+        if end > len(data) or isal_zlib.crc32(view[position + 4 : end - 4]) != checksum:
             return
         yield bytes(view[position + 4 : position + 8]), view[position:end]
         position = end
@@ -92,6 +115,21 @@ def _is_special(kind: bytes, body: memoryview) -> bool:
     return is_turning or (is_critical and kind not in CRITICAL)
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    checksum = zlib.crc32(kind + body)
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+def _stored(data: memoryview) -> Iterator[Part]:
+    """A zlib stream (RFC 1950) of `data` as it is."""
+    yield b"\x78\x01"
+    for start in range(0, len(data), LARGEST_STORED):
+        block = data[start : start + LARGEST_STORED]
+        is_last = start + LARGEST_STORED >= len(data)
+        yield STORED.pack(is_last, len(block), LARGEST_STORED - len(block))
+        yield block
+    yield isal_zlib.adler32(data).to_bytes(4, "big")
+
+
+def _chunk(kind: bytes, *body: Part) -> tuple[Part, ...]:
+    """The parts of a chunk whose body has those parts."""
+    checksum = 0
+    for part in (kind, *body):
+        checksum = isal_zlib.crc32(part, checksum)
+    length = sum(map(len, body))
+    return length.to_bytes(4, "big"), kind, *body, checksum.to_bytes(4, "big")
