@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 USER = "admin"
@@ -70,13 +70,17 @@ def s3_server(backend: str, folder: Path) -> Iterator[dict[str, str]]:
 
 
 def settings(home: Path, *, dags: Path, backend: str, s3: Mapping[str, str]) -> dict[str, str]:
-    """The environment of every Airflow process of this home; of another Airflow's, nothing."""
+    """The environment of every Airflow process of this home, with nothing of another's, or S3's."""
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("AIRFLOW_", "_AIRFLOW", "__AIRFLOW"))
-        or name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_"))
+        if not name.startswith(("AIRFLOW_", "_AIRFLOW", "__AIRFLOW", "AWS_"))
+        or name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_", "AWS_CA_BUNDLE"))
     }
+    # Airflow's processes talk to each other, and to the S3 server, past any proxy.
+    local = ("127.0.0.1", "localhost", urlsplit(s3["AWS_ENDPOINT_URL"]).hostname)
+    proxied = inherited.get("no_proxy") or inherited.get("NO_PROXY")
+    no_proxy = ",".join(filter(None, (proxied, *local)))
     private = _secrets(home)
     return {
         # A first run needs no account, and none starts by itself.
@@ -86,6 +90,8 @@ def settings(home: Path, *, dags: Path, backend: str, s3: Mapping[str, str]) -> 
         "LUNG_BUCKET_URI": BUCKET_URI,
         **inherited,
         **s3,
+        "no_proxy": no_proxy,
+        "NO_PROXY": no_proxy,
         "LUNG_BACKEND": backend,
         "PYTHONPATH": str(ROOT / "dags"),
         "AIRFLOW_HOME": str(home),

@@ -59,6 +59,9 @@ finish_postgres() { # the official image's user id, folders and start; sets $cha
     --change 'USER 999:999' --change 'ENTRYPOINT ["postgres-start"]')
 }
 
+timeout 10 docker version >/dev/null 2>&1 ||
+  die "no Docker engine answers to $(id -un): start one ('sudo make engine'), or join the group docker"
+
 for image in ${CHOSEN:-$OFFICIAL $LOCAL}; do
   if is_here "$image"; then echo "$image"; exit; fi
 done

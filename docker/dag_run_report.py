@@ -77,6 +77,7 @@ def _seconds(start: str | None, end: str | None) -> float:
 def print_artifacts(uri: str, s3: Mapping[str, str]) -> None:
     """How many objects each folder of `uri` holds; `s3` is the server's AWS_*."""
     import boto3
+    from botocore.config import Config
 
     parts = urlsplit(uri)
     prefix = parts.path.lstrip("/") + "/"
@@ -86,6 +87,7 @@ def print_artifacts(uri: str, s3: Mapping[str, str]) -> None:
         region_name=s3["AWS_DEFAULT_REGION"],
         aws_access_key_id=s3["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=s3["AWS_SECRET_ACCESS_KEY"],
+        config=Config(proxies={}),  # it is on this machine
     )
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=parts.netloc, Prefix=prefix)
     keys = [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", [])]

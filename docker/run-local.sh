@@ -67,7 +67,7 @@ collect_masks() {
 }
 
 run_in_docker() {
-  local image name
+  local image name user
   image=$(docker/image.sh local)
   echo "Running in a container of $image (RUNTIME=process runs in .venv)"
   for name in KAGGLE_API_TOKEN KAGGLE_USERNAME KAGGLE_KEY; do
@@ -82,8 +82,11 @@ run_in_docker() {
     fi
   fi
   if [ -t 1 ]; then environment+=(--tty); fi
+  user=$(id -u):$(id -g)
+  # A rootless engine's root is this user, and its other users are none of this machine's.
+  if [[ $(docker info --format '{{.SecurityOptions}}') == *rootless* ]]; then user=0:0; fi
   # The working directory is the same path as here, so that relative paths mean the same.
-  exec docker run --rm --init --user "$(id -u):$(id -g)" --read-only --tmpfs /tmp \
+  exec docker run --rm --init --user "$user" --read-only --tmpfs /tmp \
     --cap-drop ALL --security-opt no-new-privileges --network "$network" --shm-size 1g \
     --workdir "$PWD" "${environment[@]}" "${mounts[@]}" "$image" python -m jobs "${arguments[@]}"
 }

@@ -13,7 +13,10 @@ store=(--volume /tmp)
 inside=/tmp/s3
 if [ "${1:-}" = --folder ]; then
   inside=/s3
-  store=(--tmpfs /tmp --user "$(id -u):$(id -g)"
+  user=$(id -u):$(id -g)
+  # A rootless engine's root is this user, and its other users are none of this machine's.
+  if [[ $(docker info --format '{{.SecurityOptions}}') == *rootless* ]]; then user=0:0; fi
+  store=(--tmpfs /tmp --user "$user"
     --mount "type=bind,\"source=$(realpath "$2")\",target=$inside")
   shift 2
 fi

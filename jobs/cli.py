@@ -86,7 +86,9 @@ def _add_local_commands(commands: Any) -> None:
     run = _add_command(commands, "run", "The whole chain with an S3 server of its own", _run_chain)
     _add_path(run, "--folder", "artifacts", "Where results and the S3 server's data are kept")
     run.add_argument("--run-id", default="local", help="Names the folder of the results")
-    run.add_argument("--force", action="store_true", help="Do all the work again")
+    run.add_argument(
+        "--force", action="store_true", help="Do all the work again, once for each --run-id"
+    )
     for item, kind in itertools.chain.from_iterable(map(form_fields, CHAIN)):
         _add_flag(run, item, kind, RUN_DEFAULTS.get(item.name, item.default))
     _add_profile(run)

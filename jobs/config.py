@@ -31,7 +31,9 @@ class JobConfig:
         pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
         identity=False,
     )
-    force: bool = option("Do the work again even where it is found done", False, identity=False)
+    force: bool = option(
+        "Do the work again even where it is found done, once for each run id", False, identity=False
+    )
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):

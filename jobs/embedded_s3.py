@@ -34,6 +34,12 @@ GRPC_OFFSET = 10_000
 SECONDS_TO_START = 30.0
 SECONDS_TO_STOP = 5.0
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Of the user's own S3: they would lead to it, or go with this server's keys.
+FOREIGN = (
+    *("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_REGION"),
+    *("AWS_ENDPOINT_URL_S3", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"),
+)
+NO_PROXY = ("no_proxy", "NO_PROXY")
 
 
 @contextlib.contextmanager
@@ -43,14 +49,17 @@ def embedded_s3(
     """Serve the objects kept in `folder` while the block runs; yield the AWS variables to use.
 
     The bucket `lung` is there. `port` 0 takes a free one. The server runs in its own process group
-    and is ended on every way out; the kernel ends it if this process is killed.
+    and is ended on every way out; the kernel ends it if this process is killed. This process's
+    variables of another S3 are dropped, and no proxy is asked for this one.
     Raises ServiceUnavailableError where another server has the folder or it does not start.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    for name in FOREIGN:
+        os.environ.pop(name, None)
     # Its sockets' paths must be short, and its own logs are no one's after it.
     with _locked(folder), tempfile.TemporaryDirectory(prefix="lung-s3-") as scratch:
-        environment = _credentials(folder)
+        environment = _credentials(folder) | _no_proxy(_reachable(host))
         for _ in range(3):
             chosen = port or _free_port()
             environment["AWS_ENDPOINT_URL"] = f"http://{_reachable(host)}:{chosen}"
@@ -103,6 +112,12 @@ def _command(folder: Path, host: str, port: int) -> list[str]:
 def _reachable(host: str) -> str:
     """The address that clients use where the server listens on every interface."""
     return socket.gethostbyname(socket.gethostname()) if host == "0.0.0.0" else host
+
+
+def _no_proxy(host: str) -> dict[str, str]:
+    """The hosts that no proxy is asked for, and `host` with them."""
+    hosts = next(filter(None, map(os.environ.get, NO_PROXY)), "")
+    return dict.fromkeys(NO_PROXY, ",".join(filter(None, (hosts, host))))
 
 
 def _credentials(folder: Path) -> dict[str, str]:

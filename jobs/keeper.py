@@ -6,7 +6,7 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from jobs.errors import NotFoundError
+from jobs.errors import ConflictError, NotFoundError
 from jobs.manifest import Row
 from jobs.segmentation import checkpoint
 from jobs.segmentation.engine import EpochResult
@@ -78,8 +78,16 @@ class Keeper:
         store.write(uri_of("curves.svg"), curves, content_type="image/svg+xml")
 
     def _write_last(self, last: bytes) -> None:
+        store, uri = self._stage.store, self._stage.uri_of("last.pt")
         owner: dict[str, Any] = {"if_etag": self._etag} if self._etag else {"if_absent": True}
-        self._etag = self._stage.store.write(self._stage.uri_of("last.pt"), last, **owner)
+        try:
+            self._etag = store.write(uri, last, **owner)
+        except ConflictError:
+            # A put whose answer is lost is sent again, and then meets itself.
+            found, etag = store.read_tagged(uri)
+            if found != last:
+                raise
+            self._etag = etag
 
     def best(self) -> tuple[dict[str, Any], list[Row]]:
         """(the best epoch's checkpoint, the history of all epochs)."""

@@ -16,7 +16,7 @@ from typing import Any
 from jobs import profile
 from jobs.config import CHAIN, PredictConfig, build_config
 from jobs.embedded_s3 import BUCKET, embedded_s3
-from jobs.errors import BadDataError, NotFoundError
+from jobs.errors import BadDataError, ConfigError, NotFoundError
 from jobs.manifest import Manifest
 from jobs.parallel import ordered_map
 from jobs.sources import open_local, split_sources
@@ -26,6 +26,7 @@ from jobs.timed_store import TimedStore
 log = logging.getLogger(__name__)
 
 OUT = f"s3://{BUCKET}/pipeline"
+REPORT = "report.html"
 # Which job's manifest each argument of a job names.
 UPSTREAM: dict[str, dict[str, str]] = {
     "download": {},
@@ -52,6 +53,12 @@ def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False
     # Every job's settings are refused before the first of them starts.
     for job, inputs in UPSTREAM.items():
         build_config(job, {**values, **dict.fromkeys(inputs, f"{OUT}/manifest.json"), "out": OUT})
+    results = folder / values["run_id"]
+    if results.exists() and not (results / REPORT).exists():
+        raise ConfigError(
+            f"--run-id {values['run_id']}: {results} holds something else than a run's results, "
+            "which would take its place: give another name"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with embedded_s3(folder / ".s3") as environment:
         os.environ.update(environment)
@@ -71,7 +78,6 @@ def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False
             seconds[job] = time.monotonic() - started
             result = made[job].result(seconds[job]) | {"profile": told}
             store.write_json(f"{OUT}/runs/{values['run_id']}/results/{job}.json", result)
-        results = folder / values["run_id"]
         _export(store, made, results)
         last = {"run_id": values["run_id"], "trained": made["train"].uri}
         (folder / "last_run.json").write_text(json.dumps(last) + "\n")
@@ -152,7 +158,7 @@ def _export(store: Store, made: Mapping[str, Manifest], results: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     run = f"{OUT}/runs/{results.name}"
-    (partial / "report.html").write_bytes(store.read(f"{run}/report.html"))
+    (partial / REPORT).write_bytes(store.read(f"{run}/{REPORT}"))
     for job, key in (
         ("preprocess", "contact_sheet.png"),
         ("preprocess", "quarantine.csv"),
@@ -190,7 +196,7 @@ def _print_summary(
         figures = ", ".join(f"{name} {_short(value)}" for name, value in manifest.headline.items())
         how = "reused" if manifest.reused else f"{seconds[job]:.1f} s"
         print(f"  {job:<11} {how:>8}   {figures}")
-    print(f"\nReport: {results / 'report.html'}", flush=True)
+    print(f"\nReport: {results / REPORT}", flush=True)
 
 
 def _short(value: Any) -> Any:

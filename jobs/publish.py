@@ -22,7 +22,7 @@ from typing import Any
 from jobs import champion, report
 from jobs.champion import Package
 from jobs.config import PublishConfig
-from jobs.errors import ConfigError, ConflictError
+from jobs.errors import ConfigError, ConflictError, NotFoundError
 from jobs.manifest import (
     SCHEMA_VERSION,
     Manifest,
@@ -137,25 +137,39 @@ def check_links(manifests: Mapping[str, Manifest]) -> None:
 def _write_package(
     store: Store, models: str, manifests: Mapping[str, Manifest], figures: Mapping[str, Any]
 ) -> Package:
-    """The trained model under its fingerprint; a package that is there stays as it is."""
+    """The trained model under its version; a package that is there stays as it is."""
     trained = manifests["trained"]
     weights = trained.read_file(store, "model.safetensors")
+    version = _version(store, models, trained.fingerprint, weights)
     about = json.loads(trained.read_file(store, "model.json"))
     sources = sources_of(manifests["processed"])
     about |= {
-        "version": trained.fingerprint,
+        "version": version,
         "weights": asdict(describe("model.safetensors", weights)),
         "metrics": {**about["metrics"], **figures},
         "data": {**about["data"], "raw": manifests["raw"].content_hash},
         "licences": {source: LICENCES[source] for source in sources},
         "intended_use": INTENDED_USE,
     }
-    folder = f"{models}/{trained.fingerprint}"
+    folder = f"{models}/{version}"
     if not store.exists(f"{folder}/model.json"):
         store.write(f"{folder}/model.safetensors", weights)
         with contextlib.suppress(ConflictError):
             store.write_json(f"{folder}/model.json", about, if_absent=True)
-    return Package(trained.fingerprint, about, weights)
+    return Package(version, about, weights)
+
+
+def _version(store: Store, models: str, fingerprint: str, weights: bytes) -> str:
+    """The training's fingerprint; where it was trained anew to other weights, theirs as well.
+
+    On a GPU, or on a CPU of another make, the same training does not give the same bits.
+    """
+    sha256 = describe("model.safetensors", weights).sha256
+    try:
+        former = store.read_json(f"{models}/{fingerprint}/model.json")["weights"]["sha256"]
+    except NotFoundError:
+        return fingerprint
+    return fingerprint if former == sha256 else f"{fingerprint}-{sha256[:8]}"
 
 
 # What run.json tells

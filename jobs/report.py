@@ -94,14 +94,15 @@ def _predicted(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Any
 
     Over all films, not the test films alone: the ones to look at are those without a truth.
     """
-    dice = {row["id"]: row.get("dice") for row in manifests["evaluation"].rows(store)}
+    evaluated = {row["id"]: row for row in manifests["evaluation"].rows(store)}
     rows = manifests["predictions"].rows(store)
     scored = [(row["quality"], row["id"], row["review"]) for row in rows if "quality" in row]
     flagged = [(quality, film) for quality, film, is_flagged in scored if is_flagged]
-    lowest = [
-        {"id": film, "quality": quality, "dice": dice.get(film)}
-        for quality, film in heapq.nsmallest(FLAGGED, flagged)
-    ]
+    lowest = []
+    for quality, film in heapq.nsmallest(FLAGGED, flagged):
+        found = evaluated.get(film, {})
+        about = {"dice": found.get("dice"), "split": found.get("split", "")}
+        lowest.append({"id": film, "quality": quality, **about})
     return {"scored": len(scored), "flagged": len(flagged), "lowest": lowest}
 
 

@@ -89,6 +89,14 @@ def test_a_truncated_zip_leaves_with_65(s3: dict[str, str], out: str, tmp_path: 
     assert (code, "films.zip" in line) == (65, True), line
 
 
+def test_a_run_does_not_take_the_place_of_what_is_none(tmp_path: Path) -> None:
+    (tmp_path / "airflow").mkdir()
+    (tmp_path / "airflow" / "airflow.db").write_bytes(b"all that was run")
+    code, line = refused("run", "--folder", str(tmp_path), "--run-id", "airflow", environment={})
+    assert (code, "airflow holds something else" in line) == (2, True), line
+    assert (tmp_path / "airflow" / "airflow.db").read_bytes() == b"all that was run"
+
+
 def test_a_command_beside_the_server_gets_its_keys_and_its_exit_code_is_kept(
     tmp_path: Path,
 ) -> None:

@@ -59,6 +59,31 @@ def test_objects_and_keys_are_kept_from_one_server_to_the_next(
     assert stat.S_IMODE((tmp_path / "credentials.json").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"},
+        {"AWS_PROFILE": "hospital"},
+        {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"},
+        {"AWS_SESSION_TOKEN": "theirs"},
+    ],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_no_proxy_and_no_other_s3_of_the_users_comes_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "hospital.example")
+    with embedded_s3(tmp_path) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        Store().write("s3://lung/kept", b"films")
+        assert Store().read("s3://lung/kept") == b"films"
+    assert environment["no_proxy"] == environment["NO_PROXY"] == "hospital.example,127.0.0.1"
+
+
 def test_nothing_is_left_running_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), embedded_s3(tmp_path):
         assert servers_of(tmp_path)

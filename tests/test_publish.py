@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
@@ -95,6 +96,22 @@ def test_a_model_below_the_minimum_is_kept_but_no_champion(made: Chain, name: st
     assert published.headline["champion"] == "none"
     assert made.store.exists(published.details["model"] + "/model.safetensors")
     assert not made.store.exists(f"{made.out}/models/{name}/champion.json")
+
+
+def test_a_model_trained_anew_to_other_weights_is_another_version(made: Chain, name: str) -> None:
+    """As on a GPU after its folder was deleted: the same settings, not the same bits."""
+    five = made.five(0.7)
+    version = five["trained"].fingerprint
+    former = f"{made.out}/models/{name}/{version}"
+    made.store.write_json(f"{former}/model.json", {"weights": {"sha256": "0" * 64}})
+    published = made.publish(five, name=name)
+    weights = five["trained"].read_file(made.store, "model.safetensors")
+    sha256 = hashlib.sha256(weights).hexdigest()
+    assert published.details["model"] == f"{former}-{sha256[:8]}"
+    assert made.champion(name)["version"] == f"{version}-{sha256[:8]}"
+    assert made.store.read(f"{former}-{sha256[:8]}/model.safetensors") == weights
+    assert made.store.read_json(f"{former}/model.json") == {"weights": {"sha256": "0" * 64}}
+    assert made.publish(five, name=name, run_id="again").headline["champion"] == "kept"
 
 
 def test_only_a_better_model_replaces_the_champion(made: Chain, name: str) -> None:

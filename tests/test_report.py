@@ -198,13 +198,13 @@ def test_the_page_lists_the_films_to_review_the_least_sure_first(
     five = made.five(0.7)
     doubts = [{"quality": 0.4 - number / 100, "review": True} for number in range(12)]
     text = build(made, published, judge(made, five, doubts)).text
-    dice = {row["id"]: row["dice"] for row in five["evaluation"].rows(made.store)}
+    rows = {row["id"]: row for row in five["evaluation"].rows(made.store)}
     names = [row["id"] for row in five["predictions"].rows(made.store)][:12]
     listed = [
-        f"{names[number]} {0.4 - number / 100:.2f} {dice[names[number]]:.3f}"
-        for number in range(11, 1, -1)
+        f"{name} {quality:.2f} {rows[name]['dice']:.3f} {rows[name]['split']}"
+        for name, quality in ((names[n], 0.4 - n / 100) for n in range(11, 1, -1))
     ]
-    assert f"Quality True Dice {' '.join(listed)} Flagged: 12 of 24 films" in text
+    assert f"Quality True Dice Split {' '.join(listed)} Flagged: 12 of 24 films" in text
     assert f"the {report.FLAGGED} of lowest quality are shown" in text
 
 

@@ -223,6 +223,25 @@ def test_a_second_writer_of_the_same_model_is_refused(
     assert caught.value.exit_code == 75
 
 
+def test_a_put_that_met_itself_because_its_answer_was_lost_is_no_other_writer(
+    store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Store.write
+    lost: list[str] = []
+
+    def lose_one_answer(self: Store, uri: str, data: bytes, **options: Any) -> str:
+        etag = write(self, uri, data, **options)
+        if uri.endswith("/last.pt") and not lost:
+            lost.append(uri)
+            return write(self, uri, data, **options)  # as botocore does
+        return etag
+
+    monkeypatch.setattr(Store, "write", lose_one_answer)
+    made = train.run(config(processed, out), store)
+    assert lost
+    assert made.counts["epochs"] == config(processed, out).epochs
+
+
 def test_only_the_named_sources_are_trained_on(
     store: Store, out: str, two_sources: Manifest
 ) -> None:
