@@ -37,7 +37,7 @@ test: $(VENV) ## Run the fast tests, which need neither root nor Docker nor Airf
 	.venv/bin/python -m pytest -m "not slow and not engine and not airflow"
 
 .PHONY: test-all
-test-all: test $(VENV_AIRFLOW) image ## Run those, the slow ones and those with containers and Airflow; none may be skipped
+test-all: test $(VENV_AIRFLOW) image ## Run those, the slow ones and, none skipped, those of containers and Airflow (first: make engine BROWSER=1)
 	.venv/bin/python -m pytest -m "slow and not engine and not airflow"
 	LUNG_FORBID_SKIPS=1 .venv/bin/python -m pytest -m "engine and not airflow"
 	LUNG_FORBID_SKIPS=1 PATH="$$PATH:$$PWD/.venv/bin" \
@@ -92,12 +92,12 @@ down: ## Stop them; the data stay, unless VOLUMES=1
 	@docker/compose.sh down
 
 .PHONY: image
-image: ## Build the container images lung-jobs:<version> and lung-jobs:local; TORCH=cuda for GPUs
+image: ## Build the container images lung-jobs:<version> and lung-jobs:local; TORCH=cuda, on every command, for GPUs
 	@docker/image.sh jobs
 	@docker/image.sh local
 
 .PHONY: images
-images: $(VENV) $(VENV_AIRFLOW) ## Make the pictures of README.md again, from runs on phantoms
+images: $(VENV) $(VENV_AIRFLOW) ## Make the READMEs' pictures of masks and pages again, from runs on phantoms (first: make engine BROWSER=1)
 	@RUN_ID=readme docker/run-local.sh run
 	cp artifacts/readme/worst.png images/masks.png
 	LUNG_IMAGES=$$PWD/images $(AIRFLOW_PYTHON) -m pytest tests/test_web.py
@@ -119,7 +119,7 @@ python:
 	    "'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 2; }
 
 .PHONY: venv
-venv: $(VENV)
+venv: $(VENV) ## Set up .venv, for .venv/bin/python -m jobs
 
 $(VENV): $(addprefix $(LOCKS)/,jobs.lock local.lock dev.lock torch.in) | python
 	@docker/venv.sh $@ $^

@@ -83,9 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_local_commands(commands: Any) -> None:
-    run = _add_command(commands, "run", "The whole chain with an S3 server of its own", _run_chain)
+    chain = "The whole chain with an S3 server of its own, the only one that s3:// here means"
+    run = _add_command(commands, "run", chain, _run_chain)
     _add_path(run, "--folder", "artifacts", "Where results and the S3 server's data are kept")
-    run.add_argument("--run-id", default="local", help="Names the folder of the results")
+    run.add_argument(
+        "--run-id", default="local", help="Names the folder of the results (default: local)"
+    )
     run.add_argument(
         "--force", action="store_true", help="Do all the work again, once for each --run-id"
     )
