@@ -38,6 +38,7 @@ SPLITS = ("train", "val")
 SETTINGS = ("epochs", "batch_size", "learning_rate", "weight_decay", "seed", "precision")
 PLACING = ("fit", "crop_borders")  # an earlier version's films were all stretched, and whole
 MOST_TO_CHOOSE_ON = 500  # validation films, whose probabilities are held in memory
+SECONDS_FOR_MAIN = 2.5  # less than the launcher leaves before it kills
 JSON, SVG = "application/json", "image/svg+xml"
 CACHE = "LUNG_TRAIN_CACHE"  # tells a process that it is one of several, and where their films are
 
@@ -100,6 +101,9 @@ def _fit(stage: Stage, config: TrainConfig, processed: Manifest, folder: Path) -
             """What was trained since the epoch's start, once the task is to stop."""
             if distributed.is_main():
                 keeper.save(trainer.state())
+            elif trainer.device.type == "cuda":
+                # The main one's GPU still waits for this one's part of sums before it can save.
+                time.sleep(SECONDS_FOR_MAIN)
             if CACHE not in os.environ:
                 shutil.rmtree(folder, ignore_errors=True)
 

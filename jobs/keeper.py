@@ -68,11 +68,11 @@ class Keeper:
         self._write_last(last)
 
     def _write(self, result: EpochResult) -> None:
-        """best.pt first and last.pt next, so that last.pt never outruns what it speaks of."""
+        """last.pt first: who is refused there writes nothing."""
         store, uri_of = self._stage.store, self._stage.uri_of
+        self._write_last(result.last)
         if result.best is not None:
             store.write(uri_of("best.pt"), result.best)
-        self._write_last(result.last)
         store.write_json(uri_of("history.json"), {"epochs": result.history})
         curves = picture(result.history, self._epochs)
         store.write(uri_of("curves.svg"), curves, content_type="image/svg+xml")
@@ -90,8 +90,11 @@ class Keeper:
             self._etag = etag
 
     def best(self) -> tuple[dict[str, Any], list[Row]]:
-        """(the best epoch's checkpoint, the history of all epochs)."""
+        """(the best epoch's checkpoint, the history of all epochs), as last.pt has both.
+
+        best.pt may be behind it where this was killed between the two, and is put right.
+        """
         store, uri_of = self._stage.store, self._stage.uri_of
-        best = checkpoint.from_bytes(store.read(uri_of("best.pt")))
         last = checkpoint.from_bytes(store.read(uri_of("last.pt")))
-        return best, last["history"]
+        store.write(uri_of("best.pt"), checkpoint.to_bytes(last["best"]))
+        return last["best"], last["history"]

@@ -80,6 +80,15 @@ def test_a_cut_checkpoint_is_bad_data(length: int) -> None:
         checkpoint.from_bytes(checkpoint.to_bytes(contents())[:length])
 
 
+def test_a_checkpoint_with_one_wrong_bit_is_bad_data() -> None:
+    whole = checkpoint.to_bytes(contents())
+    weights = contents()["model"]
+    stored = next(iter(weights.values())).numpy().tobytes()
+    at = whole.index(stored) + len(stored) // 2
+    with pytest.raises(BadDataError, match="wrong checksum"):
+        checkpoint.from_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+
+
 @pytest.mark.parametrize("data", [b"not a checkpoint", b"\0" * 64, b"PK\x03\x04" * 20])
 def test_another_file_is_bad_data(data: bytes) -> None:
     with pytest.raises(BadDataError, match=f"{len(data)} bytes"):

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -151,6 +153,21 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < limit, f"nothing came in {SECONDS} s"
         time.sleep(0.05)
+
+
+def test_a_rank_that_the_launcher_killed_because_it_took_too_long_to_end_is_no_cause() -> None:
+    failed, killed, at_once = ((1, 100), (-signal.SIGKILL, 103), (-signal.SIGKILL, 101))
+    assert distributed._causes(failures(killed, failed)) == {1: 1}
+    assert distributed._causes(failures(failed, at_once)) == {0: 1, 1: -signal.SIGKILL}
+    assert distributed._causes(failures(killed)) == {0: -signal.SIGKILL}
+
+
+def failures(*ranks: tuple[int, int]) -> dict[int, Any]:
+    """As elastic tells them: of each rank its exit code and when, in seconds."""
+    return {
+        rank: SimpleNamespace(exitcode=code, timestamp=when)
+        for rank, (code, when) in enumerate(ranks)
+    }
 
 
 @pytest.mark.parametrize(

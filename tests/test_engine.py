@@ -90,6 +90,7 @@ def test_a_better_epoch_leaves_its_model_and_a_worse_one_none(unbroken: list[Epo
         if result.best is not None:
             saved, last = map(checkpoint.from_bytes, (result.best, result.last))
             assert saved.keys() == {"model", "config", "epoch"} and saved["epoch"] == row["epoch"]
+            assert checkpoint.to_bytes(last["best"]) == result.best
             assert all(
                 torch.equal(saved["model"][name], last["model"][name]) for name in last["model"]
             )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from jobs.segmentation import checkpoint, engine
+from jobs.errors import ConfigError
+from jobs.segmentation import checkpoint, dry_step, engine
 from jobs.segmentation.dataset import load_cache, write_cache
 from jobs.segmentation.engine import EpochResult, Trainer
 from jobs.segmentation.recipe import FitConfig
@@ -24,7 +26,7 @@ def unbroken() -> list[EpochResult]:
 
 def history_in_parts() -> tuple[bool, list[engine.Row]]:
     """As if one film had room on the device at once."""
-    engine.most_that_fit = lambda attempt, films, device: 1
+    dry_step.most_that_fit = lambda attempt, films, device: 1
     return history_of_fit(SMALL, None)
 
 
@@ -72,6 +74,57 @@ def test_float16_trains_near_float32(unbroken: list[EpochResult]) -> None:
     assert history[-1]["train_loss"] == pytest.approx(expected, abs=0.02)
     scale = checkpoint.from_bytes(Trainer(config, TRAIN, VAL).state())["scaler"]["scale"]
     assert scale == engine.FIRST_SCALE
+
+
+def test_a_run_goes_on_where_float16_is_needed_and_was_not_before(
+    unbroken: list[EpochResult],
+) -> None:
+    """As of a training that goes on on an older GPU, with the precision auto."""
+    config = dataclasses.replace(SMALL, precision="float16")
+    saved = checkpoint.from_bytes(unbroken[0].last) | {"config": dataclasses.asdict(config)}
+    trainer = Trainer(config, TRAIN, VAL, checkpoint.to_bytes(saved))
+    assert saved["scaler"] == {}
+    assert trainer.scaler.get_scale() == engine.FIRST_SCALE
+    assert len(trainer.history) == 1
+
+
+def test_the_trial_of_what_fits_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def try_once(attempt: Callable[[int], None], films: int, device: torch.device) -> int:
+        attempt(films)
+        tried.append(films)
+        return films
+
+    expected = Trainer(SMALL, TRAIN, VAL).state()
+    monkeypatch.setattr(dry_step, "most_that_fit", try_once)
+    trainer = Trainer(SMALL, TRAIN, VAL)
+    assert tried == [SMALL.batch_size]
+    assert trainer.state() == expected
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("films_at_once", [1, 2])
+def test_validation_takes_no_more_films_at_once_than_fit(films_at_once: int) -> None:
+    trainer = Trainer(SMALL, TRAIN, VAL)
+    whole = trainer.validate()
+    trainer.films_at_once = films_at_once
+    seen: list[int] = []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    assert trainer.validate() == pytest.approx(whole, abs=1e-6)
+    assert max(seen) <= films_at_once and sum(seen) == len(VAL)
+
+
+def test_running_out_of_memory_after_all_is_told_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError
+
+    trainer = Trainer(SMALL, TRAIN, VAL)
+    monkeypatch.setattr(trainer, "train_step", fail)
+    with pytest.raises(ConfigError, match="--batch-size"):
+        trainer.run(lambda result: None)
 
 
 @pytest.mark.slow

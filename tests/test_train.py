@@ -14,6 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from jobs import download, errors, fitting, keeper, preprocess, train
 from jobs.config import DownloadConfig, PreprocessConfig, TrainConfig
@@ -221,6 +222,27 @@ def test_a_second_writer_of_the_same_model_is_refused(
     with pytest.raises(errors.ConflictError) as caught:
         train.run(config(processed, out), store)
     assert caught.value.exit_code == 75
+    (best,) = [item.uri for item in store.list_objects(out) if item.uri.endswith("/best.pt")]
+    assert checkpoint.from_bytes(store.read(best))["epoch"] == 1, "the refused one wrote no best"
+
+
+def test_the_best_model_is_the_one_that_last_pt_speaks_of(
+    store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a try was killed between its two puts, or another one's put came late."""
+    finish = keeper.Keeper.best
+    stale = checkpoint.to_bytes({"model": {}, "config": {}, "epoch": 1})
+
+    def put_a_stale_one(self: Any) -> Any:
+        store.write(self._stage.uri_of("best.pt"), stale)
+        return finish(self)
+
+    monkeypatch.setattr(keeper.Keeper, "best", put_a_stale_one)
+    made = train.run(config(processed, out), store)
+    best = checkpoint.from_bytes(store.read(made.uri_of("best.pt")))
+    assert best["epoch"] == made.headline["best_epoch"]
+    weights = checkpoint.from_safetensors(made.read_file(store, "model.safetensors"))
+    assert all(torch.equal(best["model"][name], weights[name]) for name in weights)
 
 
 def test_a_put_that_met_itself_because_its_answer_was_lost_is_no_other_writer(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from jobs.errors import BadDataError
+
+# What zipfile and torch raise on damaged bytes.
+DAMAGE = (
+    *(RuntimeError, ValueError, EOFError, LookupError, NotImplementedError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def to_bytes(contents: Mapping[str, Any]) -> bytes:
@@ -29,10 +37,14 @@ def to_bytes(contents: Mapping[str, Any]) -> bytes:
 def from_bytes(data: bytes) -> dict[str, Any]:
     """The contents, on the CPU. Raises BadDataError when `data` is no whole checkpoint."""
     try:
+        # torch does not look at the checksums.
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"a wrong checksum in {damaged}")
         contents: dict[str, Any] = torch.load(
             io.BytesIO(data), map_location="cpu", weights_only=True
         )
-    except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
+    except DAMAGE as error:
         raise BadDataError(
             f"the checkpoint of {len(data)} bytes is damaged ({_first_line(error)}): train again "
             "with --force"

@@ -26,6 +26,7 @@ from jobs.segmentation.device import local_device
 log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
+SECONDS_TO_END = 3  # for the other ranks, once one has failed
 
 _alone = False
 
@@ -100,6 +101,14 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     )
 
 
+def summing_gradients(network: nn.Module, *, now: bool) -> contextlib.AbstractContextManager[None]:
+    """A context that leaves the ranks' gradients apart unless `now`; one process: does nothing."""
+    context: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if isinstance(network, nn.parallel.DistributedDataParallel) and not now:
+        context = network.no_sync()
+    return context
+
+
 def init() -> None:
     """Join the processes that `launch` started (RANK, WORLD_SIZE, LOCAL_RANK); alone: nothing."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -154,16 +163,27 @@ def launch(command: Sequence[str], processes: int) -> int:
         local_addr="127.0.0.1",
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
-        shutdown_timeout=3,
+        shutdown_timeout=SECONDS_TO_END,
     )
     try:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
-        return _exit_code({rank: failure.exitcode for rank, failure in error.failures.items()})
+        return _exit_code(_causes(error.failures))
     except SignalException as stopped:
         log.warning("stopped by %s, and so were the %d ranks", stopped.sigval.name, processes)
         return InterruptedJobError.exit_code
     return 0
+
+
+def _causes(failures: Mapping[int, Any]) -> dict[int, int]:
+    """Each rank's exit code, the earliest first, but of those that the launcher had to kill."""
+    found = sorted(failures.items(), key=lambda item: int(item[1].timestamp))
+    latest = found[0][1].timestamp + SECONDS_TO_END
+    return {
+        rank: failure.exitcode
+        for rank, failure in found
+        if failure.exitcode != -signal.SIGKILL or failure.timestamp < latest
+    }
 
 
 def _exit_code(codes: Mapping[int, int]) -> int:

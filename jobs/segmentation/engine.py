@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jobs.errors import BadDataError
+from jobs.errors import BadDataError, ConfigError
 from jobs.segmentation import checkpoint
 from jobs.segmentation.augment import augment, draw, standardize
 from jobs.segmentation.dataset import Films, Indices, global_batches, shuffled
-from jobs.segmentation.device import arithmetic, autocast, local_device, most_that_fit
+from jobs.segmentation.device import arithmetic, autocast, local_device
 from jobs.segmentation.distributed import (
-    alone,
     data_parallel,
-    global_minimum,
     global_sum,
     is_main,
     rank,
+    summing_gradients,
     world_size,
 )
+from jobs.segmentation.dry_step import most_films
 from jobs.segmentation.losses import all_lung_loss, dice_loss
 from jobs.segmentation.metrics import count_overlap, dice_from_counts
 from jobs.segmentation.recipe import FitConfig, build_model, build_optimizer
 
 Row = dict[str, float]
 Ordered = TypeVar("Ordered", Indices, Tensor)
-log = logging.getLogger(__name__)
 
 # The usual first scale, 2^16, overflows in the first steps, which are then lost.
 FIRST_SCALE = 2.0**10
@@ -49,7 +46,7 @@ class EpochResult:
 
     history: a row an epoch so far: epoch, train_loss, val_loss, val_dice, learning_rate,
         lung_fraction, all_lung_loss, seconds, images_per_second, data_wait.
-    last: a checkpoint to go on from.
+    last: a checkpoint to go on from; the best epoch's model is in it under "best".
     best: a checkpoint of the model alone, when this epoch has the highest val_dice so far.
     """
 
@@ -98,7 +95,8 @@ class Trainer:
         self.steps_per_epoch = -(-len(train) // config.batch_size)
         self.lung_fraction = train.lung_fraction()
         self.model = build_model(config).to(self.device)
-        self.films_at_once = self.fit_to_device()
+        whole = self.share_of(min(config.batch_size, len(train)))
+        self.films_at_once = most_films(self.model, config, whole, self.device)
         self.network = data_parallel(self.model, self.device)
         self.optimizer = build_optimizer(self.model, config)
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
@@ -114,6 +112,7 @@ class Trainer:
         self.history: list[Row] = []
         self.steps: list[Row] = []
         self.seconds = 0.0
+        self.best: dict[str, Any] | None = None
         if state is not None:
             self.resume(state)
         self.statistics = [buffer.clone() for buffer in self.model.buffers()]
@@ -122,7 +121,13 @@ class Trainer:
     def run(self, on_epoch: Callable[[EpochResult], None], on_step: OnStep | None = None) -> None:
         """Train to the last epoch; as `fit` says."""
         for epoch in range(len(self.history) + 1, self.config.epochs + 1):
-            self.run_epoch(epoch, on_step)
+            try:
+                self.run_epoch(epoch, on_step)
+            except torch.OutOfMemoryError as error:
+                raise ConfigError(
+                    f"{self.films_at_once} films at once do not fit into the memory of "
+                    f"{self.device} after all: give a smaller --batch-size, --network or --size"
+                ) from error
             if is_main():
                 on_epoch(self.result())
 
@@ -141,9 +146,12 @@ class Trainer:
             "images_per_second": len(self.train) / (trained - started),
             "data_wait": sum(step["data_wait"] for step in self.steps) / (trained - started),
         }
+        improved = all(row["val_dice"] > before["val_dice"] for before in self.history)
         with self.lock:
             self.history.append(row)
             self.steps, self.seconds = [], 0.0
+            if improved:
+                self.best = self.of_this_epoch()
 
     def train_epoch(self, epoch: int, on_step: OnStep | None) -> None:
         """The epoch's steps that are not in `steps` yet."""
@@ -228,7 +236,9 @@ class Trainer:
     def val_step(self, batch: Indices) -> Row:
         """The loss of the global batch and the summed Dice of this rank's films."""
         images, masks = self.val.batch(self.slice_of(batch), self.device)
-        logits = self.logits(self.model, standardize(images))
+        parts = max(1, -(-len(images) // self.films_at_once))
+        pieces = standardize(images).tensor_split(parts)
+        logits = torch.cat([self.logits(self.model, piece) for piece in pieces])
         counts = count_overlap(logits[:, 0] >= 0, masks.bool())
         return {
             "loss": dice_loss(logits, masks[:, None]).item(),
@@ -249,39 +259,20 @@ class Trainer:
         """The films of a global batch that the rank with the most of them has."""
         return -(-films // self.world_size)
 
-    def fit_to_device(self) -> int:
-        """The most films that go through the network and back at once, found by trying."""
-
-        def attempt(films: int) -> None:
-            with alone(), torch.random.fork_rng(devices=[]):
-                inputs = torch.randn(films, 1, self.config.size, self.config.size)
-                self.logits(self.model, inputs.to(self.device)).float().sum().backward()
-            self.model.zero_grad()
-
-        whole = self.share_of(min(self.config.batch_size, len(self.train)))
-        self.model.eval()  # the statistics stay as they are
-        films = global_minimum(most_that_fit(attempt, whole, self.device), self.device)
-        self.model.train()
-        if is_main():
-            numbers = arithmetic(self.device, self.config.precision)
-            log.info(
-                "training on %s in %s, %d processes, %s at once",
-                self.device,
-                str(numbers).removeprefix("torch."),
-                self.world_size,
-                f"{films} films" if films == whole else f"{films} of {whole} films",
-            )
-        return films
-
     def result(self) -> EpochResult:
-        *earlier, row = self.history
-        model = {"model": self.model.state_dict(), "config": asdict(self.config)}
-        improved = all(row["val_dice"] > before["val_dice"] for before in earlier)
+        assert self.best is not None
+        improved = self.best["epoch"] == self.history[-1]["epoch"]
         return EpochResult(
             history=list(self.history),
             last=self.state(),
-            best=checkpoint.to_bytes(model | {"epoch": row["epoch"]}) if improved else None,
+            best=checkpoint.to_bytes(self.best) if improved else None,
         )
+
+    def of_this_epoch(self) -> dict[str, Any]:
+        """The model as it is, for itself."""
+        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        epoch = self.history[-1]["epoch"]
+        return {"model": weights, "config": asdict(self.config), "epoch": epoch}
 
     def state(self) -> bytes:
         """A `last` checkpoint as of the last whole step; from any thread."""
@@ -295,6 +286,7 @@ class Trainer:
                     "optimizer": self.optimizer.state_dict(),
                     "scheduler": self.scheduler.state_dict(),
                     "scaler": self.scaler.state_dict(),
+                    "best": self.best,
                     "history": self.history,
                     "steps": self.steps,
                     "seconds": self.seconds,
@@ -309,21 +301,17 @@ class Trainer:
                 f"the checkpoint is of {saved['config']}, this run of {asdict(self.config)}: train "
                 "with --force"
             )
+        if "best" not in saved:
+            raise BadDataError("the checkpoint is of an earlier version: train with --force")
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
-        self.scaler.load_state_dict(saved["scaler"])
+        if saved["scaler"]:  # empty where the device before this one needed none
+            self.scaler.load_state_dict(saved["scaler"])
+        self.best = saved["best"]
         self.history, self.steps, self.seconds = (
             saved[name] for name in ("history", "steps", "seconds")
         )
-
-
-def summing_gradients(network: nn.Module, *, now: bool) -> AbstractContextManager[None]:
-    """A context that leaves the ranks' gradients apart unless `now`; one process: does nothing."""
-    context: AbstractContextManager[None] = nullcontext()
-    if isinstance(network, nn.parallel.DistributedDataParallel) and not now:
-        context = network.no_sync()
-    return context
 
 
 def finite(loss: Tensor, epoch: int, step: int, learning_rate: float) -> float:
