@@ -45,6 +45,8 @@ def test_a_job_prints_its_result_and_writes_it_where_airflow_reads_it(
         (["download", "--source", "file:///no/such/films.zip"], 2, "/no/such/films.zip"),
         (["download", "--source", "synthetic://phantoms?films=0"], 2, "films"),
         (["download", "--source", "https:///films.zip"], 2, "https://HOST/PATH.zip"),
+        (["download", "--source", "https://host:80a/films.zip"], 2, "'https://host:80a/films.zip'"),
+        (["download", "--source", "https://[::1/films.zip"], 2, "'https://[::1/films.zip'"),
         (["download", "--patient-pattern", "P[0-9]+"], 2, "--patient-pattern 'P[0-9]+'"),
         (["download", "--patients", "s3://lung/absent.csv"], 2, "s3://lung/absent.csv"),
         (["download", "--source", "s3://no-such-bucket/films"], 2, "no-such-bucket"),
