@@ -70,8 +70,9 @@ def test_a_missing_bucket_is_told_before_any_work(s3: dict[str, str], tmp_path: 
     assert (code, "s3://nowhere" in line) == (2, True), line
 
 
-def test_wrong_credentials_leave_with_77(s3: dict[str, str], out: str) -> None:
-    wrong = s3 | {"AWS_SECRET_ACCESS_KEY": "wrong"}
+@pytest.mark.parametrize("secret", ["wrong", ""])
+def test_wrong_credentials_leave_with_77(s3: dict[str, str], out: str, secret: str) -> None:
+    wrong = s3 | {"AWS_SECRET_ACCESS_KEY": secret}
     code, line = refused("download", "--out", out, environment=wrong)
     assert (code, "AWS_SECRET_ACCESS_KEY" in line) == (77, True), line
 
