@@ -236,13 +236,6 @@ def test_force_masks_every_film_again(
     assert len(network) == 3
 
 
-@pytest.mark.parametrize("prefix", ["s3://lung", "s3://lung/", "s3://lung/pipeline"])
-def test_an_inbox_that_holds_the_pipelines_own_images_is_refused(prefix: str) -> None:
-    with pytest.raises(errors.ConfigError, match="no new films"):
-        InboxConfig(out="s3://lung/pipeline", inbox=prefix)
-    InboxConfig(out="s3://lung/pipeline", inbox="s3://lung/pipe")
-
-
 def test_the_ledger_has_an_object_a_part_and_not_a_film(
     store: Store, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
