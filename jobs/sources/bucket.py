@@ -16,8 +16,11 @@ class BucketSource:
     def __init__(self, uri: str, store: Store) -> None:
         self._store = store
         self._prefix = uri.rstrip("/") + "/"
-        objects = store.list_objects(self._prefix)
-        self._found = {item.uri.removeprefix(self._prefix): item for item in objects if item.bytes}
+        self._found = {
+            item.uri.removeprefix(self._prefix): item
+            for item in store.list_objects(self._prefix)
+            if not item.uri.endswith("/")  # what a console makes to show an empty folder
+        }
         if not self._found:
             raise NotFoundError(f"there is nothing below {self._prefix}: check bucket and prefix")
 
