@@ -81,8 +81,7 @@ def _film_set(store: Store, uri: str) -> FilmSet:
             log.info("%s", line)
         if not catalogue.films:
             raise BadDataError(f"there are no films below {uri}: give PNG, JPEG or TIFF films")
-        prefix = uri.rstrip("/")
-        films = [Film(f.id, f.film[1], f"{prefix}/{f.film[1]}", "") for f in catalogue.films]
+        films = [_film_below(source, film) for film in catalogue.films]
         return FilmSet(len(films), lambda: films, {}, {"films": source.identity()})
     manifest = read_manifest(store, uri)
     if manifest.job not in ("download", "preprocess"):
@@ -91,12 +90,17 @@ def _film_set(store: Store, uri: str) -> FilmSet:
     return FilmSet(total, lambda: _films_of(store, manifest), {"films": manifest}, {})
 
 
+def _film_below(source: BucketSource, film: layouts.FilmFiles) -> Film:
+    found = source.found[film.film[1]]
+    return Film(film.id, film.film[1], found.uri, bytes=found.bytes)
+
+
 def _films_of(store: Store, manifest: Manifest) -> Iterator[Film]:
     for row in manifest.rows(store):
         entry = row["film"] if manifest.job == "download" else row.get("image")
         if entry:
             uri = manifest.uri_of(entry["key"])
-            yield Film(row["id"], row["origin"], uri, entry["sha256"])
+            yield Film(row["id"], row["origin"], uri, entry["sha256"], entry["bytes"])
 
 
 def _build_masker(stage: Stage, trained: Manifest) -> Masker:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import errors, film_masks, inbox
+from jobs import errors, film_masks, inbox, sources
 from jobs.config import InboxConfig
 from jobs.manifest import Manifest
 from jobs.segmentation import inference
@@ -192,6 +192,18 @@ def test_a_film_that_cannot_be_read_is_written_down_and_not_tried_again(
         "failed": 0,
         "review": 0,
     }
+
+
+def test_a_film_too_large_to_be_read_is_written_down_with_its_reason(
+    store: Store, out: str, films: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "LARGEST_FILE", len(FILM) - 1)
+    made = run(store, out)
+    assert made.counts == {"films": 3, "new": 3, "masks": 1, "failed": 2, "review": 0}
+    reasons = {name: line["reason"] for name, line in table(store, made).items()}
+    assert reasons.pop("monday/a.png") == ""
+    assert all(reason.startswith("too large: ") for reason in reasons.values())
+    assert run(store, out, "r2").headline["new"] == 0
 
 
 def test_a_film_that_vanishes_is_left_out(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import download, film_masks, predict, preprocess
+from jobs import download, film_masks, predict, preprocess, sources
 from jobs.config import (
     DownloadConfig,
     PredictConfig,
@@ -150,6 +150,20 @@ def test_any_prefix_of_films_will_do(store: Store, out: str, trained: Manifest) 
     made = run(store, out, trained, f"{out}/inbox")
     sizes = {row["id"]: mask_of(store, made, row).size for row in made.rows(store)}
     assert sizes == {"a": (128, 160), "b": (70, 90)}
+
+
+def test_a_film_too_large_to_be_read_is_a_row_with_its_reason(
+    store: Store, out: str, trained: Manifest, raw: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = png(draw_pair(1, 90, 70)[0]), png(draw_pair(2)[0])
+    store.write(f"{out}/inbox/large.png", large)
+    store.write(f"{out}/inbox/small.png", small)
+    monkeypatch.setattr(sources, "LARGEST_FILE", len(small))
+    made = run(store, out, trained, f"{out}/inbox")
+    rows = {row["id"]: row for row in made.rows(store)}
+    assert (rows["small"]["status"], rows["large"]["status"]) == ("ok", "failed")
+    assert rows["large"]["reason"].startswith("too large: ")
+    assert run(store, out, trained, raw.uri).counts["failed"] == 24
 
 
 def test_a_processed_manifest_is_a_film_set_too(
