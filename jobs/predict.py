@@ -14,7 +14,7 @@ from jobs.errors import BadDataError
 from jobs.film_masks import Film, Masker, Network, log_review
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.progress import track
-from jobs.sources import layouts
+from jobs.sources import copies, layouts
 from jobs.sources.bucket import BucketSource
 from jobs.stage import Stage
 from jobs.storage import Store
@@ -73,7 +73,10 @@ def run(config: PredictConfig, store: Store) -> Manifest:
 
 
 def _film_set(store: Store, uri: str) -> FilmSet:
-    """The films of a raw or processed manifest, or those recognised below a prefix."""
+    """The films of a raw or processed manifest, or those recognised below a prefix.
+
+    Raises BadDataError where there are none, or where one name stands for two different films.
+    """
     if not re.fullmatch(MANIFEST_URI, uri):
         source = BucketSource(uri, store)
         catalogue = layouts.recognise([source.names()])
@@ -81,6 +84,7 @@ def _film_set(store: Store, uri: str) -> FilmSet:
             log.info("%s", line)
         if not catalogue.films:
             raise BadDataError(f"there are no films below {uri}: give PNG, JPEG or TIFF films")
+        copies.check_films([source], catalogue)
         films = [_film_below(source, film) for film in catalogue.films]
         return FilmSet(len(films), lambda: films, {}, {"films": source.identity()})
     manifest = read_manifest(store, uri)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import download, film_masks, predict, preprocess, sources
+from jobs import download, errors, film_masks, predict, preprocess, sources
 from jobs.config import (
     DownloadConfig,
     PredictConfig,
@@ -150,6 +150,21 @@ def test_any_prefix_of_films_will_do(store: Store, out: str, trained: Manifest) 
     made = run(store, out, trained, f"{out}/inbox")
     sizes = {row["id"]: mask_of(store, made, row).size for row in made.rows(store)}
     assert sizes == {"a": (128, 160), "b": (70, 90)}
+
+
+def test_files_of_one_name_are_one_film_where_they_are_the_same_and_refused_where_they_differ(
+    store: Store, out: str, trained: Manifest
+) -> None:
+    film = Image.fromarray(draw_pair(1)[0])
+    for name, form in (("0012.png", "png"), ("0012.tif", "tiff"), ("0013.png", "png")):
+        buffer = io.BytesIO()
+        film.save(buffer, form)
+        store.write(f"{out}/inbox/{name}", buffer.getvalue())
+    made = run(store, out, trained, f"{out}/inbox")
+    assert [row["origin"] for row in made.rows(store)] == ["0012.png", "0013.png"]
+    store.write(f"{out}/inbox/0012.tif", png(draw_pair(2)[0]))
+    with pytest.raises(errors.BadDataError, match=r"0012\.png and 0012\.tif bear .* but differ"):
+        run(store, out, trained, f"{out}/inbox")
 
 
 def test_a_film_too_large_to_be_read_is_a_row_with_its_reason(
