@@ -234,7 +234,11 @@ class PredictConfig(JobConfig):
         identity=False,
     )
     shard: str = option(
-        "Which part of the films, i/n with i from 1 to n", "1/1", pattern=SHARD, identity=False
+        "Which part of the films, i/n with i from 1 to n; a prefix must not change while its "
+        "shards run, or none of them completes the set",
+        "1/1",
+        pattern=SHARD,
+        identity=False,
     )
 
     def __post_init__(self) -> None:

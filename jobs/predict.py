@@ -40,7 +40,8 @@ def run(config: PredictConfig, store: Store) -> Manifest:
     """Write masks/<id>.png (1-bit, H x W of the film) and a row a film, whatever became of it.
 
     Films are done in parts that do not depend on the number of shards; a part that is there is not
-    done again. The shard that completes the set writes predictions.csv and the manifest.
+    done again. The shard that completes the set writes predictions.csv and the manifest. A set is
+    of one listing: shards of a prefix that changed between them complete none.
     """
     trained = read_manifest(store, config.trained, "train")
     film_set = _film_set(store, config.films)
@@ -53,9 +54,12 @@ def run(config: PredictConfig, store: Store) -> Manifest:
         inputs={"trained": trained, **film_set.inputs},
         extra=film_set.extra,
     )
+    shard = config.shard_of()
+    if shard[1] > 1 and film_set.extra:
+        listing = film_set.extra["films"]["listing"]
+        log.info("shard %s is of the listing %s, as all of its set are", config.shard, listing)
     if found := stage.finished():
         return found
-    shard = config.shard_of()
     masker = _build_masker(stage, trained)
     rows = stage.write_parts(film_set.films(), film_set.total, masker.rows, shard=shard)
     share = -(-film_set.total // shard[1])

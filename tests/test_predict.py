@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,27 @@ def test_shards_together_make_the_manifest_of_one(
     assert [store.exists(part.uri) for part in parts] == [True] * 3
     assert len({part.uri for part in parts}) == 1
     assert parts[-1].content_hash == whole.content_hash
+
+
+def test_shards_of_a_prefix_complete_one_listing_and_their_logs_tell_it_from_another(
+    store: Store, out: str, trained: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def listing_of(shard: str) -> tuple[bool, str]:
+        """Whether the set is complete after the shard, and the hash that its log names."""
+        caplog.clear()
+        made = run(store, out, trained, f"{out}/inbox", shard=shard)
+        (listing,) = re.findall(rf"shard {shard} is of the listing ([0-9a-f]{{64}})", caplog.text)
+        return store.exists(made.uri), listing
+
+    store.write_many((f"{out}/inbox/{n:02}.png", png(draw_pair(n)[0])) for n in range(16))
+    first, listing = listing_of("1/2")
+    store.write(f"{out}/inbox/late.png", png(draw_pair(20)[0]))
+    second, changed = listing_of("2/2")
+    assert (first, second) == (False, False)
+    assert changed != listing
+    assert listing_of("1/2") == (True, changed)
 
 
 def test_what_was_done_is_not_done_again(
