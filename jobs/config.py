@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import ConfigError
-from jobs.options import check, option
+from jobs.options import check, check_apart, option
+from jobs.sources import split_sources
 from jobs.sources.patients import compile_pattern
 
 S3_URI = r"s3://[^/]+(/.*)?"
@@ -104,6 +105,9 @@ class DownloadConfig(JobConfig):
             )
         if self.patient_pattern:
             compile_pattern(self.patient_pattern)
+        for part in split_sources(self.source):
+            if part.startswith("s3://") and not part.lower().endswith(".zip"):
+                check_apart("--source", part, self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +234,11 @@ class PredictConfig(JobConfig):
         identity=False,
     )
     shard: str = option(
-        "Which part of the films, i/n with i from 1 to n", "1/1", pattern=SHARD, identity=False
+        "Which part of the films, i/n with i from 1 to n; a prefix must not change while its "
+        "shards run, or none of them completes the set",
+        "1/1",
+        pattern=SHARD,
+        identity=False,
     )
 
     def __post_init__(self) -> None:
@@ -238,6 +246,7 @@ class PredictConfig(JobConfig):
         index, count = self.shard_of()
         if index >= count:
             raise ConfigError(f"--shard {self.shard} has i over n: give i/n with i from 1 to n")
+        check_apart("--films", self.films, self.out)
 
     def shard_of(self) -> tuple[int, int]:
         """(index from 0, count)."""
@@ -295,11 +304,7 @@ class InboxConfig(JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if f"{self.out}/".startswith(self.folder()):
-            raise ConfigError(
-                f"--inbox {self.inbox} holds --out {self.out}, whose images are no new films: give "
-                "a prefix for films alone"
-            )
+        check_apart("--inbox", self.inbox, self.out)
 
     def folder(self) -> str:
         """The inbox's URI with one "/" at its end."""

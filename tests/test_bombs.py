@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import BadDataError
-from jobs.sources import archive
-from jobs.sources.archive import LARGEST_MEMBER, LocalZip
+from jobs.sources import LARGEST_FILE, archive
+from jobs.sources.archive import LocalZip
 from jobs.sources.members import LOCAL_HEADER, DamagedError, Member
 
 DIRECTORY, HEADER = b"PK\x01\x02", b"PK\x03\x04"
@@ -54,11 +54,11 @@ def write_zeros(path: Path, name: str, megabytes: int) -> Path:
 def test_a_bomb_that_declares_its_size_is_refused_by_name_and_spoils_no_other(
     tmp_path: Path,
 ) -> None:
-    path = write_zeros(tmp_path / "films.zip", "images/bomb.png", LARGEST_MEMBER // 2**20 + 1)
+    path = write_zeros(tmp_path / "films.zip", "images/bomb.png", LARGEST_FILE // 2**20 + 1)
     assert path.stat().st_size < 2**20
     source = LocalZip(path)
     for refused in (source.size, source.read):
-        with pytest.raises(BadDataError, match=rf"'images/bomb.png' declares .*{LARGEST_MEMBER}"):
+        with pytest.raises(BadDataError, match=rf"'images/bomb.png' declares .*{LARGEST_FILE}"):
             refused("images/bomb.png")
     assert source.read("images/good.png") == b"film"
     source.close()
