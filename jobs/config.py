@@ -71,8 +71,8 @@ def model_name(*, form: str) -> Any:
 class DownloadConfig(JobConfig):
     source: str = option(
         "Where the films come from: kaggle://OWNER/NAME[@VERSION], https://HOST/PATH.zip, "
-        "file:///PATH (a zip or a folder), s3://BUCKET/PREFIX, s3://BUCKET/KEY.zip, or "
-        "synthetic://phantoms?films=48&seed=0; several joined by +",
+        "file:///PATH (a zip or a folder, not from a container), s3://BUCKET/PREFIX, "
+        "s3://BUCKET/KEY.zip, or synthetic://phantoms?films=48&seed=0; several joined by +",
         "kaggle://kmader/pulmonary-chest-xray-abnormalities+kaggle://yoctoman/shcxr-lung-mask",
         title="Source of the films",
         form="main",
@@ -88,7 +88,7 @@ class DownloadConfig(JobConfig):
     )
     patients: str = option(
         "A CSV with the columns film,patient in place of a pattern: s3://BUCKET/KEY.csv, "
-        "file:///PATH.csv, or empty; film is its path in the source, or its id",
+        "file:///PATH.csv (not from a container), or empty; film is its path in the source, or its id",
         "",
         title="Patients file",
         pattern=r"(s3://[^/]+/.+|file:///.+)?",
@@ -209,8 +209,8 @@ class TrainConfig(JobConfig):
         form="Advanced",
     )
     train_sources: str = option(
-        "Train on films of these sources only, joined by commas, as montgomery,shenzhen; empty: "
-        "all. The others' films then test what was never seen",
+        "Train on films of these sources only, joined by commas: montgomery, shenzhen, phantoms, "
+        "custom (all others); empty: all. The others' films then test what was never seen",
         "",
         title="Train sources",
         pattern=SOURCES,
@@ -263,7 +263,8 @@ class EvaluateConfig(JobConfig):
         "The processed manifest's URI, which holds the split", pattern=MANIFEST_URI, identity=False
     )
     test_sources: str = option(
-        "Test on films of these sources only, joined by commas, as montgomery,shenzhen; empty: all",
+        "Test on films of these sources only, joined by commas: montgomery, shenzhen, phantoms, "
+        "custom (all others); empty: all",
         "",
         title="Test sources",
         pattern=SOURCES,
