@@ -103,8 +103,10 @@ def _add_local_commands(commands: Any) -> None:
 
     s3 = _add_command(commands, "s3", "An S3 server in the foreground, or around COMMAND", _run_s3)
     _add_path(s3, "--folder", "artifacts/.s3", "Where the server keeps its objects and keys")
-    s3.add_argument("--host", default="127.0.0.1", help="Address to listen on")
-    s3.add_argument("--port", type=int, default=0, help="Port, and four after it; 0: a free one")
+    s3.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: 127.0.0.1)")
+    s3.add_argument(
+        "--port", type=int, default=0, help="Port, and four after it (default: 0, free ones)"
+    )
     s3.add_argument("program", nargs="*", metavar="COMMAND", help="Run this beside it (after --)")
 
     incoming = _add_command(

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import ConfigError
-from jobs.options import check, option
+from jobs.options import check, check_apart, option
+from jobs.sources import split_sources
 from jobs.sources.patients import compile_pattern
 
 S3_URI = r"s3://[^/]+(/.*)?"
@@ -70,8 +71,8 @@ def model_name(*, form: str) -> Any:
 class DownloadConfig(JobConfig):
     source: str = option(
         "Where the films come from: kaggle://OWNER/NAME[@VERSION], https://HOST/PATH.zip, "
-        "file:///PATH (a zip or a folder), s3://BUCKET/PREFIX, s3://BUCKET/KEY.zip, or "
-        "synthetic://phantoms?films=48&seed=0; several joined by +",
+        "file:///PATH (a zip or a folder, not from a container), s3://BUCKET/PREFIX, "
+        "s3://BUCKET/KEY.zip, or synthetic://phantoms?films=48&seed=0; several joined by +",
         "kaggle://kmader/pulmonary-chest-xray-abnormalities+kaggle://yoctoman/shcxr-lung-mask",
         title="Source of the films",
         form="main",
@@ -87,7 +88,7 @@ class DownloadConfig(JobConfig):
     )
     patients: str = option(
         "A CSV with the columns film,patient in place of a pattern: s3://BUCKET/KEY.csv, "
-        "file:///PATH.csv, or empty; film is its path in the source, or its id",
+        "file:///PATH.csv (not from a container), or empty; film is its path in the source, or its id",
         "",
         title="Patients file",
         pattern=r"(s3://[^/]+/.+|file:///.+)?",
@@ -104,6 +105,9 @@ class DownloadConfig(JobConfig):
             )
         if self.patient_pattern:
             compile_pattern(self.patient_pattern)
+        for part in split_sources(self.source):
+            if part.startswith("s3://") and not part.lower().endswith(".zip"):
+                check_apart("--source", part, self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +209,8 @@ class TrainConfig(JobConfig):
         form="Advanced",
     )
     train_sources: str = option(
-        "Train on films of these sources only, joined by commas, as montgomery,shenzhen; empty: "
-        "all. The others' films then test what was never seen",
+        "Train on films of these sources only, joined by commas: montgomery, shenzhen, phantoms, "
+        "custom (all others); empty: all. The others' films then test what was never seen",
         "",
         title="Train sources",
         pattern=SOURCES,
@@ -230,7 +234,11 @@ class PredictConfig(JobConfig):
         identity=False,
     )
     shard: str = option(
-        "Which part of the films, i/n with i from 1 to n", "1/1", pattern=SHARD, identity=False
+        "Which part of the films, i/n with i from 1 to n; a prefix must not change while its "
+        "shards run, or none of them completes the set",
+        "1/1",
+        pattern=SHARD,
+        identity=False,
     )
 
     def __post_init__(self) -> None:
@@ -238,6 +246,7 @@ class PredictConfig(JobConfig):
         index, count = self.shard_of()
         if index >= count:
             raise ConfigError(f"--shard {self.shard} has i over n: give i/n with i from 1 to n")
+        check_apart("--films", self.films, self.out)
 
     def shard_of(self) -> tuple[int, int]:
         """(index from 0, count)."""
@@ -254,7 +263,8 @@ class EvaluateConfig(JobConfig):
         "The processed manifest's URI, which holds the split", pattern=MANIFEST_URI, identity=False
     )
     test_sources: str = option(
-        "Test on films of these sources only, joined by commas, as montgomery,shenzhen; empty: all",
+        "Test on films of these sources only, joined by commas: montgomery, shenzhen, phantoms, "
+        "custom (all others); empty: all",
         "",
         title="Test sources",
         pattern=SOURCES,
@@ -295,11 +305,7 @@ class InboxConfig(JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if f"{self.out}/".startswith(self.folder()):
-            raise ConfigError(
-                f"--inbox {self.inbox} holds --out {self.out}, whose images are no new films: give "
-                "a prefix for films alone"
-            )
+        check_apart("--inbox", self.inbox, self.out)
 
     def folder(self) -> str:
         """The inbox's URI with one "/" at its end."""

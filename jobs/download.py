@@ -9,16 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from jobs.byte_budget import ByteBudget
 from jobs.config import DownloadConfig
 from jobs.errors import BadDataError
-from jobs.imaging import decode
 from jobs.manifest import Manifest
 from jobs.profile import moved, timed
 from jobs.progress import track
-from jobs.sources import Source, layouts, open_source, patients, split_sources
+from jobs.sources import Source, copies, layouts, open_source, patients, split_sources
 from jobs.stage import Stage
 from jobs.storage import Store
 
@@ -63,7 +60,8 @@ def _copy(
         )
     films = _with_patients(catalogue.films, config, table)
     _check_sizes(sources, films)
-    _check_copies(sources, catalogue)
+    copies.check_films(sources, catalogue)
+    copies.warn_of_masks(sources, catalogue)
     budget = ByteBudget(BYTES_UNDER_WAY)
 
     def copy(film: layouts.FilmFiles) -> dict[str, Any]:
@@ -125,29 +123,3 @@ def _check_sizes(sources: Sequence[Source], films: Sequence[layouts.FilmFiles]) 
     for film in films:
         for source, name in (film.film, *film.masks.values()):
             sources[source].size(name)
-
-
-def _check_copies(sources: Sequence[Source], catalogue: layouts.Catalogue) -> None:
-    """Raise BadDataError where one name stands for two films; of two masks the first is kept.
-
-    Two sets often hold the same film, packed anew, and masks that differ by an annotator's hand.
-    """
-    films = {film.film for film in catalogue.films}
-    for kept, copy in catalogue.copies:
-        one, other = (sources[source].read(name) for source, name in (kept, copy))
-        if one == other:
-            continue
-        if kept not in films:
-            log.warning("%s and %s differ: the first is the mask", kept[1], copy[1])
-        elif not _same_pixels(one, other):
-            raise BadDataError(
-                f"{kept[1]} and {copy[1]} bear the same film's name but differ: rename or remove "
-                "one, since a mask can belong to only one of them"
-            )
-
-
-def _same_pixels(one: bytes, other: bytes) -> bool:
-    try:
-        return np.array_equal(decode.decode_film(one), decode.decode_film(other))
-    except decode.ImageError:
-        return False

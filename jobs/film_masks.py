@@ -26,6 +26,7 @@ from jobs.parallel import CORES, batched_map, ordered_map
 from jobs.postprocess import MaskRecipe, to_mask
 from jobs.profile import timed
 from jobs.segmentation import quality
+from jobs.sources import too_large
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +44,15 @@ Probabilities = NDArray[np.float32]
 class Film:
     """A film to mask: its id, its name where it came from, and where it lies.
 
-    `sha256` is given where a manifest vouches for it; `more` is what else its row is to say.
+    `sha256` is given where a manifest vouches for it; `bytes` is its size as listed, by which one
+    that is too large is told before it is read; `more` is what else its row is to say.
     """
 
     id: str
     origin: str
     uri: str
     sha256: str = ""
+    bytes: int = 0
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -170,6 +173,8 @@ class Masker:
 
     def _prepare(self, film: Film) -> _Prepared:
         row = {"id": film.id, "origin": film.origin, **film.more}
+        if reason := too_large(film.bytes):
+            return _failed(row, reason)
         data = self.read(film)
         if data is None:
             return _Prepared(row | {"status": "missing"})
@@ -181,8 +186,7 @@ class Masker:
                     placement = self.network.place(pixels)
                     return _Prepared(row, placement.film_to_square(pixels), placement)
         except decode.ImageError as error:
-            log.warning("%s: %s", film.origin, error)
-            return _Prepared(row | {"status": "failed", "reason": str(error)})
+            return _failed(row, str(error))
 
     def _compute(self, films: Sequence[_Prepared]) -> list[tuple[_Prepared, Probabilities | None]]:
         """Each film with its probabilities; None for those that could not be read."""
@@ -212,6 +216,11 @@ class Masker:
             "quality": score,
             "review": lung == 0 or score < self.network.recipe.review_below,
         }
+
+
+def _failed(row: Row, reason: str) -> _Prepared:
+    log.warning("%s: %s", row["origin"], reason)
+    return _Prepared(row | {"status": "failed", "reason": reason})
 
 
 def log_review(count: int, table: str) -> None:

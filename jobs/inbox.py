@@ -81,7 +81,7 @@ def _films(config: InboxConfig, store: Store) -> Iterator[Film]:
         if layouts.is_film(origin):
             # As listed: if the film is replaced before it is read, its new ETag makes it new again.
             more = {"uri": item.uri, "etag": item.etag, "run_id": config.run_id}
-            yield Film(layouts.film_id(origin), origin, item.uri, more=more)
+            yield Film(layouts.film_id(origin), origin, item.uri, bytes=item.bytes, more=more)
 
 
 def _is_done(ledger: Ledger, film: Film) -> bool | None:

@@ -146,7 +146,12 @@ def _copy_part(store: Store, part: str, out: str) -> str:
             return target
         targets = {name: f"{folder}/{name}" for name in source.names()}
         missing = [name for name, uri in targets.items() if uri not in there]
-        store.write_many((targets[name], source.read(name)) for name in missing)
+
+        def upload(name: str) -> None:
+            store.upload(source.path / name, targets[name])
+
+        for _ in ordered_map(upload, missing, threads=store.threads):
+            pass
         return folder + "/"
     finally:
         source.close()

@@ -55,3 +55,12 @@ def check(name: str, value: Any, bounds: Any) -> None:
         raise ConfigError(
             f"{flag} {value} is not a multiple of {step}: give {value // step * step or step}"
         )
+
+
+def check_apart(flag: str, films: str, out: str) -> None:
+    """Raise ConfigError where the prefix `films` holds `out`: a job would read what jobs wrote."""
+    if f"{out}/".startswith(films.rstrip("/") + "/"):
+        raise ConfigError(
+            f"{flag} {films} holds --out {out}, whose images are no new films: give a prefix for "
+            "films alone"
+        )

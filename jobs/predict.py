@@ -14,7 +14,7 @@ from jobs.errors import BadDataError
 from jobs.film_masks import Film, Masker, Network, log_review
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.progress import track
-from jobs.sources import layouts
+from jobs.sources import copies, layouts
 from jobs.sources.bucket import BucketSource
 from jobs.stage import Stage
 from jobs.storage import Store
@@ -40,7 +40,8 @@ def run(config: PredictConfig, store: Store) -> Manifest:
     """Write masks/<id>.png (1-bit, H x W of the film) and a row a film, whatever became of it.
 
     Films are done in parts that do not depend on the number of shards; a part that is there is not
-    done again. The shard that completes the set writes predictions.csv and the manifest.
+    done again. The shard that completes the set writes predictions.csv and the manifest. A set is
+    of one listing: shards of a prefix that changed between them complete none.
     """
     trained = read_manifest(store, config.trained, "train")
     film_set = _film_set(store, config.films)
@@ -53,9 +54,12 @@ def run(config: PredictConfig, store: Store) -> Manifest:
         inputs={"trained": trained, **film_set.inputs},
         extra=film_set.extra,
     )
+    shard = config.shard_of()
+    if shard[1] > 1 and film_set.extra:
+        listing = film_set.extra["films"]["listing"]
+        log.info("shard %s is of the listing %s, as all of its set are", config.shard, listing)
     if found := stage.finished():
         return found
-    shard = config.shard_of()
     masker = _build_masker(stage, trained)
     rows = stage.write_parts(film_set.films(), film_set.total, masker.rows, shard=shard)
     share = -(-film_set.total // shard[1])
@@ -73,7 +77,10 @@ def run(config: PredictConfig, store: Store) -> Manifest:
 
 
 def _film_set(store: Store, uri: str) -> FilmSet:
-    """The films of a raw or processed manifest, or those recognised below a prefix."""
+    """The films of a raw or processed manifest, or those recognised below a prefix.
+
+    Raises BadDataError where there are none, or where one name stands for two different films.
+    """
     if not re.fullmatch(MANIFEST_URI, uri):
         source = BucketSource(uri, store)
         catalogue = layouts.recognise([source.names()])
@@ -81,8 +88,8 @@ def _film_set(store: Store, uri: str) -> FilmSet:
             log.info("%s", line)
         if not catalogue.films:
             raise BadDataError(f"there are no films below {uri}: give PNG, JPEG or TIFF films")
-        prefix = uri.rstrip("/")
-        films = [Film(f.id, f.film[1], f"{prefix}/{f.film[1]}", "") for f in catalogue.films]
+        copies.check_films([source], catalogue)
+        films = [_film_below(source, film) for film in catalogue.films]
         return FilmSet(len(films), lambda: films, {}, {"films": source.identity()})
     manifest = read_manifest(store, uri)
     if manifest.job not in ("download", "preprocess"):
@@ -91,12 +98,17 @@ def _film_set(store: Store, uri: str) -> FilmSet:
     return FilmSet(total, lambda: _films_of(store, manifest), {"films": manifest}, {})
 
 
+def _film_below(source: BucketSource, film: layouts.FilmFiles) -> Film:
+    found = source.found[film.film[1]]
+    return Film(film.id, film.film[1], found.uri, bytes=found.bytes)
+
+
 def _films_of(store: Store, manifest: Manifest) -> Iterator[Film]:
     for row in manifest.rows(store):
         entry = row["film"] if manifest.job == "download" else row.get("image")
         if entry:
             uri = manifest.uri_of(entry["key"])
-            yield Film(row["id"], row["origin"], uri, entry["sha256"])
+            yield Film(row["id"], row["origin"], uri, entry["sha256"], entry["bytes"])
 
 
 def _build_masker(stage: Stage, trained: Manifest) -> Masker:

@@ -24,17 +24,9 @@ import boto3
 import botocore.config
 import botocore.exceptions
 
-from jobs.errors import (
-    AccessError,
-    BadDataError,
-    ConfigError,
-    ConflictError,
-    JobError,
-    NotFoundError,
-    ServiceUnavailableError,
-)
+from jobs.errors import BadDataError, ConfigError, ConflictError, JobError, NotFoundError
 from jobs.parallel import ordered_map
-from jobs.s3_codes import ERROR_OF_CODE, REMEDY
+from jobs.s3_codes import to_job_error
 
 log = logging.getLogger(__name__)
 
@@ -69,23 +61,6 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def to_job_error(error: Exception, uri: str) -> JobError:
-    """The exception of `jobs.errors` for what boto3 raised while working on `uri`."""
-    if isinstance(error, botocore.exceptions.ClientError):
-        code = error.response.get("Error", {}).get("Code", "unknown")
-        status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
-        kind = ERROR_OF_CODE.get(code) or ERROR_OF_CODE.get(status, JobError)
-        what = f"S3 answered {code}"
-    elif isinstance(error, botocore.exceptions.NoCredentialsError):
-        kind, what = AccessError, "there are no S3 credentials"
-    elif isinstance(error, (botocore.exceptions.ParamValidationError, ValueError)):
-        kind, what = ConfigError, f"boto3 refused the request ({error})"
-    else:
-        kind, what = ServiceUnavailableError, f"S3 does not answer ({error})"
-    remedy = REMEDY.get(kind, "see the message")
-    return kind(" ".join(f"{uri}: {what}: {remedy}".split()))
-
-
 class Store:
     """Objects in S3. One instance serves all threads."""
 
@@ -104,11 +79,18 @@ class Store:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         try:
             # boto3.client would keep the credentials of the first caller in this process.
             session = boto3.session.Session()
             self._client = session.client("s3", region_name=region, config=settings)
+        except botocore.exceptions.InvalidRegionError as error:
+            raise ConfigError(
+                f"AWS_REGION (or AWS_DEFAULT_REGION) {region!r} is not a region: give us-east-1, "
+                "or the one where the bucket lies"
+            ) from error
+        except botocore.exceptions.BotoCoreError as error:
+            raise to_job_error(error, "S3's settings") from error
         except ValueError as error:
             endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
             raise ConfigError(
@@ -267,6 +249,7 @@ class Store:
         return sum(1 for _ in written)
 
     def delete(self, uris: Iterable[str]) -> None:
+        """Delete the objects; an absent one is no error, the first that is refused is raised."""
         by_bucket: dict[str, list[str]] = {}
         for uri in uris:
             bucket, key = split_uri(uri)
@@ -275,7 +258,12 @@ class Store:
             for start in range(0, len(keys), DELETE_BATCH):
                 batch = [{"Key": key} for key in keys[start : start + DELETE_BATCH]]
                 request = {"Objects": batch, "Quiet": True}
-                self._call("delete_objects", f"s3://{bucket}", Bucket=bucket, Delete=request)
+                answer = self._call(
+                    "delete_objects", f"s3://{bucket}", Bucket=bucket, Delete=request
+                )
+                if refused := answer.get("Errors"):
+                    error = botocore.exceptions.ClientError({"Error": refused[0]}, "DeleteObjects")
+                    raise to_job_error(error, f"s3://{bucket}/{refused[0]['Key']}")
 
     # Buckets
 
@@ -345,5 +333,8 @@ class Store:
         except botocore.exceptions.BotoCoreError as error:
             raise to_job_error(error, uri) from error
         finally:
-            self.delete([f"s3://{bucket}/{probe}"])
+            try:
+                self.delete([f"s3://{bucket}/{probe}"])
+            except JobError as error:  # who may write here need not be one who may delete
+                log.warning("The probe for conditional puts, of 0 bytes, stays: %s", error)
         return False

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import AccessError, BadDataError, NotFoundError
-from jobs.sources.archive import LARGEST_MEMBER, LocalZip
+from jobs.sources import LARGEST_FILE
+from jobs.sources.archive import LocalZip
 from jobs.sources.layouts import describe, recognise
 
 MEMBERS = {f"images/{n}.png": random.Random(n).randbytes(20_000) for n in range(30)}
@@ -133,8 +134,8 @@ def test_an_unknown_compression_is_refused_by_name(archive: Path) -> None:
 
 
 def test_a_member_of_an_absurd_size_is_refused_by_name(archive: Path) -> None:
-    patched_directory(archive, 24, "<I", LARGEST_MEMBER + 1)
-    refuses(archive, "images/0.png", str(LARGEST_MEMBER + 1))
+    patched_directory(archive, 24, "<I", LARGEST_FILE + 1)
+    refuses(archive, "images/0.png", str(LARGEST_FILE + 1))
 
 
 @pytest.mark.parametrize("second", ["a/b.png", "a\\b.png", "a//b.png", "./a/b.png"])

@@ -7,16 +7,20 @@ import stat
 import struct
 import tracemalloc
 import zipfile
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobs.errors import BadDataError
-from jobs.sources import archive
-from jobs.sources.archive import LARGEST_MEMBER, LocalZip
+from jobs.sources import LARGEST_FILE, archive
+from jobs.sources.archive import LocalZip
+from jobs.sources.members import LOCAL_HEADER, DamagedError, Member
 
 DIRECTORY, HEADER = b"PK\x01\x02", b"PK\x03\x04"
-PACKED, DECLARED, OFFSET = (20, "<I"), (24, "<I"), (42, "<I")  # fields of a directory's entry
+# Fields of a directory's entry.
+METHOD, CRC, PACKED, DECLARED, OFFSET = (10, "<H"), (16, "<I"), (20, "<I"), (24, "<I"), (42, "<I")
 ZEROS = bytes(2**20)
 
 
@@ -50,11 +54,11 @@ def write_zeros(path: Path, name: str, megabytes: int) -> Path:
 def test_a_bomb_that_declares_its_size_is_refused_by_name_and_spoils_no_other(
     tmp_path: Path,
 ) -> None:
-    path = write_zeros(tmp_path / "films.zip", "images/bomb.png", LARGEST_MEMBER // 2**20 + 1)
+    path = write_zeros(tmp_path / "films.zip", "images/bomb.png", LARGEST_FILE // 2**20 + 1)
     assert path.stat().st_size < 2**20
     source = LocalZip(path)
     for refused in (source.size, source.read):
-        with pytest.raises(BadDataError, match=rf"'images/bomb.png' declares .*{LARGEST_MEMBER}"):
+        with pytest.raises(BadDataError, match=rf"'images/bomb.png' declares .*{LARGEST_FILE}"):
             refused("images/bomb.png")
     assert source.read("images/good.png") == b"film"
     source.close()
@@ -71,6 +75,38 @@ def test_a_bomb_that_declares_less_is_stopped_before_it_fills_the_memory(tmp_pat
     tracemalloc.stop()
     source.close()
     assert peak < 10 * 2**20
+
+
+def deflated(content: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(content) + packer.flush()
+
+
+def test_bytes_behind_a_deflate_stream_are_refused_before_they_fill_the_memory(
+    tmp_path: Path,
+) -> None:
+    """Sizes and the CRC-32 are right; the member is a film of 4 bytes and 16 MiB of nothing."""
+    path = write(tmp_path / "films.zip", {"images/a.png": deflated(b"film") + ZEROS * 16}, 0)
+    for field, value in ((METHOD, 8), (DECLARED, 4), (CRC, zlib.crc32(b"film"))):
+        patch(path, 0, field, value)
+    source = LocalZip(path)
+    tracemalloc.start()
+    with pytest.raises(BadDataError, match=r"'images/a\.png' goes on behind the end"):
+        source.read("images/a.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    source.close()
+    assert peak < 10 * 2**20
+
+
+@pytest.mark.parametrize("cut", [0, 1, -2, -1], ids=["none", "early", "late", "at its end"])
+def test_a_single_byte_behind_a_deflate_stream_is_refused_wherever_chunks_are_cut(cut: int) -> None:
+    data = deflated(b"film") + b"\0"
+    member = Member(0, 99, 4, len(data), zlib.crc32(b"film"), True, b"a")
+    header = LOCAL_HEADER.pack(b"PK\3\4", 1, 0) + b"a"
+    with pytest.raises(DamagedError, match="goes on behind the end"):
+        list(member.unpack(iter([header, *filter(None, (data[:cut], data[cut:]))])))
+    assert b"".join(replace(member, packed=len(data) - 1).unpack(iter([header, data]))) == b"film"
 
 
 def test_more_than_deflate_can_hold_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_a_job_prints_its_result_and_writes_it_where_airflow_reads_it(
         (["download", "--source", "file:///no/such/films.zip"], 2, "/no/such/films.zip"),
         (["download", "--source", "synthetic://phantoms?films=0"], 2, "films"),
         (["download", "--source", "https:///films.zip"], 2, "https://HOST/PATH.zip"),
+        (["download", "--source", "https://host:80a/films.zip"], 2, "'https://host:80a/films.zip'"),
+        (["download", "--source", "https://[::1/films.zip"], 2, "'https://[::1/films.zip'"),
         (["download", "--patient-pattern", "P[0-9]+"], 2, "--patient-pattern 'P[0-9]+'"),
         (["download", "--patients", "s3://lung/absent.csv"], 2, "s3://lung/absent.csv"),
         (["download", "--source", "s3://no-such-bucket/films"], 2, "no-such-bucket"),
@@ -68,8 +70,9 @@ def test_a_missing_bucket_is_told_before_any_work(s3: dict[str, str], tmp_path: 
     assert (code, "s3://nowhere" in line) == (2, True), line
 
 
-def test_wrong_credentials_leave_with_77(s3: dict[str, str], out: str) -> None:
-    wrong = s3 | {"AWS_SECRET_ACCESS_KEY": "wrong"}
+@pytest.mark.parametrize("secret", ["wrong", ""])
+def test_wrong_credentials_leave_with_77(s3: dict[str, str], out: str, secret: str) -> None:
+    wrong = s3 | {"AWS_SECRET_ACCESS_KEY": secret}
     code, line = refused("download", "--out", out, environment=wrong)
     assert (code, "AWS_SECRET_ACCESS_KEY" in line) == (77, True), line
 

@@ -11,7 +11,16 @@ import pytest
 
 from jobs import errors
 from jobs.cli import build_parser
-from jobs.config import JOBS, PredictConfig, PreprocessConfig, TrainConfig, build_config
+from jobs.config import (
+    JOBS,
+    DownloadConfig,
+    InboxConfig,
+    JobConfig,
+    PredictConfig,
+    PreprocessConfig,
+    TrainConfig,
+    build_config,
+)
 from jobs.schema import form_schema
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +70,39 @@ def test_a_shard_counts_from_one(shard: str, expected: tuple[int, int]) -> None:
 def test_a_shard_that_is_none_is_refused(shard: str) -> None:
     with pytest.raises(errors.ConfigError, match="--shard"):
         PredictConfig(trained=MANIFEST, films=MANIFEST, out="s3://lung/p", shard=shard)
+
+
+def films_from(flag: str, films: str) -> JobConfig:
+    """The config of the job that reads films by `flag` and writes below s3://lung/pipeline."""
+    out = "s3://lung/pipeline"
+    if flag == "--source":
+        return DownloadConfig(source=f"synthetic://phantoms+{films}", out=out)
+    if flag == "--films":
+        return PredictConfig(trained=MANIFEST, films=films, out=out)
+    return InboxConfig(inbox=films, out=out)
+
+
+@pytest.mark.parametrize("flag", ["--source", "--films", "--inbox"])
+@pytest.mark.parametrize("films", ["s3://lung", "s3://lung/", "s3://lung/pipeline"])
+def test_a_prefix_that_holds_what_the_jobs_write_is_no_source_of_films(
+    flag: str, films: str
+) -> None:
+    with pytest.raises(errors.ConfigError) as caught:
+        films_from(flag, films)
+    said = f"{flag} {films} holds --out s3://lung/pipeline, whose images are no new films"
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("flag", ["--source", "--films", "--inbox"])
+@pytest.mark.parametrize("films", ["s3://lung/pipe", "s3://lung/pipeline/incoming/0a1b/"])
+def test_a_prefix_beside_or_below_what_the_jobs_write_is_a_source_of_films(
+    flag: str, films: str
+) -> None:
+    assert flag in films_from(flag, films).arguments()
+
+
+def test_an_archive_is_no_prefix_that_could_hold_what_the_jobs_write() -> None:
+    DownloadConfig(source="s3://lung/films.ZIP", out="s3://lung/films.ZIP/pipeline")
 
 
 @pytest.mark.parametrize("job", JOBS)

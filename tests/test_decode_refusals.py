@@ -48,6 +48,20 @@ def test_a_film_of_a_hundred_megapixels_is_not_too_large() -> None:
     assert reason(png_header(10_000, 10_000, 8, GRAY_PNG)) == "truncated"
 
 
+@pytest.mark.parametrize("shape", [(1, 1_000_001), (1_000_001, 1)])
+@pytest.mark.parametrize("depth", [bool, np.uint8, np.uint16])
+def test_a_side_that_no_png_is_written_of_is_too_long(shape: tuple[int, int], depth: type) -> None:
+    height, width = shape
+    said = f"too large: {width} x {height} pixels are over 1000000 on a side"
+    film = np.ones(shape, np.dtype(depth))
+    assert reason(saved(film, "PNG")) == reason(saved(film, "TIFF")) == said
+
+
+def test_a_side_of_a_million_pixels_is_not_too_long() -> None:
+    film = np.ones((1, 1_000_000), np.uint8)
+    assert np.array_equal(decode_film(saved(film, "PNG")), film)
+
+
 def test_floating_point_and_negative_and_wider_pixels_are_refused() -> None:
     assert reason(saved(NOISE.astype(np.float32), "TIFF")).startswith("undecodable: floating point")
     outside = "undecodable: gray values outside 0 to 65535"

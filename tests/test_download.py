@@ -118,6 +118,24 @@ def test_the_same_film_packed_anew_in_another_source_is_kept_once(
     assert made.details["copies"] == ["CXR_png/CHNCXR_0001_0.png"]
 
 
+def test_of_two_masks_of_a_film_that_differ_the_first_is_kept_and_both_are_named(
+    store: Store, out: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    film, left, right = draw_pair(1)
+    for name, image in (
+        ("CXR_png/CHNCXR_0001_0.png", film),
+        ("mask/CHNCXR_0001_0_mask.png", left | right),
+        ("other/mask/CHNCXR_0001_0_mask.png", left),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(png(image))
+    made = run(store, out, tmp_path.as_uri())
+    (row,) = made.rows(store)
+    assert store.read(made.uri_of(row["masks"]["lungs"]["key"])) == png(left | right)
+    one, other = "mask/CHNCXR_0001_0_mask.png", "other/mask/CHNCXR_0001_0_mask.png"
+    assert f"{one} and {other} differ: the first is the mask" in caplog.messages
+
+
 def test_kaggle_gives_the_same_content_as_the_file(store: Store, out: str, tmp_path: Path) -> None:
     write_montgomery(tmp_path / "films", 3)
     path = zipped(tmp_path / "films")

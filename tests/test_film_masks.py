@@ -117,6 +117,21 @@ def test_the_row_has_the_quality_of_the_networks_own_probabilities(
         assert row_of(about(**recipe))["quality"] == round(quality.score(found), 6)
 
 
+def test_a_film_listed_as_too_large_fails_with_its_size_and_is_never_read() -> None:
+    read: list[str] = []
+
+    def note(film: Film) -> bytes:
+        read.append(film.id)
+        return png(FILM)
+
+    films = [Film("a", "a.tif", "", bytes=8_000 * 2**20), Film("b", "b.tif", "", bytes=2**27)]
+    masker = Masker(Network(about(), b""), note, lambda film_id, mask: {})
+    large, fitting = masker.rows([films])
+    assert (large["status"], fitting["status"]) == ("failed", "ok")
+    assert large["reason"] == "too large: 8,000 MB are over 128"
+    assert read == ["b"]
+
+
 def test_a_mask_of_less_quality_than_the_model_asks_for_is_for_review(
     found: NDArray[np.float32],
 ) -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from jobs.errors import AccessError, BadDataError, ConfigError, NotFoundError
-from jobs.sources import open_source, split_sources
+from jobs.sources import LARGEST_FILE, open_source, split_sources
 from jobs.sources.archive import ZipSource
 from jobs.sources.folder import FolderSource
 from jobs.storage import Store
@@ -52,6 +54,31 @@ def test_the_identity_is_the_content_wherever_it_lies(folder: Path, tmp_path: Pa
     assert FolderSource(moved).identity() != first
 
 
+def test_the_identity_is_that_of_names_sizes_and_contents(folder: Path) -> None:
+    digest = hashlib.sha256()
+    for name, content in sorted(FILES.items()):
+        digest.update(f"{name}\0{len(content)}\0".encode() + hashlib.sha256(content).digest())
+    assert FolderSource(folder).identity() == {"sha256": digest.hexdigest()}
+
+
+def test_a_file_too_large_to_be_read_is_refused_by_name_and_hashed_in_little_memory(
+    folder: Path,
+) -> None:
+    with open(folder / "images/scan.tif", "wb") as file:
+        file.truncate(LARGEST_FILE + 1)
+    source = FolderSource(folder)
+    for refused in (source.size, source.read):
+        with pytest.raises(
+            BadDataError, match=r"images/scan\.tif is too large: 129 MB are over 128"
+        ):
+            refused("images/scan.tif")
+    tracemalloc.start()
+    source.identity()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**22
+
+
 def test_a_link_to_a_file_inside_is_followed(folder: Path) -> None:
     (folder / "images/link.png").symlink_to(folder / "images/a.png")
     source = FolderSource(folder)
@@ -86,8 +113,9 @@ def test_a_name_that_is_not_utf8_is_said(folder: Path) -> None:
 def test_a_file_that_vanishes_is_said_by_name(folder: Path) -> None:
     source = FolderSource(folder)
     (folder / "masks/a.png").unlink()
-    with pytest.raises(BadDataError, match=r"masks/a\.png"):
-        source.read("masks/a.png")
+    for refused in (source.size, source.read):
+        with pytest.raises(BadDataError, match=r"masks/a\.png cannot be read"):
+            refused("masks/a.png")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

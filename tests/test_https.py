@@ -292,6 +292,27 @@ def test_a_url_without_a_host_is_refused_with_the_form(tmp_path: Path) -> None:
         open_url("https:///films.zip", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["host:80a", "host:99999", "[::1", "*.host", "host..org", "h" * 64 + ".org", "\u2100.org"],
+)
+def test_a_url_that_is_none_is_refused_at_once_without_its_secrets(
+    tmp_path: Path, place: str, pauses: list[float]
+) -> None:
+    for user in ("", "anna:hunter2@", "anna:hunt?er2@", "anna:hunt/er2@"):
+        with pytest.raises(ConfigError, match=r"give https://HOST/PATH\.zip") as raised:
+            open_url(f"https://{user}{place}/x.zip?sig=hunter2", tmp_path)
+        assert f"https://{place}/x.zip" in str(raised.value)
+        assert "anna" not in str(raised.value) and "er2" not in str(raised.value)
+    assert pauses == []
+
+
+def test_a_password_with_a_slash_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="%2F") as raised:
+        open_url("https://anna:hunt/er2@host/x.zip", tmp_path)
+    assert "anna" not in str(raised.value) and "er2" not in str(raised.value)
+
+
 def test_a_local_zip_and_a_remote_one_give_the_same_members(
     server: RangeServer, tmp_path: Path, shared_data: Path
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import errors, film_masks, inbox
+from jobs import errors, film_masks, inbox, sources
 from jobs.config import InboxConfig
 from jobs.manifest import Manifest
 from jobs.segmentation import inference
@@ -194,6 +194,18 @@ def test_a_film_that_cannot_be_read_is_written_down_and_not_tried_again(
     }
 
 
+def test_a_film_too_large_to_be_read_is_written_down_with_its_reason(
+    store: Store, out: str, films: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "LARGEST_FILE", len(FILM) - 1)
+    made = run(store, out)
+    assert made.counts == {"films": 3, "new": 3, "masks": 1, "failed": 2, "review": 0}
+    reasons = {name: line["reason"] for name, line in table(store, made).items()}
+    assert reasons.pop("monday/a.png") == ""
+    assert all(reason.startswith("too large: ") for reason in reasons.values())
+    assert run(store, out, "r2").headline["new"] == 0
+
+
 def test_a_film_that_vanishes_is_left_out(
     store: Store, out: str, films: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,13 +246,6 @@ def test_force_masks_every_film_again(
     network.clear()
     assert run(store, out, "r2", force=True).headline["new"] == 3
     assert len(network) == 3
-
-
-@pytest.mark.parametrize("prefix", ["s3://lung", "s3://lung/", "s3://lung/pipeline"])
-def test_an_inbox_that_holds_the_pipelines_own_images_is_refused(prefix: str) -> None:
-    with pytest.raises(errors.ConfigError, match="no new films"):
-        InboxConfig(out="s3://lung/pipeline", inbox=prefix)
-    InboxConfig(out="s3://lung/pipeline", inbox="s3://lung/pipe")
 
 
 def test_the_ledger_has_an_object_a_part_and_not_a_film(

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import download, film_masks, predict, preprocess
+from jobs import download, errors, film_masks, predict, preprocess, sources
 from jobs.config import (
     DownloadConfig,
     PredictConfig,
@@ -152,6 +153,35 @@ def test_any_prefix_of_films_will_do(store: Store, out: str, trained: Manifest) 
     assert sizes == {"a": (128, 160), "b": (70, 90)}
 
 
+def test_files_of_one_name_are_one_film_where_they_are_the_same_and_refused_where_they_differ(
+    store: Store, out: str, trained: Manifest
+) -> None:
+    film = Image.fromarray(draw_pair(1)[0])
+    for name, form in (("0012.png", "png"), ("0012.tif", "tiff"), ("0013.png", "png")):
+        buffer = io.BytesIO()
+        film.save(buffer, form)
+        store.write(f"{out}/inbox/{name}", buffer.getvalue())
+    made = run(store, out, trained, f"{out}/inbox")
+    assert [row["origin"] for row in made.rows(store)] == ["0012.png", "0013.png"]
+    store.write(f"{out}/inbox/0012.tif", png(draw_pair(2)[0]))
+    with pytest.raises(errors.BadDataError, match=r"0012\.png and 0012\.tif bear .* but differ"):
+        run(store, out, trained, f"{out}/inbox")
+
+
+def test_a_film_too_large_to_be_read_is_a_row_with_its_reason(
+    store: Store, out: str, trained: Manifest, raw: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = png(draw_pair(1, 90, 70)[0]), png(draw_pair(2)[0])
+    store.write(f"{out}/inbox/large.png", large)
+    store.write(f"{out}/inbox/small.png", small)
+    monkeypatch.setattr(sources, "LARGEST_FILE", len(small))
+    made = run(store, out, trained, f"{out}/inbox")
+    rows = {row["id"]: row for row in made.rows(store)}
+    assert (rows["small"]["status"], rows["large"]["status"]) == ("ok", "failed")
+    assert rows["large"]["reason"].startswith("too large: ")
+    assert run(store, out, trained, raw.uri).counts["failed"] == 24
+
+
 def test_a_processed_manifest_is_a_film_set_too(
     store: Store, out: str, trained: Manifest, processed: Manifest
 ) -> None:
@@ -170,6 +200,27 @@ def test_shards_together_make_the_manifest_of_one(
     assert [store.exists(part.uri) for part in parts] == [True] * 3
     assert len({part.uri for part in parts}) == 1
     assert parts[-1].content_hash == whole.content_hash
+
+
+def test_shards_of_a_prefix_complete_one_listing_and_their_logs_tell_it_from_another(
+    store: Store, out: str, trained: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def listing_of(shard: str) -> tuple[bool, str]:
+        """Whether the set is complete after the shard, and the hash that its log names."""
+        caplog.clear()
+        made = run(store, out, trained, f"{out}/inbox", shard=shard)
+        (listing,) = re.findall(rf"shard {shard} is of the listing ([0-9a-f]{{64}})", caplog.text)
+        return store.exists(made.uri), listing
+
+    store.write_many((f"{out}/inbox/{n:02}.png", png(draw_pair(n)[0])) for n in range(16))
+    first, listing = listing_of("1/2")
+    store.write(f"{out}/inbox/late.png", png(draw_pair(20)[0]))
+    second, changed = listing_of("2/2")
+    assert (first, second) == (False, False)
+    assert changed != listing
+    assert listing_of("1/2") == (True, changed)
 
 
 def test_what_was_done_is_not_done_again(

@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import PartialCredentialsError
 
 from jobs import errors, storage
 from jobs.storage import Store, split_uri
@@ -114,6 +115,43 @@ def test_deleting_more_than_one_batch_leaves_nothing(store: Store, out: str) -> 
     assert list(store.list_objects(out)) == []
 
 
+def refusing(code: str) -> Any:
+    """A DeleteObjects that S3 answers with 200, and with an error for each key."""
+
+    def delete_objects(Delete: dict[str, Any], **_: Any) -> Any:  # noqa: N803
+        keys = [item["Key"] for item in Delete["Objects"]]
+        return {"Errors": [{"Key": key, "Code": code, "Message": "no"} for key in keys]}
+
+    return delete_objects
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("AccessDenied", errors.AccessError), ("InternalError", errors.ServiceUnavailableError)],
+)
+def test_a_key_that_is_not_deleted_is_said_by_its_name(
+    store: Store,
+    out: str,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    kind: type[errors.JobError],
+) -> None:
+    monkeypatch.setattr(store._client, "delete_objects", refusing(code))
+    with pytest.raises(kind, match=f"^{out}/a: S3 answered {code} to DeleteObjects"):
+        store.delete([f"{out}/a", f"{out}/b"])
+
+
+def test_a_probe_that_may_not_be_deleted_is_said_and_keeps_no_one_from_writing(
+    store: Store, out: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store._client, "delete_objects", refusing("AccessDenied"))
+    store.write(f"{out}/a", b"1", if_absent=True)
+    with pytest.raises(errors.ConflictError):
+        store.write(f"{out}/a", b"2", if_absent=True)
+    (said,) = [r.message for r in caplog.records if "probe" in r.message]
+    assert f"{out}/.probe-" in said and "AccessDenied" in said
+
+
 def test_a_large_file_goes_up_in_parts_and_comes_back_whole(
     store: Store, out: str, plain: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +218,52 @@ def test_a_wrong_secret_is_access_refused(
     with pytest.raises(errors.AccessError, match="AWS_SECRET_ACCESS_KEY") as caught:
         Store().check_bucket("s3://lung")
     assert caught.value.exit_code == 77
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind", "words"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "", errors.AccessError, "missing: AWS_SECRET_ACCESS_KEY"),
+        ("AWS_PROFILE", "nobody", errors.AccessError, r"profile \(nobody\).*AWS_PROFILE"),
+        ("AWS_CONFIG_FILE", __file__, errors.ConfigError, "Unable to parse config file"),
+        ("AWS_REGION", "us_east!1", errors.ConfigError, "AWS_REGION.*'us_east!1' is not a region"),
+        ("AWS_DEFAULT_REGION", "a b", errors.ConfigError, "AWS_DEFAULT_REGION.*'a b' is not a"),
+        ("AWS_ENDPOINT_URL", "s3.lan", errors.ConfigError, "AWS_ENDPOINT_URL 's3.lan' is not a"),
+        (
+            "AWS_ENDPOINT_URL",
+            "http://s3:80a",
+            errors.ConfigError,
+            "http://s3:80a.*AWS_ENDPOINT_URL",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_exit_code(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    kind: type[errors.JobError],
+    words: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(kind, match=words):
+        Store().check_bucket("s3://lung")
+
+
+def test_an_empty_region_is_the_usual_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "")
+    assert Store()._client.meta.region_name == "us-east-1"
+
+
+def test_half_a_key_that_is_noticed_at_the_first_request_is_access_refused_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(**_: Any) -> Any:
+        raise PartialCredentialsError(provider="assume-role", cred_var="aws_secret_access_key")
+
+    monkeypatch.setattr(store._client, "head_bucket", half)
+    with pytest.raises(errors.AccessError, match="missing: aws_secret_access_key"):
+        store.check_bucket("s3://lung")
 
 
 def test_a_server_that_is_not_there_is_a_service_unavailable(

@@ -30,6 +30,9 @@ from jobs.imaging import png
 MAX_PIXELS = 100_000_000
 """The largest film read, in pixels: five times the largest film of Montgomery."""
 
+LONGEST_SIDE = 1_000_000
+"""The largest width and height, in pixels: OpenCV's libpng neither reads nor writes more."""
+
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 """Bits a detector delivers; what is stored in 16 bits has one of these."""
 
@@ -141,7 +144,7 @@ def _written(encoded: tuple[bool, NDArray[np.uint8]]) -> bytes:
 def _samples(data: bytes, flatten: Flatten) -> NDArray[Any]:
     """One upright channel of a file, bool, uint8 or uint16 (H, W)."""
     plain = png.open_plain(data)
-    if plain and plain.height * plain.width <= MAX_PIXELS:
+    if plain and not _excess(plain.width, plain.height):
         samples = plain.read()
         if samples is not None:
             return samples if samples.ndim == 2 else flatten.bgr(samples)
@@ -166,15 +169,20 @@ def _opened(data: bytes) -> Image.Image:
     """The file's header read, its pixels not yet."""
     with _failures_named(data):
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF"))
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 1_000_000
-        raise ImageError(f"too large: {width} x {height} pixels are over {limit} megapixels")
+    if excess := _excess(*image.size):
+        raise ImageError("too large: {} x {} pixels are over {}".format(*image.size, excess))
     if image.mode == "F":
         raise ImageError("undecodable: floating point pixels have no fixed range")
     if image.mode not in GRAY_MODES + DEEP_GRAY_MODES + COLOR_MODES:
         raise ImageError(f"undecodable: pixels of the kind {image.mode} are not read")
     return image
+
+
+def _excess(width: int, height: int) -> str:
+    """The limit that a size in pixels is over, "" where it is over none."""
+    if width * height > MAX_PIXELS:
+        return f"{MAX_PIXELS // 1_000_000} megapixels"
+    return f"{LONGEST_SIDE} on a side" if max(width, height) > LONGEST_SIDE else ""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
-from jobs.errors import ConfigError, NotFoundError
+from jobs.errors import BadDataError, ConfigError, NotFoundError
 
 if TYPE_CHECKING:
     from jobs.sources.archive import LocalZip
@@ -19,6 +19,9 @@ FORMS = (
     "kaggle://OWNER/NAME[@VERSION], https://HOST/PATH.zip, file:///PATH (a zip or a folder), "
     "s3://BUCKET/PREFIX, s3://BUCKET/KEY.zip or synthetic://phantoms?films=48&seed=0"
 )
+
+MEGABYTE = 2**20
+LARGEST_FILE = 128 * MEGABYTE  # an uncompressed film of 20 Mpixel in 16-bit color has 118 MB
 
 
 class Source(Protocol):
@@ -37,6 +40,20 @@ class Source(Protocol):
         """One file whole, from any thread; BadDataError names it where it is damaged."""
 
     def close(self) -> None: ...
+
+
+def too_large(size: int) -> str:
+    """Why a file of `size` bytes is not read, since that is done whole; "" where it is."""
+    if size <= LARGEST_FILE:
+        return ""
+    return f"too large: {-(-size // MEGABYTE):,} MB are over {LARGEST_FILE // MEGABYTE}"
+
+
+def check_size(name: str, size: int) -> int:
+    """`size`, in bytes; BadDataError, by its name, for a file that is not read."""
+    if reason := too_large(size):
+        raise BadDataError(f"{name} is {reason}: leave it out of the source")
+    return size
 
 
 def split_sources(source: str) -> list[str]:

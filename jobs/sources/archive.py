@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jobs.errors import BadDataError
+from jobs.sources import LARGEST_FILE
 from jobs.sources.extents import Extents, FileExtents, join
 from jobs.sources.members import METHODS, DamagedError, Member
 
 log = logging.getLogger(__name__)
 
-LARGEST_MEMBER = 2**27  # bytes; an uncompressed film of 20 Mpixel in 16-bit color has 118 MB
 LARGEST_DIRECTORY = 2**26  # bytes, of about half a million members
 MOST_INFLATED = 1032  # the bytes that a byte of deflate can stand for
 TAIL = 2**18  # bytes fetched first: the directory of about 2,000 members
@@ -66,10 +66,10 @@ class ZipSource:
         return sorted(self._members)
 
     def size(self, name: str) -> int:
-        """The bytes that the member declares; BadDataError where they are over LARGEST_MEMBER."""
+        """The bytes that the member declares; BadDataError where they are over LARGEST_FILE."""
         declared = self._members[name].size
-        if declared > LARGEST_MEMBER:
-            size = f"declares {declared} bytes, over {LARGEST_MEMBER}"
+        if declared > LARGEST_FILE:
+            size = f"declares {declared} bytes, over {LARGEST_FILE}"
             raise self._refusal(name, size, "leave it out of the archive")
         return declared
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.errors import AccessError, BadDataError, NotFoundError
+from jobs.sources import check_size
 
 log = logging.getLogger(__name__)
 
@@ -29,29 +33,38 @@ class FolderSource:
         """A hash of names, sizes and contents: the same files elsewhere are the same source."""
         digest = hashlib.sha256()
         for name in self._names:
-            content = self.read(name)
-            digest.update(f"{name}\0{len(content)}\0".encode())
-            digest.update(hashlib.sha256(content).digest())
+            with self._opened(name) as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+                digest.update(f"{name}\0{file.tell()}\0".encode() + content)
         return {"sha256": digest.hexdigest()}
 
     def names(self) -> list[str]:
         return list(self._names)
 
-    def read(self, name: str) -> bytes:
-        try:
-            return (self.path / name).read_bytes()
-        except PermissionError:
-            raise AccessError(f"{self.path / name} may not be read: grant read access") from None
-        except OSError as error:
-            raise BadDataError(
-                f"{self.path / name} cannot be read ({error.strerror}): repair or remove it"
-            ) from None
-
     def size(self, name: str) -> int:
-        return (self.path / name).stat().st_size
+        with self._opened(name) as file:
+            return check_size(file.name, os.fstat(file.fileno()).st_size)
+
+    def read(self, name: str) -> bytes:
+        self.size(name)
+        with self._opened(name) as file:
+            return file.read()
 
     def close(self) -> None:
         pass
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[io.BufferedReader]:
+        path = str(self.path / name)
+        try:
+            with open(path, "rb") as file:
+                yield file
+        except PermissionError:
+            raise AccessError(f"{path} may not be read: grant read access") from None
+        except OSError as error:
+            raise BadDataError(
+                f"{path} cannot be read ({error.strerror}): repair or remove it"
+            ) from None
 
     def _walk(self) -> list[str]:
         names, passed_over = [], []

@@ -1,7 +1,7 @@
 """One member of a zip: where it lies, what the directory declares of it, and its bytes tested.
 
-The directory is not believed: a member that holds more than it declares, or other bytes than its
-CRC-32, is refused before more than a chunk too many was inflated.
+The directory is not believed: a member that holds more than it declares, goes on behind its deflate
+stream or has other bytes than its CRC-32 is refused before more than a chunk too many was inflated.
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ def _inflate(pieces: Iterator[bytes]) -> Iterator[bytes]:
             rest = piece
             while rest:
                 yield inflater.decompress(rest, CHUNK)
+                if inflater.unused_data:  # zlib would keep all that follows
+                    raise DamagedError("goes on behind the end of its deflate stream")
                 rest = inflater.unconsumed_tail
         yield inflater.flush()
     except zlib.error as error:

@@ -177,12 +177,26 @@ def open_file(file: WebFile, scratch: Path) -> ZipSource:
 
 def open_url(uri: str, scratch: Path) -> ZipSource:
     """The zip at https://HOST/PATH (http:// too); a password in it, or a query, is never told."""
-    parts = urlsplit(uri)
-    if not parts.hostname:
-        raise ConfigError(f"source {uri!r} has the wrong form: give https://HOST/PATH.zip")
-    name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    name = _name_of(uri)
     retries = Retries(name, lambda error: _refusal(name, error))
     return open_file(WebFile(retries, lambda: uri), scratch)
+
+
+def _name_of(uri: str) -> str:
+    """The URL without its secrets; ConfigError where it is none that can be asked for."""
+    import requests
+
+    try:
+        parts = urlsplit(uri)
+        asked = requests.Request("GET", uri).prepare().url
+        str(urlsplit(asked).hostname).encode("idna")  # tests what requests leaves to the socket
+    except ValueError:  # requests.InvalidURL is one too
+        told = re.split("[?#]", re.sub("//.*@", "//", uri))[0]
+        raise ConfigError(
+            f"source {told!r} has the wrong form: give https://HOST/PATH.zip, a port as a number "
+            "and, in a password, / as %2F, ? as %3F, # as %23 and @ as %40"
+        ) from None
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _refusal(name: str, error: Exception) -> JobError | None:
