@@ -88,7 +88,8 @@ class DownloadConfig(JobConfig):
     )
     patients: str = option(
         "A CSV with the columns film,patient in place of a pattern: s3://BUCKET/KEY.csv, "
-        "file:///PATH.csv (not from a container), or empty; film is its path in the source, or its id",
+        "file:///PATH.csv (not from a container), or empty; film is its path in the source, or "
+        "its id",
         "",
         title="Patients file",
         pattern=r"(s3://[^/]+/.+|file:///.+)?",
