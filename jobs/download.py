@@ -24,7 +24,7 @@ from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
-RECIPE = "1"
+RECIPE = "2"
 BYTES_UNDER_WAY = 2**26  # of the files that all threads hold at once
 
 
@@ -62,6 +62,7 @@ def _copy(
             "give the Montgomery layout, 'Lung Segmentation', or images/ beside masks/"
         )
     films = _with_patients(catalogue.films, config, table)
+    log.info("%d films of %d patients", len(films), len({film.patient for film in films}))
     _check_sizes(sources, films)
     _check_copies(sources, catalogue)
     budget = ByteBudget(BYTES_UNDER_WAY)
