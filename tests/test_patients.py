@@ -34,7 +34,7 @@ def patients_of(names: list[str], pattern: str) -> list[str]:
     ],
     ids=["only group", "digits", "named group", "folder"],
 )
-def test_a_pattern_finds_the_patient_in_the_file_name_or_else_in_the_path(
+def test_a_pattern_finds_the_patient_in_the_file_name_or_with_a_slash_in_the_path(
     pattern: str, expected: list[str]
 ) -> None:
     assert patients_of(NAMES, pattern) == expected
@@ -63,6 +63,12 @@ def test_the_patient_is_in_the_name_that_the_film_came_with(
     found = patients_of(names, pattern)
     assert len(found) == len(names)
     assert set(found) == expected
+
+
+def test_a_film_whose_name_has_no_patient_takes_none_from_its_folder() -> None:
+    """Else P7 would be two patients, P7 and "my"."""
+    with pytest.raises(ConfigError, match=r"1 of 2 films: 'my_scans/images/P7\.png'"):
+        patients_of(["my_scans/images/P7.png", "my_scans/images/P7_left.png"], r"^([^_]+)_")
 
 
 def test_films_without_a_patient_are_named_in_one_error() -> None:

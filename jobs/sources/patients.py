@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -46,19 +45,19 @@ def assign(films: Iterable[FilmFiles], lookup: Lookup, told: str) -> list[FilmFi
 def by_pattern(pattern: str) -> Lookup:
     """What the group `patient`, or the only group, matches in a film's name as it came.
 
-    Searched are the name of its file without the extension, else its path in the source, both in
-    Unicode's composed form; never the id, which changes with the films around it. Films of the
-    public sets keep the patient of their own names, since a pattern is for a team's own.
+    Searched is the name of its file without the extension, or, by a pattern with a "/", its path in
+    the source, in Unicode's composed form; never the id, which changes with the films around it.
+    Films of the public sets keep the patient of their own names: a pattern is for a team's own.
     """
     compiled = compile_pattern(pattern)
     group = "patient" if "patient" in compiled.groupindex else 1
+    by_path = "/" in pattern
 
     def lookup(film: FilmFiles) -> str:
         if film.is_family:
             return film.patient
         path = _composed(film.film[1])
-        stem = os.path.splitext(os.path.basename(path))[0]
-        match = compiled.search(stem) or compiled.search(path)
+        match = compiled.search(path if by_path else PurePosixPath(path).stem)
         return (match[group] or "").strip() if match else ""
 
     return lookup
