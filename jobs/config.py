@@ -81,7 +81,8 @@ class DownloadConfig(JobConfig):
     )
     patient_pattern: str = option(
         "A regular expression whose only group, or the one named patient, is the patient in a "
-        "film's name, as ^([^_]+)_ of 0012_left.png; all films of a patient go to one split",
+        "film's file name, as ^([^_]+)_ of 0012_left.png, or, with a / in it, in its path; all "
+        "films of a patient go to one split; films of the public sets keep their own patients",
         "",
         title="Patient pattern",
         form="Advanced",

@@ -21,7 +21,7 @@ from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
-RECIPE = "1"
+RECIPE = "2"
 BYTES_UNDER_WAY = 2**26  # of the files that all threads hold at once
 
 
@@ -59,6 +59,7 @@ def _copy(
             "give the Montgomery layout, 'Lung Segmentation', or images/ beside masks/"
         )
     films = _with_patients(catalogue.films, config, table)
+    log.info("%d films of %d patients", len(films), len({film.patient for film in films}))
     _check_sizes(sources, films)
     copies.check_films(sources, catalogue)
     copies.warn_of_masks(sources, catalogue)

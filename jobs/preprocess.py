@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
-import io
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from jobs.config import PreprocessConfig
 from jobs.errors import BadDataError, ConfigError
 from jobs.imaging import decode, geometry, masks
+from jobs.lookup_table import parse_lookup
 from jobs.manifest import Manifest, Row, read_manifest
 from jobs.parallel import CPU_THREADS, ordered_map
 from jobs.progress import track
@@ -26,7 +25,7 @@ from jobs.storage import Store
 
 log = logging.getLogger(__name__)
 
-RECIPE = "2"
+RECIPE = "3"
 REPEATED = "repeated"
 SPLITS = ("train", "val", "test")
 SPLIT_SALT = "lung-segmentation-20"  # gives even 12 phantoms a film for each split
@@ -236,16 +235,19 @@ def _contact_sheet(stage: Stage, records: int) -> bytes:
 
 
 def _read_split_file(store: Store, uri: str) -> dict[str, str]:
-    """{patient: split} from a CSV with the columns patient,split; {} where no file is given."""
+    """{patient: split} from a CSV with the columns patient,split; {} where no file is given.
+
+    Raises ConfigError where it does not give each patient one of the splits, and each split one.
+    """
     if not uri:
         return {}
-    try:
-        rows = list(csv.DictReader(io.StringIO(store.read(uri).decode("utf-8-sig"))))
-        splits = {row["patient"]: row["split"] for row in rows}
-    except (UnicodeDecodeError, KeyError, csv.Error) as error:
+    splits = parse_lookup(store.read(uri), uri, "patient", "split")
+    names = ", ".join(SPLITS)
+    for patient, split in splits.items():
+        if split not in SPLITS:
+            raise ConfigError(f"{uri} gives {patient!r} the split {split!r}: give one of {names}")
+    if empty := [split for split in SPLITS if split not in splits.values()]:
         raise ConfigError(
-            f"{uri} is not a split file ({error}): give a CSV with the columns patient,split"
-        ) from error
-    if wrong := sorted(set(splits.values()) - set(SPLITS)):
-        raise ConfigError(f"{uri} names the split {wrong[0]!r}: give one of {', '.join(SPLITS)}")
+            f"{uri} puts no patient into the split {empty[0]!r}: give each of {names} at least one"
+        )
     return splits

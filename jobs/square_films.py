@@ -42,7 +42,8 @@ def square_film(row: Entry, read: Read, place: Place) -> SquareFilm:
     """The film of a raw row and its lungs: read, decoded, checked, merged, resized and encoded.
 
     Of the images at full size only the lungs so far and the one just decoded are held at once.
-    Raises ImageError with the reason where they cannot be used.
+    Raises ImageError with the reason where they cannot be used; what is the film's own in it, such
+    as a shape, stands behind a colon.
     """
     if not row["masks"]:
         raise decode.ImageError(NO_MASK)
@@ -92,6 +93,6 @@ def _checked_fraction(lungs: NDArray[np.bool_]) -> float:
         raise decode.ImageError("empty mask")
     if not MIN_LUNG_FRACTION <= fraction <= MAX_LUNG_FRACTION:
         raise decode.ImageError(
-            f"lung fraction {fraction:.3f} outside {MIN_LUNG_FRACTION} to {MAX_LUNG_FRACTION}"
+            f"lung fraction outside {MIN_LUNG_FRACTION} to {MAX_LUNG_FRACTION}: {fraction:.3f}"
         )
     return fraction

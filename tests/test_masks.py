@@ -53,7 +53,7 @@ def test_merging_leaves_the_masks_as_they_are() -> None:
 
 
 def test_masks_of_different_shapes_are_not_merged_and_both_shapes_are_named() -> None:
-    with pytest.raises(ValueError, match=r"\(100, 120\) and \(120, 100\)"):
+    with pytest.raises(ValueError, match=r"different shapes: \(100, 120\) and \(120, 100\)"):
         merge([LEFT, RIGHT.T])
 
 

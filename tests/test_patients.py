@@ -34,10 +34,41 @@ def patients_of(names: list[str], pattern: str) -> list[str]:
     ],
     ids=["only group", "digits", "named group", "folder"],
 )
-def test_a_pattern_finds_the_patient_in_the_id_or_else_in_the_path(
+def test_a_pattern_finds_the_patient_in_the_file_name_or_with_a_slash_in_the_path(
     pattern: str, expected: list[str]
 ) -> None:
     assert patients_of(NAMES, pattern) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "expected"),
+    [
+        (
+            ["2023/images/P7_left.png", "2024/images/P7_left.png", "2024/images/P7_right.png"],
+            r"^([^_]+)_",
+            {"P7"},
+        ),
+        (["images/Müller_01.png", "images/Möller_01.png"], r"^([^_]+)_", {"Müller", "Möller"}),
+        (["images/Mu\u0308ller_01.png", "images/M\u00fcller_02.png"], r"^([^_]+)_", {"Müller"}),
+        (["Mu\u0308ller/images/1.png", "M\u00fcller/images/2.png"], r"^(\w+)/", {"Müller"}),
+        (["images/Scan_17.png", "images/scan_17.png"], r"_([^_]+)$", {"17"}),
+        ([f"images/P7_{'long' * 40}_{side}.png" for side in "lr"], r"^P7_.*_([lr])$", {"l", "r"}),
+    ],
+    ids=["stems that repeat", "umlauts", "decomposed", "path", "letters' case", "long names"],
+)
+def test_the_patient_is_in_the_name_that_the_film_came_with(
+    names: list[str], pattern: str, expected: set[str]
+) -> None:
+    """An id may have its folders in front, a digest behind and "_" in place of letters."""
+    found = patients_of(names, pattern)
+    assert len(found) == len(names)
+    assert set(found) == expected
+
+
+def test_a_film_whose_name_has_no_patient_takes_none_from_its_folder() -> None:
+    """Else P7 would be two patients, P7 and "my"."""
+    with pytest.raises(ConfigError, match=r"1 of 2 films: 'my_scans/images/P7\.png'"):
+        patients_of(["my_scans/images/P7.png", "my_scans/images/P7_left.png"], r"^([^_]+)_")
 
 
 def test_films_without_a_patient_are_named_in_one_error() -> None:
@@ -54,10 +85,30 @@ def test_an_empty_match_is_no_patient() -> None:
         patients_of(["images/left.png"], r"(\d*)left")
 
 
-def test_a_public_sets_film_keeps_its_own_patient_where_the_pattern_finds_none() -> None:
-    names = ["images/P7_1.png", "CXR_png/MCUCXR_0003_1.png"]
-    assert patients_of(names, r"^(P\d+)_") == ["MCUCXR_0003", "P7"]
-    assert patients_of(names, r"([^_]+)_\d$") == ["0003", "P7"]
+def test_no_pattern_takes_a_public_sets_film_from_its_own_patient() -> None:
+    names = ["images/P7_1.png", "CXR_png/MCUCXR_0003_1.png", "CXR_png/CHNCXR_0004_0.png"]
+    for pattern in (r"^(P\d+)_", r"^([^_]+)_"):
+        assert patients_of(names, pattern) == ["CHNCXR_0004", "MCUCXR_0003", "P7"]
+
+
+def test_a_table_that_names_a_public_sets_film_is_believed() -> None:
+    films = recognise([["CXR_png/MCUCXR_0003_1.png", "CXR_png/MCUCXR_0004_0.png"]]).films
+    found = assign(films, by_table({"MCUCXR_0003_1": "Ann"}), "it")
+    assert [film.patient for film in found] == ["Ann", "MCUCXR_0004"]
+
+
+def test_a_table_finds_a_film_whose_name_macos_has_taken_apart() -> None:
+    films = recognise([["images/Mu\u0308ller.png"]]).films
+    (film,) = assign(films, by_table({"images/M\u00fcller.png": "Ann"}), "it")
+    assert film.patient == "Ann"
+
+
+def test_a_name_that_only_becomes_a_public_sets_as_an_id_is_searched_as_it_came() -> None:
+    names = ["images/MCUCXR 0003_1.png"]
+    assert [film.id for film in recognise([names]).films] == ["MCUCXR_0003_1"]
+    assert patients_of(names, r" (\d+)_") == ["0003"]
+    with pytest.raises(ConfigError, match="1 of 1 films"):
+        patients_of(names, r"^(P\d+)_")
 
 
 @pytest.mark.parametrize(
@@ -108,9 +159,9 @@ def test_a_table_names_films_by_path_or_id_from_a_file_or_from_s3(
         ("id,patient\na,1\n", "is no table.*film,patient"),
         ("", "names no film"),
         ("film,patient\n", "names no film"),
-        ("film,patient\na\n", "is no table.*film,patient"),
+        ("film,patient\na\n", "line 2 lacks the film or its patient"),
         ("film,patient\na,\n", "line 2 lacks"),
-        ("film,patient\na,1\na,2\n", "'a' has two patients"),
+        ("film,patient\na,1\na,2\n", "film 'a' has two patients, '1' and '2'"),
         ('film,patient\n"a,1\n', "is no table.*film,patient"),
     ],
 )
@@ -163,6 +214,16 @@ def test_the_rows_bear_the_patients_and_another_way_to_tell_them_is_other_work(
     assert run(store, out, films, patients=copied.as_uri()).reused
     copied.write_text("film,patient\nP12_1,12\nP7_left,7\nP7_right,8\n")
     assert not run(store, out, films, patients=copied.as_uri()).reused
+
+
+def test_the_log_says_how_many_patients_the_films_have(
+    store: Store, out: str, films: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for pattern, line in (("", "3 films of 3 patients"), (r"^([^_]+)_", "3 films of 2 patients")):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            run(store, out, films, patient_pattern=pattern)
+        assert [text for text in caplog.messages if "patients" in text] == [line]
 
 
 def test_a_film_that_the_table_lacks_is_named(

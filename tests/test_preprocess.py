@@ -128,7 +128,7 @@ def test_each_bad_film_is_quarantined_with_its_reason(store: Store, out: str, fi
         "MCUCXR_0001_1": "undecodable",
         "MCUCXR_0002_0": "truncated",
         "MCUCXR_0003_1": "empty mask",
-        "MCUCXR_0004_0": "lung fraction 1.000",
+        "MCUCXR_0004_0": "lung fraction outside 0.02 to 0.75: 1.000",
         "MCUCXR_0005_1": "mask of another aspect",
         "MCUCXR_0006_0": "the left lung's mask is missing",
         "MCUCXR_0007_1": "no mask",
@@ -139,6 +139,30 @@ def test_each_bad_film_is_quarantined_with_its_reason(store: Store, out: str, fi
     assert made.counts["films"] == made.counts["records"] + made.counts["quarantined"] == 30
     images = {item.uri for item in store.list_objects(made.uri_of("images/"))}
     assert len(images) == made.counts["records"], "a quarantined film leaves no object"
+
+
+def test_films_of_one_failing_are_counted_under_one_reason(
+    store: Store, out: str, films: Path
+) -> None:
+    for number in (1, 2, 3):
+        large = np.ones((160, 128), np.bool_)
+        large[:number] = False
+        for side in ("left", "right"):
+            place_of(films, f"ManualMask/{side}Mask", number).write_bytes(png(large))
+    for number in (4, 5):
+        smaller = draw_pair(number, 160 - 4 * number, 128)[1]
+        place_of(films, "ManualMask/leftMask", number).write_bytes(png(smaller))
+    for number in (6, 7):
+        for side in ("left", "right"):
+            flat = draw_pair(number, 60 + number, 128)[1]
+            place_of(films, f"ManualMask/{side}Mask", number).write_bytes(png(flat))
+    made = run(store, out, fetch(store, out, films), max_quarantined=0.3)
+    assert len(set(reasons(store, made).values())) == 7, "each film has figures of its own"
+    assert made.details["reasons"] == {
+        "lung fraction outside 0.02 to 0.75": 3,
+        "masks of different shapes": 2,
+        "mask of another aspect": 2,
+    }
 
 
 def test_too_many_quarantined_is_bad_data(store: Store, out: str, films: Path) -> None:
@@ -184,9 +208,42 @@ def test_a_published_split_replaces_the_hashed_one(store: Store, out: str, films
     store.write(f"{out}/short.csv", "\n".join(lines[:-1]).encode())
     with pytest.raises(errors.BadDataError, match="MCUCXR_0030"):
         run(store, out, raw, split_file=f"{out}/short.csv")
-    store.write(f"{out}/wrong.csv", b"patient,split\nMCUCXR_0001,dev\n")
-    with pytest.raises(errors.ConfigError, match="'dev'"):
-        run(store, out, raw, split_file=f"{out}/wrong.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "names no patient: give a CSV with the columns patient,split"),
+        ("patient,split\n", "names no patient: give a CSV with the columns patient,split"),
+        ("id,split\nP1,train\n", "is no table of splits .*patient,split"),
+        ("patient,split\nP1,train\nP1,test\n", "'P1' has two splits, 'train' and 'test': leave"),
+        ("patient,split\nP1\nP2,validation\n", "line 2 lacks the patient or its split: give both"),
+        ("patient,split\nP1,train\n,val\n", "line 3 lacks the patient or its split: give both"),
+        ("patient,split\nP1,dev\n", "'P1' the split 'dev': give one of train, val, test"),
+        ("patient,split\nP1,train\nP2,val\n", "no patient into the split 'test': give each"),
+    ],
+)
+def test_a_split_file_that_does_not_say_the_split_is_refused(
+    store: Store, out: str, films: Path, text: str, words: str
+) -> None:
+    """An empty one must not pass for none, nor the last of two lines win."""
+    uri = f"{out}/split.csv"
+    store.write(uri, text.encode())
+    with pytest.raises(errors.ConfigError, match=words) as caught:
+        run(store, out, fetch(store, out, films), split_file=uri)
+    assert uri in str(caught.value)
+    assert not list(store.list_objects(f"{out}/processed/")), "refused before any work"
+
+
+def test_a_line_that_a_split_file_repeats_and_spaces_in_it_change_nothing(
+    store: Store, out: str, films: Path
+) -> None:
+    lines = [f"MCUCXR_{n:04d},{('train', 'val', 'test')[n % 3]}" for n in range(1, 31)]
+    raw = fetch(store, out, films)
+    store.write(f"{out}/a.csv", "\n".join(["patient,split", *lines]).encode())
+    store.write(f"{out}/b.csv", "\n".join(["patient,split", lines[0] + " ", *lines]).encode())
+    first = run(store, out, raw, split_file=f"{out}/a.csv")
+    assert run(store, out, raw, split_file=f"{out}/b.csv").fingerprint == first.fingerprint
 
 
 def test_the_output_stays_the_same_until_the_recipe_says_otherwise(
@@ -215,6 +272,7 @@ def test_the_output_stays_the_same_until_the_recipe_says_otherwise(
         ]
         lines.append(repr((row["id"], row["split"], row["lung_fraction"], row["pixels"], *pixels)))
     # Recipe 2 rounds means of exact sums, 1 rounded those of float32; these means are whole.
-    golden = {"2": "abcd898e15c3b4c086c60fede5ee4ff9cd799153ff5c62d64199a69eb7fda51b"}
+    # Recipe 3 words reasons for quarantine otherwise; these films have none.
+    golden = {"3": "abcd898e15c3b4c086c60fede5ee4ff9cd799153ff5c62d64199a69eb7fda51b"}
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     assert digest == golden[preprocess.RECIPE]

@@ -32,7 +32,7 @@ def merge(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     union = next(stream)
     for mask in stream:
         if mask.shape != union.shape:
-            raise ValueError(f"masks of different shapes, {union.shape} and {mask.shape}")
+            raise ValueError(f"masks of different shapes: {union.shape} and {mask.shape}")
         union = union | mask
     return union
 

@@ -61,6 +61,11 @@ class FilmFiles:
     film: Member
     masks: dict[str, Member]
 
+    @property
+    def is_family(self) -> bool:
+        """Whether it is of a set whose names tell the patient and the label."""
+        return self.source in FAMILY_SOURCES.values()
+
 
 @dataclass(frozen=True)
 class Catalogue:

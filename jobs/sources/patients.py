@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from jobs.errors import ConfigError, NotFoundError
-from jobs.sources.layouts import FAMILY, FilmFiles
+from jobs.lookup_table import parse_lookup
+from jobs.sources.layouts import FilmFiles
 
 if TYPE_CHECKING:
     from jobs.storage import Store
@@ -31,7 +31,7 @@ def assign(films: Iterable[FilmFiles], lookup: Lookup, told: str) -> list[FilmFi
     Raises ConfigError, naming films, where others are not found.
     """
     found = [(film, lookup(film)) for film in films]
-    lost = [film for film, patient in found if not patient and not FAMILY.fullmatch(film.id)]
+    lost = [film for film, patient in found if not patient and not film.is_family]
     if lost:
         names = ", ".join(repr(film.film[1]) for film in lost[:NAMED])
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
@@ -43,20 +43,30 @@ def assign(films: Iterable[FilmFiles], lookup: Lookup, told: str) -> list[FilmFi
 
 
 def by_pattern(pattern: str) -> Lookup:
-    """What the group `patient`, or the only group, matches in the film's id, else in its path."""
+    """What the group `patient`, or the only group, matches in a film's name as it came.
+
+    Searched is the name of its file without the extension, or, by a pattern with a "/", its path in
+    the source, in Unicode's composed form; never the id, which changes with the films around it.
+    Films of the public sets keep the patient of their own names: a pattern is for a team's own.
+    """
     compiled = compile_pattern(pattern)
     group = "patient" if "patient" in compiled.groupindex else 1
+    by_path = "/" in pattern
 
     def lookup(film: FilmFiles) -> str:
-        match = compiled.search(film.id) or compiled.search(film.film[1])
+        if film.is_family:
+            return film.patient
+        path = _composed(film.film[1])
+        match = compiled.search(path if by_path else PurePosixPath(path).stem)
         return (match[group] or "").strip() if match else ""
 
     return lookup
 
 
 def by_table(table: Mapping[str, str]) -> Lookup:
-    """The patient of the film's path in its source, else of its id."""
-    return lambda film: table.get(film.film[1]) or table.get(film.id, "")
+    """The patient of the film's path in its source, composed or not, else of its id."""
+    patients = {_composed(film): patient for film, patient in table.items()}
+    return lambda film: patients.get(_composed(film.film[1])) or patients.get(film.id, "")
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -81,29 +91,18 @@ def read_table(uri: str, store: Store) -> dict[str, str]:
 
     A film stands there by its path in its source or by its id, and has one patient.
     """
-    text = _decoded(uri, _read(uri, store))
-    reader = csv.DictReader(io.StringIO(text), strict=True)
-    table: dict[str, str] = {}
-    try:
-        for row in reader:
-            film, patient = (row[column].strip() for column in ("film", "patient"))
-            if not film or not patient:
-                raise ConfigError(
-                    f"{uri}: line {reader.line_num} lacks the film or its patient: give both"
-                )
-            if table.setdefault(film, patient) != patient:
-                raise ConfigError(f"{uri}: film {film!r} has two patients: leave one of the lines")
-    except (KeyError, AttributeError, csv.Error) as error:
-        raise ConfigError(f"{uri} is no table of patients ({error}): give {COLUMNS}") from None
-    if not table:
-        raise ConfigError(f"{uri} names no film: give {COLUMNS}, a line a film")
-    return table
+    return parse_lookup(_read(uri, store), uri, "film", "patient")
 
 
 def digest(table: dict[str, str]) -> str:
     """sha256 (hex) of the table's lines, in whatever order they stood."""
     lines = (f"{film}\0{patient}\n" for film, patient in sorted(table.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _composed(name: str) -> str:
+    """The name in Unicode's composed form: names from macOS are not, what people type is."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _read(uri: str, store: Store) -> bytes:
@@ -114,10 +113,3 @@ def _read(uri: str, store: Store) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise NotFoundError(f"{path} cannot be read ({error.strerror}): give {COLUMNS}") from None
-
-
-def _decoded(uri: str, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{uri} is not UTF-8 ({error.reason}): give {COLUMNS}") from None
