@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # Most of them wait for S3: of those that read and those that write, CORES compute at a time. So
 # no more full-size films are in memory decoded, and no more than READERS of them as files.
 READERS, WRITERS = 12, 8
-BATCHES_AHEAD = 3
+BATCHES_AHEAD = 2
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -101,6 +101,16 @@ class Network:
         return self._inference.in_batches(films, self.films_at_once)
 
     @functools.cached_property
+    def batches_at_once(self) -> int:
+        """How many batches to compute side by side."""
+        return self._inference.batches_at_once(self._placing["size"])
+
+    def share_cores(self) -> None:
+        """Leave the cores' other shares to the batches that other threads compute meanwhile."""
+        if self.batches_at_once > 1:
+            self._inference.share_threads(self.batches_at_once)
+
+    @functools.cached_property
     def films_at_once(self) -> int:
         """The most of them, by size and device."""
         size = self._placing["size"]
@@ -166,7 +176,10 @@ class Masker:
         with contextlib.ExitStack() as stack:
             ready = batched_map(self._prepare, batches, threads=READERS, ahead=ahead)
             stack.callback(ready.close)
-            found = ordered_map(self._compute, ready, threads=1, ahead=BATCHES_AHEAD)
+            side_by_side = self.network.batches_at_once
+            found = ordered_map(
+                self._compute, ready, threads=side_by_side, ahead=side_by_side + BATCHES_AHEAD
+            )
             stack.callback(found.close)
             films = itertools.chain.from_iterable(found)
             yield from ordered_map(self._finish, films, threads=WRITERS)
@@ -191,6 +204,7 @@ class Masker:
     def _compute(self, films: Sequence[_Prepared]) -> list[tuple[_Prepared, Probabilities | None]]:
         """Each film with its probabilities; None for those that could not be read."""
         squares = [film.square for film in films if film.square is not None]
+        self.network.share_cores()
         found = iter(self.network.probabilities(squares) if squares else ())
         return [(film, None if film.square is None else next(found)) for film in films]
 

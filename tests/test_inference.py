@@ -97,3 +97,15 @@ def test_all_films_are_found_in_order_whatever_their_number(
     found = probabilities_of_all(model.eval(), images)
     alone = np.concatenate([probabilities(model, image[None]) for image in images])
     np.testing.assert_allclose(found, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "threads", "expected"),
+    [("cpu", 512, 8, 2), ("cpu", 512, 1, 1), ("cpu", 2048, 8, 1), ("cuda", 512, 8, 1)],
+)
+def test_batches_are_computed_side_by_side_on_a_cpu_with_threads_and_memory_to_share(
+    monkeypatch: pytest.MonkeyPatch, kind: str, size: int, threads: int, expected: int
+) -> None:
+    monkeypatch.setattr(inference, "local_device", lambda: torch.device(kind))
+    monkeypatch.setattr(inference, "THREADS", threads)
+    assert inference.batches_at_once(size) == expected

@@ -3,7 +3,8 @@
 usage: python -m tests.bench.predict [ROUNDS [FOLDER]]
 
 A film's way from S3 to its mask in S3 is timed as the job goes it; the bare network computes the
-same squares in the same batches, and nothing else. The rounds of both take turns.
+same squares in the same batches, one after the other on all cores, and nothing else. The rounds of
+both take turns.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def compare(
     log_table("predict", profile.summary())
     pairs = [(cost(bare), cost(job)) for _ in range(rounds)]
     ratios = [alone.seconds / whole.seconds for alone, whole in pairs]
-    against = f"network {NETWORK} at {SIZE} pixels alone, {count} films of {shape[1]}x{shape[0]}"
+    films = f"{count} films of {shape[1]}x{shape[0]}"
+    against = f"network {NETWORK} at {SIZE} pixels alone, batch after batch, {films}"
     print(against, file=sys.stderr)
     for name, costs in zip(("network", "job"), zip(*pairs, strict=True), strict=True):
         rate = count / statistics.median(one.seconds for one in costs)
