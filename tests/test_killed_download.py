@@ -26,6 +26,7 @@ from tests.range_server import RangeServer, Request, range_server
 FILMS = 200
 PARTS_BEFORE_THE_KILL = 12  # of 25, 8 films each
 SECONDS = 60
+QUIET_SECONDS = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,14 @@ def stored_ranges(server: RangeServer) -> list[Request]:
     return [request for request in server.requests if request.what == "storage"]
 
 
+def settled_ranges(server: RangeServer) -> list[Request]:
+    """Those of a process that is gone, once no request that it had sent is still being read."""
+    found: list[Request] = []
+    while len(found) < len(found := stored_ranges(server)):
+        time.sleep(QUIET_SECONDS)
+    return found
+
+
 def extents(archive: bytes) -> dict[str, str]:
     """The range of each member's extent, by its name, as another reader of zips finds it."""
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
@@ -98,7 +107,7 @@ def test_a_killed_download_asks_again_only_for_films_that_are_not_there(
         arguments = ["download", "--source", uri, "--out", out]
         environment = s3 | variables
         kill_midway([sys.executable, "-m", "jobs", *arguments], environment, store, out)
-        killed = stored_ranges(server)
+        killed = settled_ranges(server)
         done = {row["id"] for uri in parts(store, out) for row in unpack_rows(store.read(uri))}
         made = run_job(*arguments, environment=environment)
     assert not made["reused"] and len(done) >= 8 * PARTS_BEFORE_THE_KILL
