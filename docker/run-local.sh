@@ -82,9 +82,7 @@ run_in_docker() {
     fi
   fi
   if [ -t 1 ]; then environment+=(--tty); fi
-  user=$(id -u):$(id -g)
-  # A rootless engine's root is this user, and its other users are none of this machine's.
-  if [[ $(docker info --format '{{.SecurityOptions}}') == *rootless* ]]; then user=0:0; fi
+  user=$(docker/user.sh)
   # The working directory is the same path as here, so that relative paths mean the same.
   exec docker run --rm --init --user "$user" --read-only --tmpfs /tmp \
     --cap-drop ALL --security-opt no-new-privileges --network "$network" --shm-size 1g \

@@ -13,9 +13,7 @@ store=(--volume /tmp)
 inside=/tmp/s3
 if [ "${1:-}" = --folder ]; then
   inside=/s3
-  user=$(id -u):$(id -g)
-  # A rootless engine's root is this user, and its other users are none of this machine's.
-  if [[ $(docker info --format '{{.SecurityOptions}}') == *rootless* ]]; then user=0:0; fi
+  user=$("$(dirname "$0")/user.sh")
   store=(--tmpfs /tmp --user "$user"
     --mount "type=bind,\"source=$(realpath "$2")\",target=$inside")
   shift 2

@@ -140,12 +140,13 @@ def _write_package(
     """The trained model under its version; a package that is there stays as it is."""
     trained = manifests["trained"]
     weights = trained.read_file(store, "model.safetensors")
-    version = _version(store, models, trained.fingerprint, weights)
+    entry = describe("model.safetensors", weights)
+    version = _version(store, models, trained.fingerprint, entry.sha256)
     about = json.loads(trained.read_file(store, "model.json"))
     sources = sources_of(manifests["processed"])
     about |= {
         "version": version,
-        "weights": asdict(describe("model.safetensors", weights)),
+        "weights": asdict(entry),
         "metrics": {**about["metrics"], **figures},
         "data": {**about["data"], "raw": manifests["raw"].content_hash},
         "licences": {source: LICENCES[source] for source in sources},
@@ -159,12 +160,11 @@ def _write_package(
     return Package(version, about, weights)
 
 
-def _version(store: Store, models: str, fingerprint: str, weights: bytes) -> str:
-    """The training's fingerprint; where it was trained anew to other weights, theirs as well.
+def _version(store: Store, models: str, fingerprint: str, sha256: str) -> str:
+    """The training's fingerprint; where it was trained anew to other weights, their `sha256` too.
 
     On a GPU, or on a CPU of another make, the same training does not give the same bits.
     """
-    sha256 = describe("model.safetensors", weights).sha256
     try:
         former = store.read_json(f"{models}/{fingerprint}/model.json")["weights"]["sha256"]
     except NotFoundError:

@@ -94,16 +94,17 @@ def _predicted(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Any
 
     Over all films, not the test films alone: the ones to look at are those without a truth.
     """
-    evaluated = {row["id"]: row for row in manifests["evaluation"].rows(store)}
     rows = manifests["predictions"].rows(store)
     scored = [(row["quality"], row["id"], row["review"]) for row in rows if "quality" in row]
     flagged = [(quality, film) for quality, film, is_flagged in scored if is_flagged]
-    lowest = []
-    for quality, film in heapq.nsmallest(FLAGGED, flagged):
-        found = evaluated.get(film, {})
-        about = {"dice": found.get("dice"), "split": found.get("split", "")}
-        lowest.append({"id": film, "quality": quality, **about})
-    return {"scored": len(scored), "flagged": len(flagged), "lowest": lowest}
+    lowest = {
+        film: {"id": film, "quality": quality, "dice": None, "split": ""}
+        for quality, film in heapq.nsmallest(FLAGGED, flagged)
+    }
+    for row in manifests["evaluation"].rows(store):
+        if row["id"] in lowest:
+            lowest[row["id"]] |= {name: row[name] for name in ("dice", "split") if name in row}
+    return {"scored": len(scored), "flagged": len(flagged), "lowest": [*lowest.values()]}
 
 
 # Pictures
