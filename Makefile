@@ -22,11 +22,11 @@ help: ## List the commands
 
 .PHONY: run-local
 run-local: ## Run the whole chain here: SOURCE SIZE EPOCHS NETWORK RUN_ID RUNTIME=docker|process
-	@docker/run-local.sh run
+	@scripts/run-local.sh run
 
 .PHONY: predict
 predict: ## Write masks for a folder of films with the last model: FILMS=./mine OUT=artifacts/mine
-	@docker/run-local.sh masks
+	@scripts/run-local.sh masks
 
 .PHONY: s3
 s3: $(VENV) ## Serve S3 on 127.0.0.1 from artifacts/.s3, until Ctrl-C
@@ -41,7 +41,7 @@ test-all: test $(VENV_AIRFLOW) image ## Run those, the slow ones and, none skipp
 	.venv/bin/python -m pytest -m "slow and not engine and not airflow"
 	LUNG_FORBID_SKIPS=1 .venv/bin/python -m pytest -m "engine and not airflow"
 	LUNG_FORBID_SKIPS=1 PATH="$$PATH:$$PWD/.venv/bin" \
-	  $(AIRFLOW_PYTHON) -m pytest -m airflow $$(grep -l mark.airflow tests/test_*.py)
+	  $(AIRFLOW_PYTHON) -m pytest -m airflow $$(grep -lr mark.airflow tests --include='test_*.py')
 
 .PHONY: bench-train
 bench-train: $(VENV) $(if $(FOLDS),,$(VENV_BENCH)) ## Train ours, nnU-Net and MONAI side by side: SOURCE SIZE BUDGET SEEDS; FOLDS=5: ours by patient
@@ -56,28 +56,28 @@ lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types and shell scripts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy jobs tests
-	.venv/bin/mypy --python-executable $(AIRFLOW_PYTHON) dags docker
-	@if [ -x .venv/bin/shellcheck ]; then .venv/bin/shellcheck docker/*.sh .ci/run; \
+	.venv/bin/mypy --python-executable $(AIRFLOW_PYTHON) dags docker scripts
+	@if [ -x .venv/bin/shellcheck ]; then .venv/bin/shellcheck docker/*.sh scripts/*.sh .ci/run; \
 	else echo "shellcheck has no wheel for this machine: the scripts are not checked"; fi
 
 .PHONY: airflow
 airflow: $(VENV) $(VENV_AIRFLOW) ## Serve Airflow on this machine, until Ctrl-C: PORT RUNTIME=docker|process
-	@runtime=$$(docker/runtime.sh); \
+	@runtime=$$(scripts/runtime.sh); \
 	if [ $$runtime = docker ]; then docker/image.sh local >/dev/null; fi; \
-	exec $(AIRFLOW_PYTHON) docker/serve_airflow.py --home artifacts/airflow-$$runtime \
+	exec $(AIRFLOW_PYTHON) -m scripts.airflow.serve_airflow --home artifacts/airflow-$$runtime \
 	  --backend $$runtime $(if $(PORT),--port $(PORT))
 
 .PHONY: dag-run
 dag-run: $(VENV) $(VENV_AIRFLOW) ## Trigger the DAG and follow it to its end: SOURCE SIZE EPOCHS NETWORK GPUS
-	@$(AIRFLOW_PYTHON) docker/dag_run.py
+	@$(AIRFLOW_PYTHON) -m scripts.airflow.dag_run
 
 .PHONY: dag-e2e
 dag-e2e: $(VENV) $(VENV_AIRFLOW) image ## Run the DAG twice under a scheduler, in containers: SOURCE SIZE EPOCHS NETWORK
-	@$(AIRFLOW_PYTHON) docker/dag_e2e.py
+	@$(AIRFLOW_PYTHON) -m scripts.airflow.dag_e2e
 
 .PHONY: dag-test
 dag-test: $(VENV) $(VENV_AIRFLOW) $(if $(filter docker,$(BACKEND)),image) ## Run the Airflow DAG in-process: SOURCE SIZE EPOCHS NETWORK BACKEND=process|docker
-	@$(AIRFLOW_PYTHON) docker/dag_test.py
+	@$(AIRFLOW_PYTHON) -m scripts.airflow.dag_test
 
 .PHONY: engine
 engine: ## Install and start Docker and Compose (root, Debian or Ubuntu); BROWSER=1 adds Chromium
@@ -98,13 +98,13 @@ image: ## Build the container images lung-jobs:<version> and lung-jobs:local; TO
 
 .PHONY: images
 images: $(VENV) $(VENV_AIRFLOW) ## Make the READMEs' pictures of masks and pages again, from runs on phantoms (first: make engine BROWSER=1)
-	@RUN_ID=readme docker/run-local.sh run
+	@RUN_ID=readme scripts/run-local.sh run
 	cp artifacts/readme/worst.png images/masks.png
-	LUNG_IMAGES=$$PWD/images $(AIRFLOW_PYTHON) -m pytest tests/test_web.py
+	LUNG_IMAGES=$$PWD/images $(AIRFLOW_PYTHON) -m pytest tests/airflow/test_web.py
 
 .PHONY: locks
 locks: .venv-uv/.stamp-$(UV_VERSION) ## Compile the lock files again after a change of an .in file
-	@docker/locks.sh
+	@scripts/locks.sh
 
 .PHONY: clean
 clean: ## Remove virtual environments, fetched wheels and caches; artifacts/ and images stay
@@ -122,14 +122,14 @@ python:
 venv: $(VENV) ## Set up .venv, for .venv/bin/python -m jobs
 
 $(VENV): $(addprefix $(LOCKS)/,jobs.lock local.lock dev.lock torch.in) | python
-	@docker/venv.sh $@ $^
+	@scripts/venv.sh $@ $^
 
 $(VENV_AIRFLOW): $(addprefix $(LOCKS)/,airflow.lock airflow-dev.lock) | python
-	@docker/venv.sh $@ $^
+	@scripts/venv.sh $@ $^
 
 # Without what the lock leaves out (torchvision), and so without looking for it.
 $(VENV_BENCH): $(addprefix $(LOCKS)/,bench-peers.lock torch.in) | python
-	@TORCH=cpu PIP_NO_DEPS=1 docker/venv.sh $@ $^
+	@TORCH=cpu PIP_NO_DEPS=1 scripts/venv.sh $@ $^
 
 .venv-uv/.stamp-$(UV_VERSION): | python
 	$(PYTHON) -m venv --clear .venv-uv

@@ -7,7 +7,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from lung.assets import CHAMPION
-from lung.stages import POLICY, container_params, flags, params, schedule, stage
+from lung.tasks import POLICY, container_params, flags, params, schedule, stage
 
 DOC = """
 ### Masks for new films

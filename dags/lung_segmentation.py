@@ -8,7 +8,7 @@ from airflow.sdk import DAG, Param, chain, task
 
 from lung.assets import CHAMPION_MOVED, TRAINING, record_champion, record_training
 from lung.notices import tell_of_champion
-from lung.stages import (
+from lung.tasks import (
     POLICY,
     container_params,
     flags,
@@ -53,7 +53,7 @@ answer; the retries wait for it. To do work again that would be reused, delete i
   type http, host: an incoming webhook of Slack, Mattermost or Teams. Where the end of its path is
   secret, that as password.
 
-`dags/lung/stages.py` lists the deployment's settings.
+`dags/lung/tasks.py` lists the deployment's settings.
 """
 
 with DAG(

@@ -45,7 +45,7 @@ pip=(build/pip/bin/python -m pip download -qq --disable-pip-version-check --dest
 if [ "${#TORCH_PIN[@]}" -gt 0 ]; then
   # torch stands outside the lock, and is held to the lock's versions of what it needs.
   grep -ohE '^[a-z0-9._-]+==[^ ]+' "${LOCKS[0]}" >build/pins.txt
-  index=$(docker/torch-index.sh)
+  index=$(scripts/torch-index.sh)
   "${pip[@]}" ${index:+"$index"} --find-links "$fresh" --constraint build/pins.txt \
     --requirement "${TORCH_PIN[0]}"
 fi

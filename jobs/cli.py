@@ -17,11 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from jobs import lifeline, profile
-from jobs.config import CHAIN, JOBS, build_config
 from jobs.errors import InterruptedJobError, JobError, StopRequest
-from jobs.memory import keep_freed_memory
-from jobs.schema import form_fields, form_schema
+from jobs.runtime import lifeline, profile
+from jobs.runtime.memory import keep_freed_memory
+from jobs.settings.airflow_form import form_fields, form_schema
+from jobs.settings.config import CHAIN, JOBS, build_config
 
 log = logging.getLogger("jobs")
 
@@ -181,7 +181,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _run_job(arguments: argparse.Namespace) -> int:
-    from jobs.timed_store import TimedStore
+    from jobs.storage.timed_store import TimedStore
 
     lifeline.hold()
     config = build_config(arguments.job, vars(arguments))
@@ -222,7 +222,7 @@ def _run_s3(arguments: argparse.Namespace) -> int:
 
 def _run_incoming(arguments: argparse.Namespace) -> int:
     from jobs.local import copy_to_incoming
-    from jobs.storage import Store
+    from jobs.storage.s3 import Store
 
     print(copy_to_incoming(Store(), arguments.source, arguments.out))
     return 0

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jobs.byte_budget import ByteBudget
-from jobs.config import DownloadConfig
 from jobs.errors import BadDataError
-from jobs.manifest import Manifest
-from jobs.profile import moved, timed
-from jobs.progress import track
-from jobs.sources import Source, copies, layouts, open_source, patients, split_sources
-from jobs.stage import Stage
-from jobs.storage import Store
+from jobs.runtime.byte_budget import ByteBudget
+from jobs.runtime.profile import moved, timed
+from jobs.runtime.progress import track
+from jobs.settings.config import DownloadConfig
+from jobs.sources import layouts, name_clashes, patients
+from jobs.sources.source import Source, open_source, split_sources
+from jobs.storage.manifest import Manifest
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import Stage
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ def _copy(
     films = _with_patients(catalogue.films, config, table)
     log.info("%d films of %d patients", len(films), len({film.patient for film in films}))
     _check_sizes(sources, films)
-    copies.check_films(sources, catalogue)
-    copies.warn_of_masks(sources, catalogue)
+    name_clashes.check_films(sources, catalogue)
+    name_clashes.warn_of_masks(sources, catalogue)
     budget = ByteBudget(BYTES_UNDER_WAY)
 
     def copy(film: layouts.FilmFiles) -> dict[str, Any]:

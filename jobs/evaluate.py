@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import calibration, figures
-from jobs.config import EvaluateConfig
 from jobs.errors import ConfigError
+from jobs.films.seen_patients import Seen, read_seen
+from jobs.films.training_pairs import chosen_sources
 from jobs.imaging import decode, geometry, masks
-from jobs.manifest import Manifest, Row, read_manifest
-from jobs.pairs import chosen_sources
-from jobs.parallel import CPU_THREADS
-from jobs.profile import timed
-from jobs.progress import track
-from jobs.seen import Seen, read_seen
+from jobs.reports import calibration, summary
+from jobs.runtime.parallel import CPU_THREADS
+from jobs.runtime.profile import timed
+from jobs.runtime.progress import track
 from jobs.segmentation import metrics
-from jobs.stage import Stage
-from jobs.storage import Store
+from jobs.settings.config import EvaluateConfig
+from jobs.storage.manifest import Manifest, Row, read_manifest
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import Stage
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _write_files(stage: Stage, scored: Sequence[Row], seen: Seen) -> dict[str, A
     tested = [row for row in scored if row["tested"]]
     if not tested:
         log.warning("no film tests this network: it saw the patients of all that are asked for")
-    told = figures.summarise(scored, seen.sources)
+    told = summary.summarise(scored, seen.sources)
     told["calibration"] = calibration.measure(
         store, inputs["processed"], inputs["trained"], {row["id"] for row in tested}
     )

@@ -17,13 +17,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 
-from jobs import champion
-from jobs.champion import Package
-from jobs.config import InboxConfig
 from jobs.errors import NotFoundError
-from jobs.film_masks import Film, Masker, Network, log_review
-from jobs.ledger import Ledger
-from jobs.manifest import (
+from jobs.films.masker import Film, Masker, Network, log_review
+from jobs.models import champion
+from jobs.models.champion import Package
+from jobs.runtime.parallel import chunked
+from jobs.runtime.progress import track
+from jobs.settings.config import InboxConfig
+from jobs.sources import layouts
+from jobs.storage.ledger import Ledger
+from jobs.storage.manifest import (
     SCHEMA_VERSION,
     Manifest,
     Row,
@@ -32,11 +35,8 @@ from jobs.manifest import (
     describe,
     manifest_of,
 )
-from jobs.parallel import chunked
-from jobs.progress import track
-from jobs.sources import layouts
-from jobs.stage import csv_bytes
-from jobs.storage import Store
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import csv_bytes
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import profile
-from jobs.config import CHAIN, PredictConfig, build_config
-from jobs.embedded_s3 import BUCKET, embedded_s3
 from jobs.errors import BadDataError, ConfigError, NotFoundError
-from jobs.manifest import Manifest
-from jobs.parallel import ordered_map
-from jobs.sources import open_local, split_sources
-from jobs.storage import Store
-from jobs.timed_store import TimedStore
+from jobs.runtime import profile
+from jobs.runtime.parallel import ordered_map
+from jobs.settings.config import CHAIN, PredictConfig, build_config
+from jobs.sources.source import open_local, split_sources
+from jobs.storage.local_server import BUCKET, embedded_s3
+from jobs.storage.manifest import Manifest
+from jobs.storage.s3 import Store
+from jobs.storage.timed_store import TimedStore
 
 log = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.config import MANIFEST_URI, PredictConfig
 from jobs.errors import BadDataError
-from jobs.film_masks import Film, Masker, Network, log_review
-from jobs.manifest import Manifest, Row, read_manifest
-from jobs.progress import track
-from jobs.sources import copies, layouts
+from jobs.films.masker import Film, Masker, Network, log_review
+from jobs.runtime.progress import track
+from jobs.settings.config import MANIFEST_URI, PredictConfig
+from jobs.sources import layouts, name_clashes
 from jobs.sources.bucket import BucketSource
-from jobs.stage import Stage
-from jobs.storage import Store
+from jobs.storage.manifest import Manifest, Row, read_manifest
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import Stage
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _film_set(store: Store, uri: str) -> FilmSet:
             log.info("%s", line)
         if not catalogue.films:
             raise BadDataError(f"there are no films below {uri}: give PNG, JPEG or TIFF films")
-        copies.check_films([source], catalogue)
+        name_clashes.check_films([source], catalogue)
         films = [_film_below(source, film) for film in catalogue.films]
         return FilmSet(len(films), lambda: films, {}, {"films": source.identity()})
     manifest = read_manifest(store, uri)

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.config import PreprocessConfig
 from jobs.errors import BadDataError, ConfigError
+from jobs.films.square import NO_MASK, Entry, Place, square_film
 from jobs.imaging import decode, geometry, masks
-from jobs.lookup_table import parse_lookup
-from jobs.manifest import Manifest, Row, read_manifest
-from jobs.parallel import CPU_THREADS, ordered_map
-from jobs.progress import track
-from jobs.square_films import NO_MASK, Entry, Place, square_film
-from jobs.stage import Stage
-from jobs.storage import Store
+from jobs.runtime.parallel import CPU_THREADS, ordered_map
+from jobs.runtime.progress import track
+from jobs.settings.config import PreprocessConfig
+from jobs.sources.lookup_table import parse_lookup
+from jobs.storage.manifest import Manifest, Row, read_manifest
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import Stage
 
 log = logging.getLogger(__name__)
 

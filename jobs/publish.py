@@ -19,11 +19,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from jobs import champion, report
-from jobs.champion import Package
-from jobs.config import PublishConfig
 from jobs.errors import ConfigError, ConflictError, NotFoundError
-from jobs.manifest import (
+from jobs.films.training_pairs import sources_of
+from jobs.models import champion
+from jobs.models.champion import Package
+from jobs.reports import page
+from jobs.settings.config import PublishConfig
+from jobs.storage.manifest import (
     SCHEMA_VERSION,
     Manifest,
     created_by,
@@ -32,8 +34,7 @@ from jobs.manifest import (
     manifest_of,
     read_manifest,
 )
-from jobs.pairs import sources_of
-from jobs.storage import Store
+from jobs.storage.s3 import Store
 
 log = logging.getLogger(__name__)
 
@@ -106,11 +107,11 @@ def run(config: PublishConfig, store: Store) -> Manifest:
         "jobs": _jobs(store, f"{folder}/results/", manifests),
         "versions": _versions(),
     }
-    page = report.build(store, manifests, details, about=challenger.about, config=config)
-    store.write(f"{folder}/report.html", page, content_type="text/html; charset=utf-8")
+    html = page.build(store, manifests, details, about=challenger.about, config=config)
+    store.write(f"{folder}/report.html", html, content_type="text/html; charset=utf-8")
     about = _header(config, manifests, figures, details)
     about |= {
-        "records": [asdict(describe("report.html", page))],
+        "records": [asdict(describe("report.html", html))],
         "created_by": created_by(started),
     }
     store.write_json(f"{folder}/run.json", about)

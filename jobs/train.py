@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from jobs.config import TrainConfig
-from jobs.manifest import Manifest, read_manifest
-from jobs.stage import Stage
-from jobs.storage import Store
+from jobs.settings.config import TrainConfig
+from jobs.storage.manifest import Manifest, read_manifest
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import Stage
 
 RECIPE = "3"
 
@@ -36,6 +36,6 @@ def run(config: TrainConfig, store: Store) -> Manifest:
     if found := stage.finished():
         return found
     # torch takes seconds to import, which work that is found done need not wait for.
-    from jobs import fitting
+    from jobs.models import training
 
-    return fitting.fit(stage, config, processed)
+    return training.fit(stage, config, processed)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from jobs.storage import Store
+    from jobs.storage.s3 import Store
 
 # The networks of the tests are so small that threads would only wait for one another.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -44,7 +44,7 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The AWS variables of a server that lives as long as the session."""
-    from jobs.embedded_s3 import embedded_s3
+    from jobs.storage.local_server import embedded_s3
 
     with embedded_s3(tmp_path_factory.mktemp("s3")) as environment:
         yield environment
@@ -66,7 +66,7 @@ def container_s3() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def store(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Store:
-    from jobs.storage import Store
+    from jobs.storage.s3 import Store
 
     for name, value in s3.items():
         monkeypatch.setenv(name, value)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import build_parser
-from jobs.storage import Store
-from tests.films import ROOT, run_job, write_montgomery
+from jobs.storage.s3 import Store
+from tests.support.films import ROOT, run_job, write_montgomery
 
 
 def refused(*arguments: str, environment: dict[str, str]) -> tuple[int, str]:

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from jobs import download, errors
-from jobs.config import DownloadConfig
-from jobs.manifest import Manifest
-from jobs.storage import Store
-from tests.films import draw_pair, png, write_montgomery
-from tests.kaggle_stub import kaggle_stub
+from jobs.settings.config import DownloadConfig
+from jobs.storage.manifest import Manifest
+from jobs.storage.s3 import Store
+from tests.support.films import draw_pair, png, write_montgomery
+from tests.support.kaggle_stub import kaggle_stub
 
 
 def run(store: Store, out: str, source: str) -> Manifest:

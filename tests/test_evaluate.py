@@ -17,20 +17,20 @@ from scipy import ndimage, stats
 from sklearn.metrics import f1_score, jaccard_score
 
 from jobs import download, evaluate, preprocess
-from jobs.config import (
+from jobs.errors import ConfigError
+from jobs.imaging import decode
+from jobs.segmentation import inference
+from jobs.settings.config import (
     DownloadConfig,
     EvaluateConfig,
     PredictConfig,
     PreprocessConfig,
     TrainConfig,
 )
-from jobs.errors import ConfigError
-from jobs.imaging import decode
-from jobs.manifest import Manifest, Row
-from jobs.segmentation import inference
-from jobs.stage import Stage
-from jobs.storage import Store
-from tests.films import draw_pair, write_montgomery
+from jobs.storage.manifest import Manifest, Row
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import Stage
+from tests.support.films import draw_pair, write_montgomery
 
 SIZE, FILMS = 64, 30
 SHENZHEN = range(21, 31)  # the numbers of the films that bear Shenzhen's names

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import errors, film_masks, inbox, sources
-from jobs.config import InboxConfig
-from jobs.manifest import Manifest
+from jobs import errors, inbox
+from jobs.films import masker
 from jobs.segmentation import inference
-from jobs.sources import layouts
-from jobs.stage import pack_rows
-from jobs.storage import Store
-from tests.films import png
-from tests.inboxes import FILM, OTHER, crown, ledger
+from jobs.settings.config import InboxConfig
+from jobs.sources import layouts, source
+from jobs.storage.manifest import Manifest
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import pack_rows
+from tests.support.films import png
+from tests.support.inboxes import FILM, OTHER, crown, ledger
 
 
 @pytest.fixture(autouse=True)
@@ -197,7 +198,7 @@ def test_a_film_that_cannot_be_read_is_written_down_and_not_tried_again(
 def test_a_film_too_large_to_be_read_is_written_down_with_its_reason(
     store: Store, out: str, films: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "LARGEST_FILE", len(FILM) - 1)
+    monkeypatch.setattr(source, "LARGEST_FILE", len(FILM) - 1)
     made = run(store, out)
     assert made.counts == {"films": 3, "new": 3, "masks": 1, "failed": 2, "review": 0}
     reasons = {name: line["reason"] for name, line in table(store, made).items()}
@@ -266,7 +267,7 @@ def test_a_run_that_died_does_at_most_one_part_again_and_its_table_has_every_fil
 ) -> None:
     crown(store, out, "v1")
     monkeypatch.setattr(inbox, "FILMS_PER_PART", 4)
-    monkeypatch.setattr(film_masks, "WRITERS", 2)
+    monkeypatch.setattr(masker, "WRITERS", 2)
     store.write_many((f"{out}/inbox/{n:02}.png", FILM) for n in range(20))
     put, masked = Store.write, []
 

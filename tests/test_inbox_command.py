@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from jobs.manifest import describe
-from jobs.storage import Store
-from tests.films import ROOT
-from tests.inboxes import ARCHITECTURE, FILM, crown, ledger
+from jobs.storage.manifest import describe
+from jobs.storage.s3 import Store
+from tests.support.films import ROOT
+from tests.support.inboxes import ARCHITECTURE, FILM, crown, ledger
 
 
 def command(out: str, environment: dict[str, str], *more: str, said_to: int) -> Any:

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from jobs import download
-from jobs.config import DownloadConfig
+from jobs.settings.config import DownloadConfig
 from jobs.sources.archive import TAIL
-from jobs.stage import rows_per_part, unpack_rows
-from jobs.storage import THREADS, Store
-from tests.films import ROOT, run_job, write_montgomery
-from tests.kaggle_stub import kaggle_stub
-from tests.range_server import RangeServer, Request, range_server
+from jobs.storage.s3 import THREADS, Store
+from jobs.storage.work_folder import rows_per_part, unpack_rows
+from tests.support.films import ROOT, run_job, write_montgomery
+from tests.support.kaggle_stub import kaggle_stub
+from tests.support.range_server import RangeServer, Request, range_server
 
 FILMS = 200
 PARTS_BEFORE_THE_KILL = 12  # of 25, 8 films each

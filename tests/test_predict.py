@@ -14,18 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import download, errors, film_masks, predict, preprocess, sources
-from jobs.config import (
+from jobs import download, errors, predict, preprocess
+from jobs.films import masker
+from jobs.segmentation import inference
+from jobs.settings.config import (
     DownloadConfig,
     PredictConfig,
     PreprocessConfig,
     TrainConfig,
 )
-from jobs.manifest import Manifest
-from jobs.segmentation import inference
-from jobs.stage import Stage
-from jobs.storage import Store
-from tests.films import draw_pair, png, write_montgomery
+from jobs.sources import source
+from jobs.storage.manifest import Manifest
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import Stage
+from tests.support.films import draw_pair, png, write_montgomery
 
 HEIGHT, WIDTH = 160, 128
 
@@ -174,7 +176,7 @@ def test_a_film_too_large_to_be_read_is_a_row_with_its_reason(
     small, large = png(draw_pair(1, 90, 70)[0]), png(draw_pair(2)[0])
     store.write(f"{out}/inbox/large.png", large)
     store.write(f"{out}/inbox/small.png", small)
-    monkeypatch.setattr(sources, "LARGEST_FILE", len(small))
+    monkeypatch.setattr(source, "LARGEST_FILE", len(small))
     made = run(store, out, trained, f"{out}/inbox")
     rows = {row["id"]: row for row in made.rows(store)}
     assert (rows["small"]["status"], rows["large"]["status"]) == ("ok", "failed")
@@ -237,7 +239,7 @@ def test_what_was_done_is_not_done_again(
 
     monkeypatch.setattr(inference, "probabilities", dies_late)
     monkeypatch.setattr(inference, "films_at_once", lambda model, size, precision: 2)
-    monkeypatch.setattr(film_masks, "WRITERS", 2)
+    monkeypatch.setattr(masker, "WRITERS", 2)
     with pytest.raises(KeyboardInterrupt):
         run(store, out, trained, raw.uri)
     seen.clear()
@@ -266,8 +268,8 @@ def test_no_byte_depends_on_threads_on_shards_or_on_what_a_killed_run_left(
     whole = run(store, out, trained, raw.uri)
     hashes = {}
     for name, readers, writers in (("few", 1, 1), ("many", 16, 16)):
-        monkeypatch.setattr(film_masks, "READERS", readers)
-        monkeypatch.setattr(film_masks, "WRITERS", writers)
+        monkeypatch.setattr(masker, "READERS", readers)
+        monkeypatch.setattr(masker, "WRITERS", writers)
         hashes[name] = run(store, out, trained, raw.uri, force=True, run_id=name).content_hash
     again = {"force": True, "run_id": "killed"}
     calls, dies_at = 0, 6

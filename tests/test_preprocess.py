@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from jobs import download, errors, preprocess
-from jobs.config import DownloadConfig, PreprocessConfig
-from jobs.manifest import Manifest
-from jobs.storage import Store
-from tests.films import draw_pair, png, write_montgomery
+from jobs.settings.config import DownloadConfig, PreprocessConfig
+from jobs.storage.manifest import Manifest
+from jobs.storage.s3 import Store
+from tests.support.films import draw_pair, png, write_montgomery
 
 
 def fetch(store: Store, out: str, folder: Path) -> Manifest:

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import champion, publish, report
+from jobs import publish
 from jobs.errors import BadDataError, ConfigError, ConflictError
-from jobs.manifest import Manifest, read_manifest
-from tests.published import SIZE, Chain, call_dark_lung, chain
+from jobs.models import champion
+from jobs.reports import page
+from jobs.storage.manifest import Manifest, read_manifest
+from tests.support.published import SIZE, Chain, call_dark_lung, chain
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +304,7 @@ def test_run_json_comes_last(made: Chain, name: str, monkeypatch: pytest.MonkeyP
     def fail(*arguments: Any, **options: Any) -> bytes:
         raise RuntimeError("no page")
 
-    monkeypatch.setattr(report, "build", fail)
+    monkeypatch.setattr(page, "build", fail)
     with pytest.raises(RuntimeError):
         made.publish(made.five(0.7), name=name, run_id="cut-short")
     assert list(made.store.list_objects(f"{made.out}/runs/cut-short/")) == []

@@ -16,13 +16,14 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from jobs import download, errors, fitting, keeper, preprocess, train
-from jobs.config import DownloadConfig, PreprocessConfig, TrainConfig
-from jobs.manifest import Manifest
+from jobs import download, errors, preprocess, train
+from jobs.models import epoch_writer, training
 from jobs.segmentation import checkpoint
-from jobs.segmentation.recipe import NETWORKS
-from jobs.storage import Store
-from tests.films import ROOT, run_job, write_montgomery
+from jobs.segmentation.fit_config import NETWORKS
+from jobs.settings.config import DownloadConfig, PreprocessConfig, TrainConfig
+from jobs.storage.manifest import Manifest
+from jobs.storage.s3 import Store
+from tests.support.films import ROOT, run_job, write_montgomery
 
 SMALL = {"epochs": 2, "batch_size": 8, "network": "small", "precision": "float32"}
 
@@ -94,7 +95,7 @@ def test_a_run_says_where_its_training_is_before_it_trains_and_also_where_it_is_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fitting.engine.Trainer, "run", stop)
+        patch.setattr(training.Trainer, "run", stop)
         train.run(config(processed, out, run_id="first"), store)
     first = store.read_json(f"{out}/runs/first/train.json")
     made = train.run(config(processed, out, run_id="first"), store)
@@ -108,7 +109,7 @@ def test_the_curves_are_drawn_anew_after_every_epoch(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    write = keeper.Keeper._write
+    write = epoch_writer.Keeper._write
 
     def look(self: Any, result: Any) -> None:
         write(self, result)
@@ -117,7 +118,7 @@ def test_the_curves_are_drawn_anew_after_every_epoch(
         assert line is not None
         drawn.append(len(line.attrib["points"].split()))
 
-    monkeypatch.setattr(keeper.Keeper, "_write", look)
+    monkeypatch.setattr(epoch_writer.Keeper, "_write", look)
     train.run(config(processed, out), store)
     assert drawn == [1, 2]
 
@@ -211,14 +212,14 @@ def test_a_run_that_was_stopped_ends_as_an_unbroken_one(
 def test_a_second_writer_of_the_same_model_is_refused(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = keeper.Keeper._write
+    write = epoch_writer.Keeper._write
 
     def other_writes_first(self: Any, result: Any) -> None:
         if result.history[-1]["epoch"] == 2:
             store.write(self._stage.uri_of("last.pt"), b"theirs")
         write(self, result)
 
-    monkeypatch.setattr(keeper.Keeper, "_write", other_writes_first)
+    monkeypatch.setattr(epoch_writer.Keeper, "_write", other_writes_first)
     with pytest.raises(errors.ConflictError) as caught:
         train.run(config(processed, out), store)
     assert caught.value.exit_code == 75
@@ -230,14 +231,14 @@ def test_the_best_model_is_the_one_that_last_pt_speaks_of(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a try was killed between its two puts, or another one's put came late."""
-    finish = keeper.Keeper.best
+    finish = epoch_writer.Keeper.best
     stale = checkpoint.to_bytes({"model": {}, "config": {}, "epoch": 1})
 
     def put_a_stale_one(self: Any) -> Any:
         store.write(self._stage.uri_of("best.pt"), stale)
         return finish(self)
 
-    monkeypatch.setattr(keeper.Keeper, "best", put_a_stale_one)
+    monkeypatch.setattr(epoch_writer.Keeper, "best", put_a_stale_one)
     made = train.run(config(processed, out), store)
     best = checkpoint.from_bytes(store.read(made.uri_of("best.pt")))
     assert best["epoch"] == made.headline["best_epoch"]
@@ -290,7 +291,7 @@ def test_a_source_without_films_is_refused_and_those_there_are_named(
 def test_an_epoch_trains_while_the_one_before_is_written(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, trained = keeper.Keeper._write, threading.Event()
+    write, trained = epoch_writer.Keeper._write, threading.Event()
 
     def wait_for_the_next_epoch(self: Any, result: Any) -> None:
         if len(result.history) == 1:
@@ -302,9 +303,9 @@ def test_an_epoch_trains_while_the_one_before_is_written(
             trained.set()
         return take_step(self, epoch, *arguments)
 
-    take_step = fitting.engine.Trainer.take_step
-    monkeypatch.setattr(keeper.Keeper, "_write", wait_for_the_next_epoch)
-    monkeypatch.setattr(fitting.engine.Trainer, "take_step", tell)
+    take_step = training.Trainer.take_step
+    monkeypatch.setattr(epoch_writer.Keeper, "_write", wait_for_the_next_epoch)
+    monkeypatch.setattr(training.Trainer, "take_step", tell)
     made = train.run(config(processed, out), store)
     assert len(history(store, made)) == 2
 

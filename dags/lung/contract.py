@@ -27,7 +27,8 @@ DEFAULT_REGION = "us-east-1"
 # The supervisor kills a task's process 5 s after TERM, so its job gets less than that.
 STOP_GRACE_SECONDS = 3
 STOPPED = "The task was stopped from outside, and its job with it"
-# Has the job watch its standard input, on which the task's process beats (`jobs/lifeline.py`).
+# The job watches its standard input, on which the task's process beats
+# (`jobs/runtime/lifeline.py`).
 LIFELINE = {"LUNG_LIFELINE": "stdin"}
 
 LESS_MEMORY = "lower the batch size, the image size or the network"

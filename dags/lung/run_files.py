@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from lung.contract import S3_CONNECTION, connection, place_of, s3_client
-from lung.stages import safe_run_id, setting
+from lung.tasks import safe_run_id, setting
 
 CONNECT_SECONDS, READ_SECONDS = 2, 5
 MIB = 2**20

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 import psutil
 from airflow.sdk.exceptions import AirflowException
 
-# The job gives up after 40 s without one (`jobs/lifeline.py`).
+# The job gives up after 40 s without one (`jobs/runtime/lifeline.py`).
 BEAT_SECONDS = 5.0
 ABOVE = ("supervisor", "scheduler or worker")
 

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jobs.errors import BadDataError
-from jobs.sources import LARGEST_FILE
-from jobs.sources.extents import Extents, FileExtents, join
-from jobs.sources.members import METHODS, DamagedError, Member
+from jobs.sources.byte_ranges import Extents, FileExtents, join
+from jobs.sources.source import LARGEST_FILE
+from jobs.sources.zip_member import METHODS, DamagedError, Member
 
 log = logging.getLogger(__name__)
 

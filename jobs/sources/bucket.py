@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 
 from jobs.errors import NotFoundError
-from jobs.sources import check_size
 from jobs.sources.archive import ZipSource
-from jobs.sources.extents import ObjectExtents, join
-from jobs.storage import Store
+from jobs.sources.byte_ranges import ObjectExtents, join
+from jobs.sources.source import check_size
+from jobs.storage.s3 import Store
 
 
 class BucketSource:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.errors import AccessError, BadDataError, NotFoundError
-from jobs.sources import check_size
+from jobs.sources.source import check_size
 
 log = logging.getLogger(__name__)
 

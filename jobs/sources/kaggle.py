@@ -21,9 +21,9 @@ from typing import Any
 
 from jobs.errors import AccessError, ConfigError, JobError, NotFoundError
 from jobs.sources.archive import ZipSource
-from jobs.sources.members import DamagedError
-from jobs.sources.transfer import Retries
+from jobs.sources.retries import Retries
 from jobs.sources.web import TIMEOUT, WebFile, open_file
+from jobs.sources.zip_member import DamagedError
 
 URI = re.compile(r"kaggle://([A-Za-z0-9_-]+/[A-Za-z0-9_-]+)(?:@([1-9][0-9]*))?")
 TOKEN_FORMS = (

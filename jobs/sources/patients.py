@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from jobs.errors import ConfigError, NotFoundError
-from jobs.lookup_table import parse_lookup
 from jobs.sources.layouts import FilmFiles
+from jobs.sources.lookup_table import parse_lookup
 
 if TYPE_CHECKING:
-    from jobs.storage import Store
+    from jobs.storage.s3 import Store
 
 COLUMNS = "a CSV with the columns film,patient"
 NAMED = 5

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from jobs.errors import AccessError, ConfigError, ConflictError, JobError, NotFoundError
 from jobs.sources.archive import ZipSource
-from jobs.sources.extents import FileExtents
-from jobs.sources.members import DamagedError
-from jobs.sources.transfer import CHUNK, Retries, save, size_of, verify
+from jobs.sources.byte_ranges import FileExtents
+from jobs.sources.retries import CHUNK, Retries, save, size_of, verify
+from jobs.sources.zip_member import DamagedError
 
 if TYPE_CHECKING:
     import requests

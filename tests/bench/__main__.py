@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from jobs.memory import keep_freed_memory
+from jobs.runtime.memory import keep_freed_memory
 from jobs.segmentation.device import computes_bfloat16
 from tests.bench import chain, objects, predict, preprocess, training
 from tests.bench.launch import ROOT

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from jobs.embedded_s3 import embedded_s3
-from jobs.storage import Store
+from jobs.storage.local_server import embedded_s3
+from jobs.storage.s3 import Store
 from tests.bench.launch import ROOT
 
 MB = 10**6
@@ -33,7 +33,7 @@ FILM_MB = (4, 8, 12, 24)  # sizes of films in turn
 WITH_THREADS = """
 import sys
 from jobs.cli import main
-from jobs.storage import Store
+from jobs.storage.s3 import Store
 Store.__init__.__kwdefaults__["threads"] = int(sys.argv[1])
 sys.exit(main(sys.argv[2:]))
 """

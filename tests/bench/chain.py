@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.cli import RUN_DEFAULTS
-from jobs.config import CHAIN
-from jobs.embedded_s3 import embedded_s3
 from jobs.local import OUT, UPSTREAM
+from jobs.settings.config import CHAIN
+from jobs.storage.local_server import embedded_s3
 from tests.bench.launch import ROOT
 from tests.bench.rounds import Figure, figure
-from tests.films import write_montgomery
+from tests.support.films import write_montgomery
 
 FEW, MANY = 100, 1000
 SETTINGS = {

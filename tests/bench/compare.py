@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from jobs.segmentation.recipe import build_model
+from jobs.segmentation.fit_config import build_model
 from tests.bench.flops import gflops_per_film
 from tests.bench.launch import run_all
 from tests.bench.ours import fit_config

@@ -11,13 +11,13 @@ import json
 import torch
 from torch import nn
 
-from jobs.config import TrainConfig
-from jobs.manifest import Manifest
 from jobs.segmentation import checkpoint
-from jobs.segmentation.recipe import NETWORKS
+from jobs.segmentation.fit_config import NETWORKS
 from jobs.segmentation.unet import UNet
-from jobs.stage import Stage
-from jobs.storage import Store
+from jobs.settings.config import TrainConfig
+from jobs.storage.manifest import Manifest
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import Stage
 
 STEEPNESS, DARKNESS = 12.0, 0.3  # of the logits, and below the mean what counts as lung
 COMPONENTS = 8  # the lungs and, as dark as these, the air beside the chest and in the bowel

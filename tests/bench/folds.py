@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.curves import draw_curves
+from jobs.films.postprocess import MaskRecipe, choose, to_mask
 from jobs.imaging import decode, masks
-from jobs.postprocess import MaskRecipe, choose, to_mask
+from jobs.reports.curves import draw_curves
 from tests.bench.launch import run_all
 from tests.bench.ours import recipe_hash
 from tests.bench.records import Records, fold_split, members

@@ -16,8 +16,8 @@ import torch
 
 from jobs.segmentation import distributed
 from jobs.segmentation.dataset import Films
-from jobs.segmentation.engine import EpochResult, Row, fit
-from jobs.segmentation.recipe import build_model
+from jobs.segmentation.fit_config import build_model
+from jobs.segmentation.trainer import EpochResult, Row, fit
 from tests.bench.flops import gflops_of_training
 from tests.bench.ours import fit_config
 from tests.bench.runs import write_json

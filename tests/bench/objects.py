@@ -10,8 +10,8 @@ from typing import Any
 
 import boto3
 
-from jobs.embedded_s3 import BUCKET, embedded_s3
-from jobs.storage import THREADS, Store
+from jobs.storage.local_server import BUCKET, embedded_s3
+from jobs.storage.s3 import THREADS, Store
 from tests.bench.rounds import Figure, ratio, take_turns
 
 COUNT, BYTES = 500, 300_000

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from jobs import segmentation
-from jobs.config import TrainConfig
-from jobs.fitting import SETTINGS
+from jobs.models.training import SETTINGS
 from jobs.segmentation import checkpoint, inference
 from jobs.segmentation.dataset import Films, global_batches
-from jobs.segmentation.engine import EpochResult, Row, fit
-from jobs.segmentation.recipe import NETWORKS, FitConfig, build_model
+from jobs.segmentation.fit_config import NETWORKS, FitConfig, build_model
+from jobs.segmentation.trainer import EpochResult, Row, fit
+from jobs.settings.config import TrainConfig
 from tests.bench.cost import Throughput, cpu_seconds, epochs_within, peak_mebibytes
 from tests.bench.flops import gflops_per_film
 from tests.bench.runs import Pixels, Probabilities, read_split, write_run

@@ -26,16 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import predict
-from jobs.config import PredictConfig
-from jobs.embedded_s3 import BUCKET, embedded_s3
 from jobs.imaging import decode, geometry
-from jobs.manifest import Manifest
-from jobs.memory import keep_freed_memory
-from jobs.profile import log_table, recording
-from jobs.sources import phantoms
-from jobs.stage import rows_per_part
-from jobs.storage import Store
-from jobs.timed_store import TimedStore
+from jobs.phantoms import source
+from jobs.runtime.memory import keep_freed_memory
+from jobs.runtime.profile import log_table, recording
+from jobs.settings.config import PredictConfig
+from jobs.storage.local_server import BUCKET, embedded_s3
+from jobs.storage.manifest import Manifest
+from jobs.storage.s3 import Store
+from jobs.storage.timed_store import TimedStore
+from jobs.storage.work_folder import rows_per_part
 from tests.bench.dark_lung import dark_lung, write_trained
 from tests.bench.launch import ROOT
 from tests.bench.rounds import Figure, figure
@@ -74,7 +74,7 @@ def measure(rounds: int, folder: Path) -> dict[str, Figure]:
 def main(rounds: int, folder: Path) -> None:
     keep_freed_memory()  # as the command line does
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("jobs.profile").setLevel(logging.INFO)
+    logging.getLogger("jobs.runtime.profile").setLevel(logging.INFO)
     with embedded_s3(folder / "s3") as environment:
         os.environ.update(environment)
         store = TimedStore()
@@ -136,7 +136,7 @@ def bare_network(squares: Pixels) -> Callable[[], None]:
 def draw(number: int, shape: tuple[int, int]) -> bytes:
     """A phantom as a PNG of that (height, width)."""
     height, width = shape
-    film = cv2.resize(phantoms.draw(0, number).image, (width, height)).astype(np.float32)
+    film = cv2.resize(source.draw(0, number).image, (width, height)).astype(np.float32)
     film += np.random.default_rng(number).standard_normal(film.shape, np.float32) * GRAIN
     return decode.encode_png(np.clip(film.round(), 0, 255).astype(np.uint8))
 

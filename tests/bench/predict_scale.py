@@ -24,13 +24,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from jobs.embedded_s3 import BUCKET, embedded_s3
 from jobs.imaging import decode
-from jobs.stage import rows_per_part
-from jobs.storage import Store
+from jobs.storage.local_server import BUCKET, embedded_s3
+from jobs.storage.s3 import Store
+from jobs.storage.work_folder import rows_per_part
 from tests.bench.dark_lung import write_trained
 from tests.bench.launch import ROOT
-from tests.films import draw_pair
+from tests.support.films import draw_pair
 
 ROOM = f"s3://{BUCKET}/scale"
 NETWORK, SIZE = "small", 64

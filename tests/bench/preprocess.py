@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from jobs.films.square import square_film
 from jobs.imaging import decode, geometry, png
-from jobs.parallel import ordered_map
-from jobs.sources import phantoms
-from jobs.square_films import square_film
+from jobs.phantoms import source
+from jobs.runtime.parallel import ordered_map
 from tests.bench.rounds import Figure, figure
 
 SIZE = 512
@@ -133,7 +133,7 @@ def naive_way(films: Sequence[FilmFiles], folder: Path) -> None:
 
 def draw_film(shape: tuple[int, int], *, color: bool = False) -> FilmFiles:
     """A phantom enlarged to (height, width), with noise, as Pillow writes it."""
-    phantom = phantoms.draw(0, 1)
+    phantom = source.draw(0, 1)
     image, left, right = (
         cv2.resize(plane.astype(np.float32), shape[::-1], interpolation=cv2.INTER_CUBIC)
         for plane in (phantom.image, phantom.left, phantom.right)

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import download, preprocess
-from jobs.config import DownloadConfig, PreprocessConfig
-from jobs.embedded_s3 import BUCKET, embedded_s3
-from jobs.manifest import Manifest
-from jobs.pairs import read_pairs
-from jobs.storage import Store
+from jobs.films.training_pairs import read_pairs
+from jobs.settings.config import DownloadConfig, PreprocessConfig
+from jobs.storage.local_server import BUCKET, embedded_s3
+from jobs.storage.manifest import Manifest
+from jobs.storage.s3 import Store
 from tests.bench.runs import SPLITS, Pair, Pixels, write_split
 
 OUT = f"s3://{BUCKET}/bench"

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.embedded_s3 import embedded_s3
+from jobs.storage.local_server import embedded_s3
 from tests.bench.chain import run_measured
 from tests.bench.launch import ROOT
 from tests.bench.runs import write_json
-from tests.films import write_montgomery
+from tests.support.films import write_montgomery
 
 COUNTS = (100, 1000, 10_000)
 TRAINED_ON = 100

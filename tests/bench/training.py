@@ -10,10 +10,10 @@ import torch
 
 from jobs.imaging import decode
 from jobs.segmentation.dataset import Films, load_cache, write_cache
-from jobs.segmentation.engine import Row, Trainer
+from jobs.segmentation.trainer import Row, Trainer
 from tests.bench.ours import fit_config
 from tests.bench.rounds import Figure, figure, ratio, take_turns
-from tests.films import draw_pair
+from tests.support.films import draw_pair
 
 SIZE, BATCH, COUNT, NETWORK = 512, 8, 16, "base"
 

@@ -1,0 +1,272 @@
+"""The folder that a job fills, part by part, and finishes with its manifest.
+
+A row part is written when its films are done, so that a job that was killed finds its parts and
+does only the rest. Parts depend on the number of films alone, not on shards or threads.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
+
+from jobs.errors import ConflictError
+from jobs.runtime.parallel import chunked, ordered_map
+from jobs.settings.config import JobConfig
+from jobs.storage.manifest import (
+    SCHEMA_VERSION,
+    FileEntry,
+    Manifest,
+    Row,
+    content_hash,
+    created_by,
+    describe,
+    fingerprint,
+    manifest_of,
+    read_manifest,
+)
+from jobs.storage.s3 import Store
+
+log = logging.getLogger(__name__)
+
+SMALLEST_PART, LARGEST_PART, PARTS = 8, 256, 64
+
+T = TypeVar("T")
+
+
+class Stage:
+    """One job's folder in S3, found done or filled.
+
+    `inputs` names the manifests the job reads; `extra` is anything else its bytes depend on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: JobConfig,
+        *,
+        job: str,
+        folder: str,
+        recipe: str,
+        inputs: Mapping[str, Manifest] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.store = store
+        self.job = job
+        self.recipe = recipe
+        self.inputs = dict(inputs or {})
+        self.config = config.identity() | dict(extra or {})
+        self.fingerprint = fingerprint(
+            job=job,
+            recipe=recipe,
+            inputs={name: manifest.content_hash for name, manifest in self.inputs.items()},
+            config=self.config,
+            salt=config.run_id if config.force else "",
+        )
+        self.root = f"{config.out.rstrip('/')}/{folder}/{self.fingerprint}"
+        self.uri = f"{self.root}/manifest.json"
+        self._files: dict[str, FileEntry] = {}
+        self._records: dict[str, FileEntry] = {}
+        self._started = time.time()
+
+    def finished(self) -> Manifest | None:
+        """The manifest of the same work done before, or None."""
+        if not self.store.exists(self.uri):
+            return None
+        log.info("reused %s: the same work was done before", self.uri)
+        return replace(read_manifest(self.store, self.uri, self.job), reused=True)
+
+    def uri_of(self, key: str) -> str:
+        return f"{self.root}/{key}"
+
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> Row:
+        """Write a film's or mask's object and return its entry for the row."""
+        self.store.write(self.uri_of(key), data, content_type=content_type)
+        return asdict(describe(key, data))
+
+    def add_file(
+        self,
+        key: str,
+        data: bytes,
+        content_type: str = "application/octet-stream",
+        *,
+        has_timings: bool = False,
+    ) -> None:
+        """Write a file of the job as a whole and list it in the header."""
+        self.store.write(self.uri_of(key), data, content_type=content_type)
+        (self._records if has_timings else self._files)[key] = describe(key, data)
+
+    def add_table(
+        self,
+        key: str,
+        columns: Sequence[str],
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        has_timings: bool = False,
+    ) -> None:
+        self.add_file(key, csv_bytes(columns, rows), "text/csv", has_timings=has_timings)
+
+    def write_rows(
+        self,
+        items: Iterable[T],
+        total: int,
+        work: Callable[[T], Row],
+        *,
+        shard: tuple[int, int] = (0, 1),
+        threads: int = 0,
+        admit: Callable[[Row], Row] = lambda row: row,
+    ) -> Iterator[Row]:
+        """As `write_parts`, each item turned into a row by one of many threads."""
+
+        def flow(parts: Iterator[Sequence[T]]) -> Iterator[Row]:
+            each = itertools.chain.from_iterable(parts)
+            return ordered_map(work, each, threads=threads or self.store.threads)
+
+        return self.write_parts(items, total, flow, shard=shard, admit=admit)
+
+    def write_parts(
+        self,
+        items: Iterable[T],
+        total: int,
+        flow: Callable[[Iterator[Sequence[T]]], Iterator[Row]],
+        *,
+        shard: tuple[int, int] = (0, 1),
+        admit: Callable[[Row], Row] = lambda row: row,
+    ) -> Iterator[Row]:
+        """Turn each of `total` items into a row, a part of rows at a time.
+
+        Yields every row of this shard in order: those that an earlier try left as they are, the
+        others once their part is safe. `flow` is given the parts that are not there yet and yields
+        a row an item, in order; it may read some parts ahead. `admit` sees each new row in order,
+        after all before it, and may replace it.
+        """
+        index, count = shard
+        done = self._parts_written()
+        parts = (
+            (number, [] if number in done else chunk)
+            for number, chunk in enumerate(chunked(items, rows_per_part(total)))
+            if number % count == index
+        )
+        mine, ahead = itertools.tee(parts)
+        new = flow(chunk for _, chunk in ahead if chunk)
+        for number, chunk in mine:
+            if number in done:
+                yield from self._read_part(number)
+            else:
+                made = itertools.islice(new, len(chunk))
+                yield from self._write_part(number, [admit(row) for row in made])
+
+    def rows(self) -> Iterator[Row]:
+        """Every row written so far, whoever wrote it."""
+        for number in sorted(self._parts_written()):
+            yield from self._read_part(number)
+
+    def is_complete(self, total: int) -> bool:
+        """Whether every part of `total` rows is there, whoever wrote it."""
+        return len(self._parts_written()) == -(-total // rows_per_part(total))
+
+    def finish(self, **about: Mapping[str, Any]) -> Manifest:
+        """Write the manifest, last and once; another writer's of the same content is accepted.
+
+        `about` holds counts, headline and, where there are any, details.
+        """
+        header = self._header(**about)
+        try:
+            self.store.write_json(self.uri, header, if_absent=True)
+        except ConflictError:
+            found = read_manifest(self.store, self.uri, self.job)
+            if found.content_hash != header["content_hash"]:
+                raise ConflictError(
+                    f"{self.uri}: another writer finished the same work with other content "
+                    f"({found.content_hash}, here {header['content_hash']}): start this again"
+                ) from None
+        return read_manifest(self.store, self.uri, self.job)
+
+    def unfinished(self, **about: Mapping[str, Any]) -> Manifest:
+        """What one shard returns while others still work: nothing of it is in S3."""
+        return manifest_of(self.uri, self._header(**about))
+
+    def _header(
+        self,
+        *,
+        counts: Mapping[str, Any],
+        headline: Mapping[str, Any],
+        details: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        parts = self._part_entries()
+        files = sorted(self._files.values(), key=lambda entry: entry.key)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "job": self.job,
+            "recipe": self.recipe,
+            "created_by": created_by(self._started),
+            "inputs": {
+                name: {"uri": manifest.uri, "content_hash": manifest.content_hash}
+                for name, manifest in self.inputs.items()
+            },
+            "config": self.config,
+            "counts": dict(counts),
+            "headline": dict(headline),
+            "details": dict(details or {}),
+            "files": [asdict(entry) for entry in files],
+            "records": [asdict(self._records[key]) for key in sorted(self._records)],
+            "parts": [asdict(entry) for entry in parts],
+            "content_hash": content_hash([*parts, *files]),
+        }
+
+    # Row parts
+
+    def _part_uri(self, number: int) -> str:
+        return self.uri_of(f"rows/part-{number:05d}.jsonl.gz")
+
+    def _parts_written(self) -> set[int]:
+        listed = self.store.list_objects(self.uri_of("rows/part-"))
+        return {int(item.uri.rpartition("part-")[2].partition(".")[0]) for item in listed}
+
+    def _read_part(self, number: int) -> list[Row]:
+        return unpack_rows(self.store.read(self._part_uri(number)))
+
+    def _write_part(self, number: int, rows: list[Row]) -> list[Row]:
+        self.store.write(self._part_uri(number), pack_rows(rows), content_type="application/gzip")
+        return rows
+
+    def _part_entries(self) -> list[FileEntry]:
+        numbers = sorted(self._parts_written())
+        uris = [self._part_uri(number) for number in numbers]
+        texts = map(gzip.decompress, self.store.read_many(uris))
+        keys = [uri.removeprefix(self.root + "/") for uri in uris]
+        return [describe(key, text) for key, text in zip(keys, texts, strict=True)]
+
+
+def rows_per_part(total: int) -> int:
+    """About 64 parts for a small set, parts of 256 rows for a large one."""
+    return min(LARGEST_PART, max(SMALLEST_PART, total // PARTS))
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """A CSV file; a row may lack columns, but holds nothing that is none."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def pack_rows(rows: Iterable[Row]) -> bytes:
+    """The rows as gzipped JSON lines, the same bytes for the same rows."""
+    return gzip.compress(b"".join(map(_line, rows)), mtime=0)
+
+
+def unpack_rows(packed: bytes) -> list[Row]:
+    return [json.loads(line) for line in gzip.decompress(packed).splitlines()]
+
+
+def _line(row: Row) -> bytes:
+    return json.dumps(row, sort_keys=True, allow_nan=False, ensure_ascii=False).encode() + b"\n"

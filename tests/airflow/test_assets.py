@@ -1,0 +1,125 @@
+"""Both DAGs in Airflow, over phantoms: asset events, the DAG that waits, what people are told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.storage.s3 import Store
+from tests.support.airflow_tasks import ROOT, connection_of
+from tests.support.webhook import SECRET, Webhook, webhook
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
+
+OUT = "s3://lung/assets/pipeline"
+FILMS = 24
+FORM: dict[str, Any] = {
+    "source": f"synthetic://phantoms?films={FILMS}&seed=0",
+    "size": 64,
+    "epochs": 1,
+    "network": "small",
+    "min_dice": 0.0,
+}
+
+
+class Runs:
+    """What came of first, second (unchanged films), masks and failed."""
+
+    def __init__(self, found: dict[str, Any], output: str, told: list[str]) -> None:
+        self.states: list[str] = found["states"]
+        self.events: list[tuple[str, str, dict[str, Any]]] = found["events"]
+        self.queued: list[str] = found["queued"]
+        self.output = output
+        self.told = told
+
+    def extras(self, asset: str) -> list[dict[str, Any]]:
+        return [extra for name, _, extra in self.events if name == asset]
+
+
+@pytest.fixture(scope="module")
+def runs(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    home = tmp_path_factory.mktemp("airflow")
+    with webhook() as listener, pytest.MonkeyPatch.context() as patch:
+        for name, value in (s3 | settings(home, s3, listener)).items():
+            patch.setenv(name, value)
+        airflow = Path(sys.executable).with_name("airflow")
+        subprocess.run([airflow, "db", "migrate"], check=True, capture_output=True)
+        order = [
+            *(["lung_segmentation", FORM], ["lung_segmentation", FORM], ["lung_masks", {}]),
+            ["lung_segmentation", FORM | {"source": "file:///nowhere/films.zip"}],
+        ]
+        found = home / "found.json"
+        command = [sys.executable, "-m", "tests.support.dag_runs", json.dumps(order), str(found)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield Runs(json.loads(found.read_text()), done.stdout + done.stderr, listener.told)
+
+
+def settings(home: Path, s3: dict[str, str], listener: Webhook) -> dict[str, str]:
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW_CONN_LUNG_S3": connection_of(s3),
+        "AIRFLOW_CONN_LUNG_WEBHOOK": listener.url,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "dags")]),
+        "LUNG_BACKEND": "process",
+        "LUNG_BUCKET_URI": OUT,
+        "LUNG_INBOX": f"{OUT}/raw",  # the films that download copied, beside their masks
+    }
+
+
+def test_the_runs_end_as_they_should(runs: Runs) -> None:
+    assert runs.states == ["success", "success", "success", "failed"], runs.output
+
+
+def test_each_training_is_an_event_with_its_figures_and_where_its_histories_are(
+    runs: Runs,
+) -> None:
+    first, second = runs.extras("lung_training")
+    assert [first["reused"], second["reused"]] == [False, True]
+    assert first["manifest"] == second["manifest"]
+    assert 0 < first["train_loss"] < 1
+    assert {"val_loss", "val_dice"} <= first.keys()
+    history = Store().read_json(first["files"]["history.json"])
+    assert history["epochs"][-1]["train_loss"] == pytest.approx(first["train_loss"], abs=1e-6)
+
+
+def test_the_champion_is_an_event_only_when_it_moved_and_the_daily_masks_wait_for_it(
+    runs: Runs,
+) -> None:
+    (moved,) = runs.extras("lung_champion")
+    assert (moved["champion"], moved["name"]) == ("first", "lung-unet")
+    assert runs.queued == ["lung_masks"]
+
+
+def test_the_champion_masks_the_inbox(runs: Runs) -> None:
+    champion = Store().read_json(f"{OUT}/models/lung-unet/champion.json")
+    folder = f"{OUT}/masks/lung-unet/{champion['version']}/"
+    masks = [item for item in Store().list_objects(folder) if item.uri.endswith(".png")]
+    assert len(masks) == FILMS
+
+
+def test_people_are_told_of_the_champion_of_what_was_reused_and_of_the_failure(
+    runs: Runs,
+) -> None:
+    first, second, failure = runs.told
+    assert "lung-unet has its first champion" in first
+    assert "Reused from an earlier run: nothing." in first
+    assert "lung-unet keeps its champion" in second
+    assert "Nothing had changed: all work before publish was reused" in second
+    assert "download failed on try 1" in failure
+    assert "exit code 2" in failure and "films.zip" in failure
+    assert "/tasks/download?try_number=1" in failure
+
+
+def test_neither_the_webhook_nor_a_key_stands_in_the_log(runs: Runs, s3: dict[str, str]) -> None:
+    assert SECRET not in runs.output
+    assert s3["AWS_SECRET_ACCESS_KEY"] not in runs.output

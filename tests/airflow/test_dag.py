@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from jobs.cli import build_parser
+from jobs.settings.airflow_form import form_schema
+from jobs.settings.config import CHAIN, JOBS, build_config
+from tests.support.airflow_tasks import ROOT, RUN_ID
+
+pytestmark = [
+    pytest.mark.airflow,
+    # Airflow's own, when it reads .airflowignore.
+    pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
+]
+
+SECRET = "S3cretNobodyMaySee"
+
+
+DAGS = ("lung_masks", "lung_segmentation")
+
+
+@pytest.fixture(scope="module", params=["docker", "process"])
+def bag(request: pytest.FixtureRequest) -> Any:
+    """The DAG folder as Airflow's own parser reads it, on each backend."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LUNG_BACKEND", request.param)
+        patch.setenv("AIRFLOW_CONN_LUNG_S3", f"aws://key:{SECRET}@")
+        yield DagBag(ROOT / "dags")
+
+
+@pytest.fixture
+def dag(bag: Any) -> Any:
+    return bag.dags["lung_segmentation"]
+
+
+@pytest.fixture
+def masks(bag: Any) -> Any:
+    return bag.dags["lung_masks"]
+
+
+@pytest.fixture(params=DAGS)
+def any_dag(bag: Any, request: pytest.FixtureRequest) -> Any:
+    return bag.dags[request.param]
+
+
+class Upstream:
+    """A task instance whose upstream tasks have all written a manifest."""
+
+    task_id, map_index, try_number = "task", -1, 2
+
+    def xcom_pull(self, task: str, map_indexes: int | None = None) -> Any:
+        result = {"manifest": f"s3://lung/pipeline/{task}/fp/manifest.json"}
+        return [result] if task == "predict" and map_indexes is None else result
+
+
+def rendered(dag: Any, job: str, **params: Any) -> Any:
+    """The job's task with its templates filled in."""
+    task = dag.get_task(job)
+    task = task.unmap({"shard": "2/3"}) if task.is_mapped else copy.copy(task)
+    context = {
+        "params": dag.params.dump() | params,
+        "run_id": RUN_ID,
+        "ti": Upstream(),
+        "task": task,
+    }
+    task.render_template_fields(context, dag.get_template_env())
+    return task
+
+
+def config_of(command: list[str]) -> Any:
+    """The config that the command line makes; SystemExit where the jobs refuse it."""
+    assert command[:3] == ["python", "-m", "jobs"]
+    return build_config(command[3], vars(build_parser().parse_args(command[3:])))
+
+
+def jobs_of(dag: Any) -> list[str]:
+    return [task.task_id for task in dag.tasks if task.task_id in JOBS]
+
+
+def test_the_folder_holds_these_dags_and_no_errors(bag: Any) -> None:
+    assert bag.import_errors == {}
+    assert sorted(bag.dags) == sorted(DAGS)
+
+
+def test_a_cold_process_parses_the_folder_and_loads_neither_the_jobs_nor_their_packages() -> None:
+    # boto3 is Airflow's too, but half a second that every parse would pay for.
+    code = (
+        "import sys; from airflow.dag_processing.dagbag import DagBag; bag = DagBag('.');"
+        "print(sorted(bag.dags), bag.import_errors,"
+        "[n for n in ('jobs', 'torch', 'numpy', 'boto3') if n in sys.modules])"
+    )
+    # Airflow's own, as above.
+    allowed = "ignore::DeprecationWarning"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "dags"), "LUNG_BACKEND": "docker"}
+    python = [sys.executable, "-W", "error", "-W", allowed, "-c", code]
+    done = subprocess.run(
+        python, cwd=ROOT / "dags", env=environment, capture_output=True, text=True, check=False
+    )
+    last = done.stdout.splitlines()[-1:]
+    assert (last, done.returncode) == ([f"{sorted(DAGS)} {{}} []"], 0), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("module", [*DAGS, "lung.container_operator", "lung.process_operator"])
+def test_each_module_imports_without_a_warning(module: str) -> None:
+    python = [sys.executable, "-W", "error", "-c", f"import {module}"]
+    done = subprocess.run(python, cwd=ROOT / "dags", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_jobs_run_in_their_order(dag: Any) -> None:
+    for before, after in pairwise(CHAIN):
+        assert after in dag.get_task(before).downstream_task_ids
+    assert {task.task_id for task in dag.roots} == {"download", "shards"}
+    assert {task.task_id for task in dag.leaves} == {"publish"}
+    assert set(dag.task_ids) == {*CHAIN, "shards"}
+
+
+def test_every_command_line_is_one_that_the_jobs_accept(any_dag: Any) -> None:
+    jobs = jobs_of(any_dag)
+    assert jobs
+    for job in jobs:
+        command = rendered(any_dag, job).command
+        assert command[3] == job
+        config = config_of(command)
+        assert config.out == "s3://lung/pipeline"
+        assert config.run_id == "manual__2026-11-23T00-00-00-00-00"
+
+
+def test_a_form_of_other_values_reaches_the_jobs(dag: Any, masks: Any) -> None:
+    train = rendered(dag, "train", epochs=3, learning_rate=1e-4, precision="float32").command
+    config = config_of(train)
+    assert (config.epochs, config.learning_rate, config.precision) == (3, 1e-4, "float32")
+    split = rendered(dag, "preprocess", split_file=None).command
+    assert config_of(split).split_file == ""
+    config = config_of(rendered(masks, "inbox", inbox="s3://b/new", name="mine").command)
+    assert (config.inbox, config.name) == ("s3://b/new", "mine")
+
+
+@pytest.mark.parametrize(("gpus", "processes"), [(0, 1), (1, 1), (4, 4)])
+def test_train_asks_for_gpus_and_has_a_process_for_each(
+    dag: Any, gpus: int, processes: int
+) -> None:
+    train = rendered(dag, "train", gpus=gpus)
+    assert config_of(train.command).processes == processes
+    if train.task_type == "ContainerOperator":
+        assert train.gpus == str(gpus)
+        assert rendered(dag, "predict", gpus=gpus).gpus == 0
+
+
+def test_the_containers_have_the_memory_that_the_form_gives(any_dag: Any) -> None:
+    for job in jobs_of(any_dag):
+        task = rendered(any_dag, job, memory="20g", shm_size="4g")
+        if task.task_type == "ContainerOperator":
+            assert (task.mem_limit, task.shm_size) == ("20g", "4g")
+
+
+def test_each_prediction_shard_has_its_own_part_and_its_own_result(dag: Any) -> None:
+    task = rendered(dag, "predict")
+    assert task.command[task.command.index("--shard") + 1] == "2/3"
+    assert dag.get_task("shards").python_callable("3") == ["1/3", "2/3", "3/3"]
+
+
+def test_a_result_has_a_place_of_its_own_for_every_run_task_part_and_try(dag: Any) -> None:
+    assert rendered(dag, "train").environment["RESULT_URI"] == (
+        "s3://lung/pipeline/runs/manual__2026-11-23T00-00-00-00-00/results/task--1-2.json"
+    )
+
+
+def test_the_form_is_the_jobs_own_options_and_what_the_tasks_need(any_dag: Any) -> None:
+    options = {name: of for job in jobs_of(any_dag) for name, of in form_schema()[job].items()}
+    others = {"memory", "shm_size"}
+    if any_dag.dag_id == "lung_segmentation":
+        others |= {"gpus", "shards"}
+    assert any_dag.params.keys() == options.keys() | others
+    for name, field in options.items():
+        param = any_dag.params.get_param(name)
+        described = {"default": param.value, "description": param.description, **param.schema}
+        assert described == field
+    for name in any_dag.params:
+        param = any_dag.params.get_param(name)
+        assert param.schema["title"] and param.description
+
+
+def test_the_form_shows_first_what_people_change(dag: Any, masks: Any) -> None:
+    def main(dag: Any) -> list[str]:
+        sections = {name: dag.params.get_param(name).schema.get("section") for name in dag.params}
+        assert list(sections.values()) == sorted(sections.values(), key=bool)
+        assert set(sections.values()) == {None, "Advanced"}
+        return [name for name, section in sections.items() if section is None]
+
+    assert main(dag) == ["source", "size", "epochs", "batch_size", "network", "min_dice", "gpus"]
+    assert main(masks) == ["inbox", "name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("size", 500), ("size", "512"), ("epochs", 0), ("min_dice", 1.5), ("gpus", 17)),
+        *(("source", "my films"), ("memory", "8 GB"), ("shm_size", "0g"), ("memory", None)),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_before_anything_runs(
+    dag: Any, name: str, value: Any
+) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises(ParamValidationError):
+        dag.params.get_param(name).__copy__().resolve(value)
+
+
+def test_policy(any_dag: Any) -> None:
+    from lung.notices import tell_of_failure
+
+    assert (any_dag.catchup, any_dag.max_active_runs) == (False, 1)
+    assert {"lung", "segmentation"} < any_dag.tags
+    for task in any_dag.tasks:
+        assert task.owner == "lung"
+        assert task.retries == 2
+        assert task.retry_delay == timedelta(minutes=1)
+        assert task.retry_exponential_backoff == 2
+        assert task.max_retry_delay == timedelta(minutes=20)
+        assert timedelta() < task.execution_timeout <= timedelta(days=2)
+        assert list(task.on_failure_callback) == [tell_of_failure]
+        assert not task.on_retry_callback
+
+
+def test_train_alone_is_in_the_pool_of_the_gpus(any_dag: Any) -> None:
+    pools = {task.task_id: task.pool for task in any_dag.tasks}
+    assert pools == {task: "gpu" if task == "train" else "default_pool" for task in pools}
+
+
+def test_train_and_publish_tell_what_they_made(dag: Any, masks: Any) -> None:
+    outlets = {task.task_id: [asset.name for asset in task.outlets] for task in dag.tasks}
+    told = {task: names for task, names in outlets.items() if names}
+    assert told == {"train": ["lung_training"], "publish": ["lung_champion_moved"]}
+    assert [asset.name for asset in masks.schedule.asset_condition.objects] == ["lung_champion"]
+
+
+def test_the_documentation_says_for_every_task_what_to_do_when_it_fails(any_dag: Any) -> None:
+    rows = [line.split("|") for line in any_dag.doc_md.splitlines() if line.startswith("|")]
+    help_of = {row[1].strip(): row[3].strip() for row in rows}
+    for task in any_dag.task_ids:
+        assert len(help_of[task]) > 40
+    titles = {any_dag.params.get_param(name).schema["title"] for name in any_dag.params}
+    bold = set(any_dag.doc_md.split("**")[1::2])
+    assert bold and bold <= titles
+
+
+def test_the_documentation_says_what_is_to_be_created_once(dag: Any) -> None:
+    from lung.contract import KAGGLE_CONNECTION, S3_CONNECTION
+    from lung.notices import WEBHOOK_CONNECTION
+
+    _, _, once = dag.doc_md.partition("#### To be created once")
+    for name in ("gpu", S3_CONNECTION, KAGGLE_CONNECTION, WEBHOOK_CONNECTION):
+        assert f"`{name}`" in once
+
+
+def test_no_secret_stands_in_what_airflow_shows_of_a_task(any_dag: Any) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    assert SECRET not in str(DagSerialization.to_dict(any_dag))
+    for job in jobs_of(any_dag):
+        task = rendered(any_dag, job)
+        assert SECRET not in str([getattr(task, field) for field in task.template_fields])
+
+
+def test_the_schedules_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    def schedules() -> tuple[Any, Any]:
+        bag = DagBag(ROOT / "dags")
+        return tuple(bag.dags[name].schedule for name in ("lung_segmentation", "lung_masks"))
+
+    weekly, daily = schedules()
+    assert weekly == "@weekly"
+    assert daily.timetable.expression == "0 0 * * *"
+    for variable in ("LUNG_SCHEDULE", "LUNG_MASKS_SCHEDULE"):
+        monkeypatch.setenv(variable, "0 3 * * *")
+    at_three, masks_at_three = schedules()
+    assert at_three == masks_at_three.timetable.expression == "0 3 * * *"
+    for variable in ("LUNG_SCHEDULE", "LUNG_MASKS_SCHEDULE"):
+        monkeypatch.setenv(variable, "never")
+    never, with_the_champion = schedules()
+    assert never is None
+    assert [asset.name for asset in with_the_champion] == ["lung_champion"]

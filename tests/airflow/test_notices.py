@@ -1,0 +1,237 @@
+"""What people are told, by Airflow's own calls of the callbacks and to a webhook that listens."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobs.storage.s3 import Store
+from tests.support.airflow_tasks import RUN_ID, connection_of
+from tests.support.webhook import PATH, SECRET, Webhook, webhook
+
+pytestmark = pytest.mark.airflow
+
+WEBHOOK_VARIABLE = "AIRFLOW_CONN_LUNG_WEBHOOK"
+LOG_URL = f"http://airflow.example/dags/lung_segmentation/runs/{RUN_ID}/tasks/train?try_number=3"
+KEPT = {"outcome": "kept", "version": "v1", "reason": "Validation Dice 0.9 does not beat 0.95."}
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    with webhook() as server:
+        monkeypatch.setenv(WEBHOOK_VARIABLE, server.url)
+        yield server
+
+
+class Instance(SimpleNamespace):
+    """As much of a task instance as the notices and Airflow's dispatcher read."""
+
+    def __init__(self, task_id: str, results: dict[str, Any] | None = None, **more: Any) -> None:
+        super().__init__(
+            **{
+                "dag_id": "lung_segmentation",
+                "run_id": RUN_ID,
+                "task_id": task_id,
+                "map_index": -1,
+                "try_number": 3,
+                "log_url": LOG_URL,
+                "start_date": None,
+                **more,
+            }
+        )
+        self.results = results or {}
+
+    def xcom_pull(self, task: str) -> Any:
+        return self.results.get(task)
+
+
+def finalize(state: str, error: Exception, **more: Any) -> None:
+    """Airflow's own last step of a try, on a task that has the DAGs' policy."""
+    from airflow.sdk import DAG, TaskInstanceState
+    from airflow.sdk.execution_time import task_runner
+
+    from lung.tasks import POLICY, stage
+
+    with DAG("lung_segmentation", **POLICY):
+        task = stage("train", [])
+    instance = Instance("train", task=task, **more)
+    context = {"ti": instance, "exception": error, "outlet_events": {}}
+    log = logging.getLogger("task")
+    task_runner.finalize(instance, TaskInstanceState(state), context, log, error)
+
+
+def test_a_failure_is_told_with_the_remedy_and_a_link_to_the_log(listener: Webhook) -> None:
+    from lung.contract import Ending, failure
+
+    finalize("failed", failure(Ending(77, "AccessError: the token is expired")))
+    (text,) = listener.told
+    assert text.startswith(f"lung_segmentation: train failed on try 3 of the run {RUN_ID}\n")
+    assert "exit code 77: access refused" in text
+    assert "Renew the keys" in text
+    assert "It said: AccessError: the token is expired" in text
+    assert text.endswith(f"Log: {LOG_URL}")
+    assert listener.paths == [PATH]
+
+
+def test_a_try_that_is_followed_by_another_is_not_told(listener: Webhook) -> None:
+    finalize("up_for_retry", RuntimeError("an engine that does not answer"))
+    assert listener.told == []
+    finalize("failed", RuntimeError("an engine that does not answer"))
+    assert len(listener.told) == 1
+
+
+def test_a_part_of_the_films_is_named_and_a_long_error_cut(listener: Webhook) -> None:
+    finalize("failed", RuntimeError("x" * 100_000), map_index=0)
+    assert "train [0] failed" in listener.told[0]
+    assert len(listener.told[0]) < 3000
+
+
+def test_a_task_whose_process_was_lost_is_told_without_an_exception(listener: Webhook) -> None:
+    from lung.notices import tell_of_failure
+
+    tell_of_failure({"ti": Instance("train")})  # as the DAG processor does
+    assert "process was lost" in listener.told[0]
+    assert LOG_URL in listener.told[0]
+
+
+@pytest.fixture
+def publish(store: Store, out: str, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Tells of a champion as after publish, given the decision and which jobs were reused."""
+    monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
+
+    def told(decision: dict[str, Any], *reused: str, parts: int = 2) -> None:
+        from lung.notices import tell_of_champion
+
+        run = {
+            "config": {"name": "lung-unet"},
+            "headline": {"test_dice": 0.95321},
+            "details": {"champion": decision},
+        }
+        store.write_json(f"{out}/runs/r1/run.json", run)
+        jobs = ("download", "preprocess", "train", "predict", "evaluate")
+        results: dict[str, Any] = {job: {"reused": job in reused} for job in jobs}
+        results["predict"] = [results["predict"]] * parts
+        results["publish"] = {"manifest": f"{out}/runs/r1/run.json"}
+        tell_of_champion({"ti": Instance("publish", results)})
+
+    return told
+
+
+def test_a_champion_that_is_kept_is_told_with_the_reason_and_where_the_report_is(
+    publish: Any, listener: Webhook, out: str
+) -> None:
+    publish(KEPT, "download", "preprocess")
+    lines = listener.told[0].splitlines()
+    assert lines[0].startswith("lung_segmentation: lung-unet keeps its champion, version v1")
+    assert KEPT["reason"] in lines[1]
+    assert "Test Dice 0.9532" in lines[1]
+    assert lines[1].endswith("Reused from an earlier run: download, preprocess.")
+    assert lines[2] == f"Report: {out}/runs/r1/report.html"
+    assert lines[3] == f"Run: http://airflow.example/dags/lung_segmentation/runs/{RUN_ID}"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("first", "has its first champion"),
+        ("replaced", "has a new champion"),
+        ("none", "has no champion yet"),
+    ],
+)
+def test_a_champion_that_moved_or_is_none_is_told(
+    publish: Any, listener: Webhook, outcome: str, words: str
+) -> None:
+    publish({**KEPT, "outcome": outcome})
+    assert f"lung-unet {words}" in listener.told[0]
+    assert "Reused from an earlier run: nothing." in listener.told[0]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_run_on_unchanged_films_says_that_it_reused_all_work(
+    publish: Any, listener: Webhook, parts: int
+) -> None:
+    publish(KEPT, "download", "preprocess", "train", "predict", "evaluate", parts=parts)
+    assert "Nothing had changed: all work before publish was reused" in listener.told[0]
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_a_webhook_that_refuses_is_a_line_in_the_log_without_its_url(
+    listener: Webhook, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    listener.status = status
+    with caplog.at_level("DEBUG", logger="lung"):
+        finalize("failed", RuntimeError("the true error"))
+    assert f"it answered {status}" in caplog.text
+    assert "the true error" in caplog.text
+    assert SECRET not in caplog.text
+    assert len(listener.told) == 1, "a redirection is not followed"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (f"http://127.0.0.1:9{PATH}", "it cannot be reached (ConnectionError)"),
+        (json.dumps({"conn_type": "http", "host": f"http://[{PATH}"}), "(ValueError)"),
+        (json.dumps({"conn_type": "http", "password": SECRET}), "cannot be used (ValueError)"),
+    ],
+)
+def test_a_webhook_that_is_nowhere_is_a_line_in_the_log_without_its_url(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str, words: str
+) -> None:
+    from lung.notices import tell
+
+    monkeypatch.setenv(WEBHOOK_VARIABLE, url)
+    with caplog.at_level("DEBUG", logger="lung"):
+        tell("the true error")
+    assert words in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_without_a_webhook_the_log_alone_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from lung.notices import tell
+
+    monkeypatch.delenv(WEBHOOK_VARIABLE, raising=False)
+    with caplog.at_level("INFO", logger="lung"):
+        tell("lung_segmentation: a text")
+    assert [record.message for record in caplog.records] == ["lung_segmentation: a text"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"host": "https://chat.example:8443/hooks/abc"},
+        {"host": "https://chat.example:8443/hooks", "password": "abc"},
+        {"host": "chat.example", "schema": "https", "port": 8443, "password": "hooks/abc"},
+        {"host": "https://chat.example", "port": 8443, "schema": "hooks/abc"},
+        {"conn_type": "https", "host": "chat.example", "port": 8443, "schema": "hooks/abc"},
+    ],
+)
+def test_the_url_is_put_together_from_wherever_its_pieces_were_entered(
+    fields: dict[str, Any],
+) -> None:
+    from airflow.sdk import Connection
+
+    from lung.notices import webhook_url
+
+    given = {"conn_id": "lung_webhook", "conn_type": "http", **fields}
+    assert webhook_url(Connection(**given)) == "https://chat.example:8443/hooks/abc"
+
+
+def test_a_url_in_an_environment_variable_is_kept_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from airflow.sdk import BaseHook
+
+    from lung.notices import webhook_url
+
+    url = "https://hooks.chat.example/services/T000/B000/XXXX"
+    for given in (url, json.dumps({"conn_type": "http", "host": url})):
+        monkeypatch.setenv(WEBHOOK_VARIABLE, given)
+        assert webhook_url(BaseHook.get_connection("lung_webhook")) == url

@@ -1,0 +1,66 @@
+"""What only the process backend has; `test_endings.py` holds what both do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.airflow_tasks import connection_of, events, execute, when_logged
+from tests.support.operators import ProcessBackend
+
+pytestmark = pytest.mark.airflow
+
+
+@pytest.fixture
+def backend(
+    s3: dict[str, str], out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ProcessBackend]:
+    made = ProcessBackend(s3, out, str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
+    yield made
+    assert made.left() == []
+
+
+def test_a_job_runs_in_the_project_with_its_credentials_and_none_of_airflows(
+    backend: ProcessBackend, tmp_path: Path, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "not for jobs")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of somebody else")
+    result = execute(backend.build("end(cwd=os.getcwd(), names=dict(os.environ))"))
+    assert result["cwd"] == str(tmp_path)
+    given = {name: text for name, text in result["names"].items() if name.startswith("AWS_")}
+    given.pop("AWS_CA_BUNDLE", None)
+    assert given == {name: text for name, text in s3.items() if name.startswith("AWS_")}
+    assert not [name for name in result["names"] if "AIRFLOW" in name]
+
+
+def test_every_line_is_logged_as_soon_as_it_is_said_down_to_the_last(
+    backend: ProcessBackend, tmp_path: Path
+) -> None:
+    # The job goes on only because its first line was seen while it ran.
+    code = """
+print("first")
+while not os.path.exists("go"):
+    time.sleep(0.05)
+end()
+print("é", "\\r50 %")
+print("last", end="")
+"""
+    with when_logged("first", (tmp_path / "go").touch) as entries:
+        execute(backend.build(code))
+    assert [line for line in events(entries) if "AWS" not in line] == ["first", "é", "50 %", "last"]
+
+
+@pytest.mark.parametrize("gpus", [0, "2"])
+def test_a_process_runs_whatever_gpus_it_is_given(backend: ProcessBackend, gpus: Any) -> None:
+    assert execute(backend.build("end(done=True)", gpus=gpus)) == {"done": True}
+
+
+def test_a_python_that_is_not_there_is_said_with_the_remedy(backend: ProcessBackend) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match=r"no /nowhere/python.*LUNG_JOBS_PYTHON"):
+        execute(backend.build("", python="/nowhere/python"))

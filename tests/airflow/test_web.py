@@ -1,0 +1,145 @@
+"""The web page in a real browser: log in, fill in the form, trigger, watch, read the report.
+
+The tests tell one story in order, on one Airflow. `make images` keeps its pictures for the README.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support.serving import Served, served_airflow
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
+
+DAG = "lung_segmentation"
+# What is typed into the form: a picture wants losses that fall, a test wants them soon.
+FOR_A_PICTURE = "LUNG_IMAGES" in os.environ
+FORM: dict[str, Any] = {
+    "source": f"synthetic://phantoms?films={48 if FOR_A_PICTURE else 24}&seed=0",
+    "size": 256 if FOR_A_PICTURE else 96,
+    "epochs": 16 if FOR_A_PICTURE else 40,
+    "batch_size": 4,
+}
+ADVANCED = {"learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def airflow() -> Iterator[Served]:
+    with served_airflow(backend="process") as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def page(airflow: Served) -> Iterator[Any]:
+    from tests.support.web_page import Page, browser
+
+    with browser() as driver:
+        yield Page(driver, airflow.url)
+
+
+@pytest.fixture(scope="module")
+def run(airflow: Served, page: Any) -> str:
+    """The run that the form started."""
+    (run,) = airflow.get(f"/dags/{DAG}/dagRuns")["dag_runs"]
+    return str(run["dag_run_id"])
+
+
+def test_a_wrong_password_is_refused_and_the_right_one_leads_to_the_dag(
+    airflow: Served, page: Any
+) -> None:
+    page.open(f"/dags/{DAG}")
+    page.log_in(airflow.user, "wrong")
+    page.find("body", "Invalid credentials")
+    page.open(f"/dags/{DAG}")
+    page.log_in(airflow.user, airflow.password)
+    page.find("[data-testid=trigger-dag-button]")
+
+
+def test_the_form_has_few_fields_in_sight_and_its_values_reach_the_run(
+    airflow: Served, page: Any
+) -> None:
+    page.click("[data-testid=trigger-dag-button]")
+    for title in ("Source of the films", "Image size", "Epochs", "Batch size", "GPUs"):
+        page.find("[role=dialog]", title)
+    page.keep("form")
+    for name, value in FORM.items():
+        page.fill(name, value)
+    page.click("[role=dialog] button", "Advanced")
+    for name, value in ADVANCED.items():
+        page.fill(name, value)
+    page.click("[role=dialog] button", "Trigger")
+    runs = page.until(lambda _: airflow.get(f"/dags/{DAG}/dagRuns")["dag_runs"], "the run")
+    given = runs[0]["conf"]
+    assert {name: given[name] for name in FORM | ADVANCED} == FORM | ADVANCED
+
+
+def test_the_losses_are_drawn_while_the_training_runs_and_grow_by_themselves(
+    airflow: Served, page: Any, run: str
+) -> None:
+    page.open(f"/dags/{DAG}/runs/{run}")
+    page.click("a", "Training report")
+
+    def epoch(_: Any) -> int:
+        with page.inside("iframe"):
+            page.driver.find_element("css selector", "img[src^='data:image/svg+xml']")
+            title = page.driver.find_element("css selector", "h1").text
+        told = re.fullmatch(rf"Epoch (\d+) of {FORM['epochs']}", title)
+        return int(told[1]) if told else 0
+
+    first = page.until(epoch, "the first epoch", 200)
+    wanted = FORM["epochs"] * 3 // 4 if FOR_A_PICTURE else first + 1
+    page.until(lambda _: epoch(_) >= wanted, f"epoch {wanted}", 300)
+    assert airflow.get(f"/dags/{DAG}/dagRuns/{run}/taskInstances/train")["state"] == "running"
+    page.keep("training")
+
+
+def test_the_run_turns_green_and_the_tab_shows_its_whole_report(
+    airflow: Served, page: Any, run: str
+) -> None:
+    assert airflow.wait_for_end(DAG, run, seconds=600) == "success"
+    page.open(f"/dags/{DAG}/runs/{run}")
+    page.find("body", "Success")
+    page.keep("grid")
+    page.click("a", "Training report")
+    with page.inside("iframe"):
+        page.find("h2", "How it learned")
+    page.keep("report")
+
+
+def test_who_is_logged_out_sees_neither_the_tab_nor_the_report(airflow: Served, run: str) -> None:
+    url = f"{airflow.url}/training-report/dags/{DAG}/runs/{run}"
+    assert requests.get(url, timeout=60).status_code == 401
+    from tests.support.web_page import Page, browser
+
+    with browser() as stranger:
+        page = Page(stranger, airflow.url)
+        page.open(f"/dags/{DAG}/runs/{run}/plugin/training-report")
+        page.find("[name=password]")
+        page.open(f"/training-report/dags/{DAG}/runs/{run}")
+        page.find("h1", "Log in first")
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"size": 500}, r"size.*500 is not a multiple of 32"),
+        ({"epochs": 0}, r"epochs.*0 is less than the minimum of 1"),
+        ({"source": "my films"}, r"source.*does not match"),
+    ],
+)
+def test_a_bad_param_by_rest_is_a_readable_400_and_starts_nothing(
+    airflow: Served, params: dict[str, Any], reason: str
+) -> None:
+    before = airflow.get(f"/dags/{DAG}/dagRuns")["total_entries"]
+    answer = airflow.call(
+        "POST", f"/dags/{DAG}/dagRuns", json={"logical_date": None, "conf": params}
+    )
+    assert answer.status_code == 400, answer.text
+    assert re.search(reason, answer.json()["detail"]), answer.text
+    assert airflow.get(f"/dags/{DAG}/dagRuns")["total_entries"] == before

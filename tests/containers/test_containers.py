@@ -1,0 +1,154 @@
+"""The images as an engine runs them, and `make run-local` in one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.films import ROOT, write_montgomery
+
+pytestmark = pytest.mark.engine
+
+LOCAL = "lung-jobs:local"
+JOBS = "lung-jobs:jobs"
+LOCKED_DOWN = (
+    *("--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp"),
+    *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> None:
+    if shutil.which("docker") is None:
+        pytest.skip("there is no docker client on this machine")
+    for image in (LOCAL, JOBS):
+        if docker("image", "inspect", image).returncode:
+            pytest.skip(f"the image {image} is not here: run `make image`")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what `make run-local` needs, in a folder with a space in its name."""
+    folder = tmp_path / "a clone"
+    for name in ("jobs", "docker", "scripts"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("Makefile", "LICENSE", ".dockerignore"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=200)
+
+
+def in_container(*command: str, image: str = LOCAL, user: str = "") -> str:
+    """What a command prints in a container with nothing that it does not need."""
+    as_user = ("--user", user) if user else ()
+    done = docker("run", *LOCKED_DOWN, *as_user, image, *command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def config_of(image: str) -> Any:
+    return json.loads(docker("image", "inspect", image).stdout)[0]["Config"]
+
+
+def containers() -> set[str]:
+    return set(docker("ps", "--all", "--quiet", "--filter", f"ancestor={LOCAL}").stdout.split())
+
+
+@pytest.mark.parametrize("image", [JOBS, LOCAL])
+def test_an_image_is_labelled_and_runs_as_no_privileged_user(image: str) -> None:
+    config = config_of(image)
+    assert config["User"] == "10001:10001"
+    assert not config["Entrypoint"]
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.title"] == "lung-jobs"
+    assert labels["org.opencontainers.image.licenses"] == "MIT"
+    for name in ("version", "revision", "source"):
+        assert labels[f"org.opencontainers.image.{name}"]
+
+
+def test_the_packages_work_for_a_user_that_the_image_does_not_know() -> None:
+    code = (
+        "import getpass, os, boto3, cv2, jinja2, kagglehub, safetensors, torch, tqdm\n"
+        "import matplotlib; matplotlib.use('Agg'); import matplotlib.pyplot as plt\n"
+        "plt.plot([1, 2]); plt.savefig('/tmp/a.png'); torch.ones(2).sum().item()\n"
+        "print(os.getuid(), getpass.getuser() != '', os.path.getsize('/tmp/a.png') > 0)"
+    )
+    assert in_container("python", "-c", code, user="4321:4321") == "4321 True True"
+
+
+def test_only_the_local_image_has_an_s3_server() -> None:
+    assert in_container("sh", "-c", "command -v weed || echo none", image=JOBS) == "none"
+    assert in_container("sh", "-c", "command -v weed", image=LOCAL) == "/opt/venv/bin/weed"
+
+
+def test_no_wheel_and_no_test_of_the_project_is_left_in_the_image() -> None:
+    found = in_container("sh", "-c", "ls /app /app/jobs; ls -d /wheels 2>/dev/null || true")
+    names = found.split()
+    assert {"LICENSE", "cli.py"} <= set(names)
+    assert not {"tests", "dags", "/wheels"} & set(names)
+
+
+def test_wrong_arguments_end_a_container_with_2() -> None:
+    done = docker("run", *LOCKED_DOWN, JOBS, "python", "-m", "jobs", "train", "--epochs", "x")
+    assert done.returncode == 2
+    assert "--epochs" in done.stderr
+
+
+@pytest.mark.slow
+def test_run_local_reads_a_folder_and_writes_as_its_caller(project: Path) -> None:
+    films = project.parent / "films & masks"
+    write_montgomery(films, 40)
+    source = f"file://{project}/../{films.name}"
+    before = containers()
+    variables = {"SOURCE": source, "SIZE": "32", "EPOCHS": "1", "NETWORK": "small"}
+    done = subprocess.run(
+        ["make", "run-local", "RUNTIME=docker", "RUN_ID=here"],
+        cwd=project,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = project / "artifacts" / "here"
+    assert len(list((results / "masks").glob("*.png"))) == 40
+    assert {path.stat().st_uid for path in results.rglob("*")} == {os.getuid()}
+    assert containers() == before
+
+
+@pytest.mark.slow
+def test_run_local_stopped_by_ctrl_c_leaves_no_container(project: Path) -> None:
+    before = containers()
+    process = subprocess.Popen(
+        ["make", "run-local", "RUNTIME=docker"],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: (project / "artifacts" / ".s3" / "credentials.json").exists())
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) != 0
+    finally:
+        process.kill()
+    wait_until(lambda: containers() == before)
+
+
+def wait_until(condition: Any, seconds: float = 120) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen in time"
+        time.sleep(0.2)

@@ -1,0 +1,129 @@
+"""Files that cannot be used are refused, each with one of a few stable reasons."""
+
+from __future__ import annotations
+
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.imaging.decode import ImageError, decode_film, decode_mask
+from tests.support.image_files import (
+    COLOR,
+    GRAY_PNG,
+    NOISE,
+    RGB_PNG,
+    chunk,
+    png,
+    png_header,
+    saved,
+)
+
+
+def reason(data: bytes) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode_film(data)
+    with pytest.raises(ImageError) as caught_as_mask:
+        decode_mask(data)
+    assert str(caught.value) == str(caught_as_mask.value)
+    return str(caught.value)
+
+
+def outcome(data: bytes) -> str:
+    try:
+        decode_film(data)
+    except ImageError as error:
+        return str(error)
+    return "read"
+
+
+def test_a_film_over_a_hundred_megapixels_is_refused_before_it_is_decoded() -> None:
+    bomb = png_header(10_000, 10_001, 8, GRAY_PNG) + chunk(b"IDAT", zlib.compress(b""))
+    assert reason(bomb) == "too large: 10000 x 10001 pixels are over 100 megapixels"
+
+
+def test_a_film_of_a_hundred_megapixels_is_not_too_large() -> None:
+    assert reason(png_header(10_000, 10_000, 8, GRAY_PNG)) == "truncated"
+
+
+@pytest.mark.parametrize("shape", [(1, 1_000_001), (1_000_001, 1)])
+@pytest.mark.parametrize("depth", [bool, np.uint8, np.uint16])
+def test_a_side_that_no_png_is_written_of_is_too_long(shape: tuple[int, int], depth: type) -> None:
+    height, width = shape
+    said = f"too large: {width} x {height} pixels are over 1000000 on a side"
+    film = np.ones(shape, np.dtype(depth))
+    assert reason(saved(film, "PNG")) == reason(saved(film, "TIFF")) == said
+
+
+def test_a_side_of_a_million_pixels_is_not_too_long() -> None:
+    film = np.ones((1, 1_000_000), np.uint8)
+    assert np.array_equal(decode_film(saved(film, "PNG")), film)
+
+
+def test_floating_point_and_negative_and_wider_pixels_are_refused() -> None:
+    assert reason(saved(NOISE.astype(np.float32), "TIFF")).startswith("undecodable: floating point")
+    outside = "undecodable: gray values outside 0 to 65535"
+    assert reason(saved(NOISE.astype(np.int32) - 1, "TIFF")) == outside
+    assert reason(saved(NOISE.astype(np.int32) + 2**16, "TIFF")) == outside
+
+
+def test_colors_without_a_defined_luma_are_refused() -> None:
+    assert reason(saved(Image.new("LAB", (5, 4)), "TIFF")).startswith("undecodable: pixels of")
+
+
+WHOLE = {
+    "png": png(NOISE, GRAY_PNG),
+    "deep color png": png(COLOR.astype(np.uint16) * 257, RGB_PNG),
+    "jpeg": saved(NOISE, "JPEG"),
+    "progressive jpeg": saved(COLOR, "JPEG", progressive=True),
+    "tiff": saved(NOISE, "TIFF"),
+    "lzw tiff": saved(NOISE, "TIFF", compression="tiff_lzw"),
+    "tiff by another writer": cv2.imencode(".tif", NOISE)[1].tobytes(),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("part", [0.05, 0.3, 0.5, 0.9, 0.97])
+def test_a_truncated_film_is_said_to_be_truncated(kind: str, part: float) -> None:
+    assert reason(WHOLE[kind][: int(len(WHOLE[kind]) * part)]) == "truncated"
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_film_cut_anywhere_is_refused_or_whole(kind: str) -> None:
+    whole = decode_film(WHOLE[kind])
+    for length in range(0, len(WHOLE[kind]), 97):
+        try:
+            film = decode_film(WHOLE[kind][:length])
+        except ImageError:
+            continue
+        assert np.array_equal(film, whole), length
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"lungs", b"<html>404</html>" * 99, saved(NOISE, "BMP"), saved(NOISE, "GIF"), bytes(999)],
+)
+def test_what_is_not_an_accepted_image_is_said_to_be_none(data: bytes) -> None:
+    assert reason(data) == "undecodable: not a PNG, JPEG or TIFF"
+
+
+def test_an_empty_file_is_said_to_be_empty() -> None:
+    assert reason(b"") == "undecodable: an empty file"
+
+
+def test_damage_always_ends_in_one_of_the_known_reasons() -> None:
+    known = ("read", "truncated", "too large: ", "undecodable: ")
+    for data in WHOLE.values():
+        for position in range(9, min(len(data), 400), 13):
+            damaged = data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
+            said = outcome(damaged)
+            assert said.startswith(known)
+            assert " at 0x" not in said
+
+
+def test_a_flipped_byte_among_the_pixels_of_a_png_is_noticed() -> None:
+    data = bytearray(WHOLE["png"])
+    data[len(data) // 2] ^= 0xFF
+    assert reason(bytes(data)) == "undecodable: a damaged or unsupported PNG"

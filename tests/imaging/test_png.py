@@ -1,0 +1,187 @@
+"""Plain PNGs take a short way, which must end where Pillow's long one does."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from jobs.imaging import png as plain_png
+from jobs.imaging.decode import ImageError, decode_film, decode_mask
+from jobs.imaging.png import open_plain
+from tests.support.image_files import (
+    COLOR,
+    GRAY_PNG,
+    LUMA,
+    NOISE,
+    RGB_PNG,
+    RGBA_PNG,
+    chunk,
+    exif,
+    png,
+    png_header,
+    png_orientation,
+    saved,
+)
+
+SMOOTH = np.asarray(cv2.GaussianBlur(np.tile(NOISE, (4, 5)), (0, 0), 3), dtype=np.uint8)
+ONE_BIT = SMOOTH > 127
+END = chunk(b"IEND", b"")
+
+
+def by_pillow(data: bytes) -> NDArray[np.uint8]:
+    return np.array(Image.open(io.BytesIO(data)).convert("L"))
+
+
+def packed(data: bytes, rows: int, junk: bytes = b"") -> bytes:
+    """A PNG of NOISE's size whose stream, with right checksums, holds `data`."""
+    header = png_header(NOISE.shape[1], rows, 8, GRAY_PNG)
+    return header + chunk(b"IDAT", zlib.compress(data) + junk) + END
+
+
+def rows_of(image: NDArray[np.uint8]) -> bytes:
+    return b"".join(b"\0" + row.tobytes() for row in image)
+
+
+@pytest.mark.parametrize("image", [SMOOTH, NOISE, ONE_BIT, ONE_BIT[:1], SMOOTH[:, :1]])
+def test_a_plain_png_has_the_pixels_that_pillow_reads(image: NDArray[np.uint8]) -> None:
+    data = saved(image, "PNG")
+    assert open_plain(data) is not None
+    assert np.array_equal(decode_film(data), by_pillow(data))
+
+
+@pytest.mark.parametrize("width", range(1, 18))
+def test_one_bit_masks_of_any_width_have_the_pixels_that_pillow_reads(width: int) -> None:
+    data = saved(np.ascontiguousarray(ONE_BIT[:, 40 : 40 + width]), "PNG")
+    plain = open_plain(data)
+    assert plain is not None and (plain.width, plain.depth) == (width, 1)
+    assert np.array_equal(decode_mask(data), by_pillow(data) > 0)
+    assert decode_film(data).max() == 255
+
+
+@pytest.mark.parametrize("extra", [b"", chunk(b"tRNS", bytes(6))])
+def test_a_plain_color_png_becomes_its_luma_or_its_strongest_channel(extra: bytes) -> None:
+    data = png(COLOR, RGB_PNG, extra)
+    assert open_plain(data) is not None
+    assert np.abs(decode_film(data) - LUMA).max() <= 1
+    strongest = COLOR.max(axis=2)
+    assert np.array_equal(decode_mask(data), strongest > strongest.max() // 2)
+
+
+def test_every_filter_of_png_is_undone() -> None:
+    """Rows packed by each filter as the standard defines it, over a neighbor of all values."""
+    rows, before = b"", np.zeros(NOISE.shape[1], int)
+    for index, row in enumerate(NOISE.astype(int)):
+        left, corner = np.append(0, row[:-1]), np.append(0, before[:-1])
+        estimate = left + before - corner
+        nearest = np.argmin([abs(estimate - side) for side in (left, before, corner)], axis=0)
+        paeth = np.choose(nearest, [left, before, corner])
+        kind = index % 5
+        predicted = [0 * row, left, before, (left + before) // 2, paeth][kind]
+        rows += bytes([kind]) + ((row - predicted) % 256).astype(np.uint8).tobytes()
+        before = row
+    assert np.array_equal(decode_film(packed(rows, len(NOISE))), NOISE)
+
+
+HARMLESS = {
+    "gamma": chunk(b"gAMA", struct.pack(">I", 100_000)),
+    "a transparent grey": chunk(b"tRNS", struct.pack(">H", 7)),
+    "significant bits": chunk(b"sBIT", b"\x05"),
+    "a background": chunk(b"bKGD", struct.pack(">H", 9)),
+    "a size in the world": chunk(b"pHYs", struct.pack(">IIB", 9000, 3000, 1)),
+    "text": chunk(b"tEXt", b"Software\0scanner"),
+    "a private chunk": chunk(b"prVt", b"anything"),
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_what_else_a_plain_png_says_does_not_change_its_pixels(kind: str) -> None:
+    data = png(NOISE, GRAY_PNG, HARMLESS[kind])
+    assert open_plain(data) is not None
+    assert np.array_equal(decode_film(data), NOISE)
+
+
+def interlaced() -> bytes:
+    """A PNG of one pixel in Adam7's order, which that pixel leaves as it is."""
+    header = struct.pack(">IIBBBBB", 1, 1, 8, GRAY_PNG, 0, 0, 1)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + chunk(b"IDAT", zlib.compress(b"\0\x63")) + END
+
+
+def turned_by_text() -> bytes:
+    info = PngImagePlugin.PngInfo()
+    about = exif(6).tobytes().hex()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(about) // 2:8d}\n{about}\n")
+    return saved(NOISE, "PNG", pnginfo=info)
+
+
+SPECIAL = {
+    "sixteen bits of color": png(COLOR.astype(np.uint16), RGB_PNG),
+    "color with alpha": png(np.dstack([COLOR, NOISE]), RGBA_PNG),
+    "sixteen bits": png(NOISE.astype(np.uint16), GRAY_PNG),
+    "interlaced": interlaced(),
+    "turned": png(NOISE, GRAY_PNG, png_orientation(6)),
+    "turned by text": turned_by_text(),
+    "a palette": saved(Image.fromarray(NOISE).convert("P"), "PNG"),
+    "something behind it": png(NOISE, GRAY_PNG) + b"\0",
+    "a jpeg": saved(NOISE, "JPEG"),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_a_png_that_is_not_plain_is_left_to_pillow(kind: str) -> None:
+    assert open_plain(SPECIAL[kind]) is None
+
+
+def test_a_film_turned_by_its_text_is_turned_upright() -> None:
+    assert np.array_equal(decode_film(turned_by_text()), np.rot90(NOISE, -1))
+
+
+def test_a_plain_png_over_a_hundred_megapixels_is_refused_unread() -> None:
+    data = png_header(10_000, 10_001, 1, GRAY_PNG) + chunk(b"IDAT", b"") + END
+    with pytest.raises(ImageError, match=r"^too large: 10000 x 10001"):
+        decode_mask(data)
+
+
+@pytest.mark.parametrize("missing", [1, 54, 54 * 20])
+def test_a_png_that_packs_fewer_pixels_than_it_says_is_truncated(missing: int) -> None:
+    """With right checksums and a right end; Pillow alone would leave whole rows black."""
+    data = packed(rows_of(NOISE)[:-missing], len(NOISE))
+    with pytest.raises(ImageError, match=r"^truncated$"):
+        decode_film(data)
+
+
+def test_what_follows_the_last_pixel_is_not_looked_at() -> None:
+    data = packed(rows_of(NOISE) + b"more", len(NOISE), junk=b"and more")
+    assert np.array_equal(decode_film(data), NOISE)
+
+
+def test_no_damage_is_read_that_pillow_alone_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte of a file flipped in turn, and each chunk's checksum made right again."""
+
+    def outcome(data: bytes) -> str:
+        try:
+            return decode_film(data).tobytes().hex()
+        except ImageError as error:
+            return str(error)
+
+    whole = packed(rows_of(SMOOTH[:12, :53]), 12)
+    start = len(png_header(1, 1, 8, GRAY_PNG))
+    damaged = [whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :] for at in range(len(whole))]
+    stream = whole[start + 8 : -4 - len(END)]
+    for at in range(len(stream)):
+        changed = stream[:at] + bytes([stream[at] ^ 0x41]) + stream[at + 1 :]
+        damaged.append(whole[:start] + chunk(b"IDAT", changed) + END)
+    ours = [outcome(data) for data in damaged]
+    monkeypatch.setattr(plain_png, "open_plain", lambda data: None)
+    theirs = [outcome(data) for data in damaged]
+    stricter = [one for one, other in zip(ours, theirs, strict=True) if one != other]
+    assert len(set(ours)) > 3
+    assert set(stricter) <= {"truncated"}, "what Pillow reads is read alike, or not at all"

@@ -1,0 +1,305 @@
+"""report: one page that loads nothing, tells the truth and lets no name of a file act as code."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.imaging import decode, geometry, masks
+from jobs.imaging.borders import Box
+from jobs.reports import page
+from jobs.reports.summary import summarise
+from jobs.settings.config import EvaluateConfig, PublishConfig
+from jobs.storage.manifest import Manifest, Row, describe
+from jobs.storage.work_folder import Stage, pack_rows
+from tests.support.pages import Page
+from tests.support.published import Chain, chain
+
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}.png"
+LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
+
+
+@pytest.fixture(scope="module")
+def made(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    with chain(s3, tmp_path_factory.mktemp("films")) as built:
+        yield built
+
+
+@pytest.fixture(scope="module")
+def published(made: Chain) -> Manifest:
+    return made.publish(made.five(0.7), run_id="shown")
+
+
+@pytest.fixture(scope="module")
+def source(made: Chain, published: Manifest) -> bytes:
+    return made.store.read(published.uri.replace("run.json", "report.html"))
+
+
+def build(
+    made: Chain,
+    published: Manifest,
+    five: Mapping[str, Manifest],
+    details: Mapping[str, Any] | None = None,
+) -> Page:
+    """The page of other manifests, otherwise that of the published run."""
+    about = made.store.read_json(published.details["model"] + "/model.json")
+    uris: dict[str, Any] = {name: manifest.uri for name, manifest in five.items()}
+    config = PublishConfig(out=made.out, run_id="shown", **uris)
+    told = {**published.details, **(details or {})}
+    return Page(page.build(made.store, five, told, about=about, config=config))
+
+
+def judge(made: Chain, five: dict[str, Manifest], said: list[Row]) -> dict[str, Manifest]:
+    """The run's manifests, where what `said` has is in the first films' rows of predict."""
+    predictions = five["predictions"]
+    rows = list(predictions.rows(made.store))
+    for row in rows:
+        row |= {"quality": 1.0, "review": False}
+    for row, more in zip(rows, said, strict=False):
+        row |= more
+    packed = pack_rows(rows)
+    made.store.write(predictions.uri_of("judged.jsonl.gz"), packed)
+    part = describe("judged.jsonl.gz", gzip.decompress(packed))
+    return five | {"predictions": replace(predictions, parts=[part])}
+
+
+def test_the_page_loads_nothing_and_runs_nothing(source: bytes) -> None:
+    for tag, attributes in Page(source).elements:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        for name, value in attributes.items():
+            assert not name.startswith("on") and name != "style"
+            assert name not in LOADING or str(value).startswith("data:image/jpeg;base64,")
+    style = re.findall(r"<style>(.*?)</style>", source.decode(), re.S)
+    assert len(style) == 1
+    assert "url(" not in style[0] and "@import" not in style[0]
+
+
+def test_the_page_forbids_what_it_does_not_hold(source: bytes) -> None:
+    (policy,) = (
+        attributes["content"]
+        for tag, attributes in Page(source).elements
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_the_pictures_are_whole_and_have_a_text_for_those_who_do_not_see_them(
+    source: bytes,
+) -> None:
+    pictures = [attributes for tag, attributes in Page(source).elements if tag == "img"]
+    assert len(pictures) == page.SAMPLES + len(["contact sheet", "worst"])
+    for attributes in pictures:
+        packed = base64.b64decode(str(attributes["src"]).partition(",")[2])
+        assert max(Image.open(io.BytesIO(packed)).size) >= 200
+        assert attributes["alt"]
+
+
+def test_the_page_tells_what_the_run_found(made: Chain, published: Manifest, source: bytes) -> None:
+    text = Page(source).text
+    test = json.loads(made.five(0.7)["evaluation"].read_file(made.store, "metrics.json"))["test"]
+    assert f"Mean Dice {test['dice']['mean']:.3f} on 8 films" in text
+    assert f"{test['dice']['p05']:.3f}, rests on the worst one or two" in text
+    between = f"{test['dice']['low']:.3f} to {test['dice']['high']:.3f}"
+    assert f"interval of the mean is {between}, which from so few patients is too narrow" in text
+    assert text.count(between) >= 2
+    assert f"mean IoU is {test['iou']['low']:.3f} to {test['iou']['high']:.3f}" in text
+    assert f"mean HD95 {test['hd95']['low']:.2f} to {test['hd95']['high']:.2f}." in text
+    assert f"Test HD95, % of diagonal {test['hd95']['mean']:.2f}" in text
+    assert published.details["champion"]["reason"] in text
+    assert "The first champion." in text
+    assert "best 0.900, epoch 3" in text and "last 0.850, epoch 4" in text
+    assert "24 films came in; 24 are used, 0 quarantined" in text
+    assert "montgomery" in text and "Not for diagnosis." in text
+    for job in published.details["jobs"]:
+        assert job["content_hash"][:12] in text
+
+
+def test_the_page_holds_no_figure_that_is_none(source: bytes) -> None:
+    words = set(re.findall(r"\w+", Page(source).text))
+    assert words & {"nan", "NaN", "None", "inf", "Undefined", "null"} == set()
+
+
+def test_names_from_users_files_are_shown_and_never_obeyed(
+    made: Chain, published: Manifest
+) -> None:
+    five = made.five(0.7)
+    harmless = build(made, published, five)
+    raw, processed = five["raw"], five["processed"]
+    told: dict[str, Any] = {
+        name: [HOSTILE] for name in ("without_mask", "masks_without_film", "copies")
+    }
+    told |= {"layouts": {HOSTILE: 1}, "ignored": {HOSTILE: 1}}
+    named = {"reasons": {HOSTILE: 1}, "by_source": {f"{HOSTILE}/train": 1}}
+    five["raw"] = replace(raw, details=raw.details | told)
+    five["processed"] = replace(processed, details=processed.details | named)
+    jobs = [job | {"config": {HOSTILE: HOSTILE}} for job in published.details["jobs"]]
+    page = build(made, published, five, {"jobs": jobs})
+    assert page.text.count(HOSTILE) >= 7 + 2 * len(jobs)
+    grown = {tag for tag, _ in page.elements} - {tag for tag, _ in harmless.elements}
+    assert grown == set()
+    assert not any(name.startswith("on") for _, given in page.elements for name in given)
+
+
+def test_whether_a_job_was_reused_is_told_only_where_it_is_known(
+    made: Chain, published: Manifest, source: bytes
+) -> None:
+    assert "reused" not in Page(source).text
+    jobs = [job | {"reused": job["job"] != "train"} for job in published.details["jobs"]]
+    page = build(made, published, made.five(0.7), {"jobs": jobs})
+    assert page.text.count("reused") == 4
+
+
+def test_a_run_without_a_test_film_says_so(made: Chain, published: Manifest) -> None:
+    five = made.five(0.7)
+    stage = Stage(
+        made.store,
+        EvaluateConfig(
+            predictions=five["predictions"].uri, processed=five["processed"].uri, out=made.out
+        ),
+        job="evaluate",
+        folder="evaluations",
+        recipe="none tested",
+        inputs={name: five[name] for name in ("predictions", "processed", "raw")},
+    )
+    metrics = summarise([], ["montgomery"]) | {"calibration": None}
+    stage.add_file("metrics.json", json.dumps(metrics).encode())
+    stage.add_file("worst.png", five["evaluation"].read_file(made.store, "worst.png"))
+    page = build(made, published, five | {"evaluation": stage.finish(counts={}, headline={})})
+    assert "No test film was scored" in page.text
+    assert sum(tag == "img" for tag, _ in page.elements) == 1
+
+
+def test_the_page_draws_how_true_the_probabilities_are(
+    made: Chain, published: Manifest, source: bytes
+) -> None:
+    evaluation = made.five(0.7)["evaluation"]
+    told = json.loads(evaluation.read_file(made.store, "metrics.json"))["calibration"]
+    text = Page(source).text
+    assert f"Expected calibration error {told['expected_error']:.3f}" in text
+    assert f"Brier score {told['brier']:.3f}; {told['pixels']:,} pixels of 8 test films" in text
+    labels = [given.get("aria-label") for tag, given in Page(source).elements if tag == "svg"]
+    assert "Share of the pixels that is lung by the probability predicted for them" in labels
+
+
+def test_the_page_lists_the_films_to_review_the_least_sure_first(
+    made: Chain, published: Manifest
+) -> None:
+    five = made.five(0.7)
+    doubts = [{"quality": 0.4 - number / 100, "review": True} for number in range(12)]
+    text = build(made, published, judge(made, five, doubts)).text
+    rows = {row["id"]: row for row in five["evaluation"].rows(made.store)}
+    names = [row["id"] for row in five["predictions"].rows(made.store)][:12]
+    listed = [
+        f"{name} {quality:.2f} {rows[name]['dice']:.3f} {rows[name]['split']}"
+        for name, quality in ((names[n], 0.4 - n / 100) for n in range(11, 1, -1))
+    ]
+    assert f"Quality True Dice Split {' '.join(listed)} Flagged: 12 of 24 films" in text
+    assert f"the {page.FLAGGED} of lowest quality are shown" in text
+
+
+def test_a_run_whose_films_need_no_review_says_so(made: Chain, published: Manifest) -> None:
+    text = build(made, published, judge(made, made.five(0.7), [])).text
+    assert "Flagged: 0 of 24 films." in text
+    assert "True Dice" not in text
+
+
+def test_a_flagged_films_name_is_never_obeyed(made: Chain, published: Manifest) -> None:
+    hostile = [{"id": HOSTILE, "quality": 0.1, "review": True}]
+    page = build(made, published, judge(made, made.five(0.7), hostile))
+    assert HOSTILE in page.text
+    assert not any(name.startswith("on") for _, given in page.elements for name in given)
+    assert {tag for tag, _ in page.elements} & {"script"} == set()
+
+
+def test_the_page_says_on_which_sources_the_network_was_not_trained(
+    made: Chain, published: Manifest, source: bytes
+) -> None:
+    assert "Trained on montgomery, tested on montgomery 8" in Page(source).text
+    five = made.five(0.7, train_sources=["shenzhen"], train_films=9, val_films=3)
+    text = build(made, published, five).text
+    assert "Mean Dice" in text and "on 24 films the network never saw" in text
+    assert "Trained on shenzhen, tested on montgomery, unseen 24" in text
+    assert "Unseen is a source that the network was not trained on: all its films test." in text
+
+
+def test_the_page_says_that_some_sources_alone_were_tested(
+    made: Chain, published: Manifest
+) -> None:
+    five = made.five(0.7)
+    config = five["evaluation"].config | {"test_sources": "montgomery"}
+    five["evaluation"] = replace(five["evaluation"], config=config)
+    assert "over films of montgomery alone" in build(made, published, five).text
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        (None, "–"),
+        ({"low": None, "high": None}, "–"),
+        ({"low": 0.91234, "high": 0.95}, "0.912 to 0.950"),
+    ],
+)
+def test_an_interval_has_two_ends_or_is_a_dash(figures: Any, words: str) -> None:
+    assert page.interval(figures) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.04, "0.0 s"),
+        (12.34, "12.3 s"),
+        (61, "1 min 01 s"),
+        (3599.7, "1 h 00 min"),
+        (7260, "2 h 01 min"),
+    ],
+)
+def test_durations_are_written_as_people_say_them(seconds: float, words: str) -> None:
+    assert page.duration(seconds) == words
+
+
+def test_counts_carry_their_noun() -> None:
+    assert [page.number_of(count, "film") for count in (0, 1, 2400)] == [
+        "0 films",
+        "1 film",
+        "2,400 films",
+    ]
+
+
+def test_a_long_value_is_cut_and_an_empty_one_is_a_dash() -> None:
+    assert page.shorten("") == page.NOTHING
+    assert page.shorten(0) == "0"
+    assert page.shorten({"a": [1]}) == '{"a": [1]}'
+    assert len(page.shorten("x" * 10_000)) == page.LONGEST_VALUE + 1
+
+
+def test_a_letterboxed_film_is_shown_in_its_own_proportions_where_it_was() -> None:
+    """Of a film of 300 x 150 whose upper third was cropped, the rest is a bright box: its mask."""
+    placement = geometry.Placement(300, 150, Box(100, 0, 300, 150), 64, Box(0, 8, 64, 56))
+    square = np.zeros((64, 64), np.uint8)
+    square[placement.box.slices] = 200
+    predicted = np.zeros((300, 150), bool)
+    files = {
+        "image": decode.encode_png(square),
+        "mask": decode.encode_mask(square > 0),
+        "prediction": decode.encode_mask(predicted),
+    }
+    store = SimpleNamespace(read=lambda uri, sha256: files[uri])
+    manifest = SimpleNamespace(config={"size": 64}, uri_of=lambda key: key)
+    manifests: Any = {"processed": manifest, "predictions": manifest}
+    entries = {name: {"key": name, "sha256": ""} for name in files}
+    record = placement.numbers() | entries
+    drawn = page._overlay(store, manifests, record, {"mask": entries["prediction"]})  # type: ignore[arg-type]
+    assert drawn.shape == (560, 280, 3)
+    assert not drawn[:180].any() and (drawn[195:550, 10:270] == 200).all()
+    assert (drawn[186:188, 140] == masks.TRUTH_COLOR).all(axis=-1).any()

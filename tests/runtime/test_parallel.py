@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from jobs.runtime.parallel import batched_map, chunked, ordered_map
+
+
+def test_results_come_in_the_items_order_however_long_each_takes() -> None:
+    def slow_first(number: int) -> int:
+        time.sleep(0.02 if number % 4 == 0 else 0)
+        return number * number
+
+    assert list(ordered_map(slow_first, range(20), threads=4)) == [n * n for n in range(20)]
+
+
+def test_a_stream_is_read_only_a_little_ahead() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[int]:
+        for number in range(10_000):
+            taken.append(number)
+            yield number
+
+    results = ordered_map(lambda number: number, endless(), threads=2, ahead=6)
+    for _ in range(3):
+        next(results)
+    results.close()
+    assert len(taken) <= 3 + 6
+
+
+def test_an_error_is_raised_in_its_items_place_and_nothing_more_is_started() -> None:
+    started: list[int] = []
+    lock = threading.Lock()
+
+    def fails_at_5(number: int) -> int:
+        with lock:
+            started.append(number)
+        if number == 5:
+            raise ValueError("film 5")
+        return number
+
+    done = []
+    with pytest.raises(ValueError, match="film 5"):
+        for result in ordered_map(fails_at_5, range(1000), threads=2, ahead=4):
+            done.append(result)
+    assert done == [0, 1, 2, 3, 4]
+    assert len(started) <= 5 + 4 + 1
+
+
+def test_batches_come_back_as_they_were_and_their_items_are_done_side_by_side() -> None:
+    batches = [[1, 2, 3], [4], [], [5, 6]]
+    together = threading.Barrier(2)
+
+    def meets_another(number: int) -> int:
+        together.wait(timeout=10)
+        return 10 * number
+
+    results = batched_map(meets_another, batches, threads=2, ahead=4)
+    assert list(results) == [[10, 20, 30], [40], [], [50, 60]]
+
+
+def test_chunks_hold_every_item_once_and_only_the_last_is_short() -> None:
+    assert list(chunked(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(chunked([], 3)) == []

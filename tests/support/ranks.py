@@ -1,0 +1,82 @@
+"""Runs a function in several processes that know each other, and brings back what each returns."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
+
+SECONDS = 120
+
+
+def context() -> ForkServerContext:
+    """Processes forked from one that has torch imported already, so that they start at once."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["jobs.segmentation.trainer", "torch.distributed.launcher.api"])
+    return server
+
+
+def run_ranks(function: Callable[..., Any], processes: int, *arguments: Any) -> list[Any]:
+    """What `function(*arguments)` returns on each rank, rank 0's first, in a gloo process group.
+
+    `function` is one of a module's own; it returns no tensors, whose memory would go with the rank.
+    """
+    port = free_port()
+    started = [_start(rank, processes, port, function, arguments) for rank in range(processes)]
+    try:
+        return [_receive(connection) for _, connection in started]
+    finally:
+        for process, _ in started:
+            process.kill()
+            process.join()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _start(
+    rank: int, processes: int, port: int, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[ForkServerProcess, Connection]:
+    environment = {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    ours, theirs = multiprocessing.Pipe()
+    process = context().Process(target=_rank, args=(theirs, environment, function, arguments))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _receive(connection: Connection) -> Any:
+    assert connection.poll(SECONDS), f"a rank was not done after {SECONDS} s"
+    return connection.recv()
+
+
+def _rank(
+    connection: Connection,
+    environment: dict[str, str],
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    import torch
+
+    from jobs.segmentation import distributed
+
+    os.environ |= environment
+    distributed.init()
+    torch.set_num_threads(1)
+    connection.send(function(*arguments))
+    distributed.shutdown()
