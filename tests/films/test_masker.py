@@ -14,15 +14,17 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from jobs.films import masker
-from jobs.films.masker import Film, Masker, Network, load_predictor, log_review
+from jobs.films import masker as masker_module
+from jobs.films.masker import Film, Masker, log_review
+from jobs.films.network import Network, load_predictor
 from jobs.imaging import decode, geometry
+from jobs.imaging.geometry import Placing
 from jobs.segmentation import inference, quality
 from jobs.storage.manifest import Row
 from tests.support.films import draw_pair, ellipse, png
 
 SIZE, HEIGHT, WIDTH = 64, 160, 128
-MOST_READ_AHEAD = 2 * masker.READERS
+MOST_READ_AHEAD = 2 * masker_module.READERS
 FILM = draw_pair(1, HEIGHT, WIDTH)[0]
 LUNGS = ellipse(SIZE, SIZE, (0.5, 0.3)) | ellipse(SIZE, SIZE, (0.5, 0.7))
 
@@ -43,9 +45,9 @@ def found(monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
 
 
 def about(**recipe: Any) -> dict[str, Any]:
-    """A model.json; without `recipe` as models of before the post-processing had it."""
-    known = {"spatial_size": SIZE, "threshold": 0.5, "precision": "auto"}
-    return {"architecture": {}, "recipe": known | recipe}
+    """A model.json that takes the probabilities from 0.5 on as they are, but for `recipe`."""
+    plain = {"fit": "stretch", "crop_borders": False, "threshold": 0.5, "precision": "auto"}
+    return {"architecture": {}, "recipe": {"spatial_size": SIZE} | plain | recipe}
 
 
 def row_of(model: Mapping[str, Any], data: bytes = b"") -> Row:
@@ -95,7 +97,7 @@ def test_a_mask_lies_where_the_film_was_placed(monkeypatch: pytest.MonkeyPatch, 
     film, left, right = draw_pair(1, 200, 320)
     lungs = np.pad(left | right, ((30, 10), (0, 40)))
     film = np.pad(film, ((30, 10), (0, 40)))
-    placement = geometry.place(film, size=SIZE, fit="letterbox", crop_borders=crop)
+    placement = Placing(SIZE, "letterbox", crop).place(film)
     known = placement.mask_to_square(lungs)[np.newaxis].astype(np.float32)
 
     def find(model: None, images: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
@@ -258,6 +260,6 @@ def test_films_are_read_and_written_while_others_compute_and_never_far_ahead(
         goes_on.set()
         assert first.result()["id"] == "0-0"
     rows.close()
-    waiting = 4 * (masker.network.batches_at_once + masker.BATCHES_AHEAD)
+    waiting = 4 * (masker.network.batches_at_once + masker_module.BATCHES_AHEAD)
     assert waiting < ahead <= waiting + MOST_READ_AHEAD
-    assert len(read) <= waiting + 2 * 4 + 2 * masker.WRITERS + MOST_READ_AHEAD
+    assert len(read) <= waiting + 2 * 4 + 2 * masker_module.WRITERS + MOST_READ_AHEAD
