@@ -30,9 +30,9 @@ from jobs.storage.manifest import (
     SCHEMA_VERSION,
     Manifest,
     Row,
-    content_hash,
     created_by,
     describe,
+    hash_entries,
     manifest_of,
 )
 from jobs.storage.s3 import Store
@@ -169,7 +169,7 @@ def _finish(
         "files": [asdict(entry)],
         "records": [],
         "parts": [],
-        "content_hash": content_hash([entry]),
+        "content_hash": hash_entries([entry]),
     }
     store.write_json(f"{run}/masks.json", about)
     return replace(manifest_of(f"{run}/masks.json", about), reused=not states)
