@@ -17,7 +17,7 @@ from jobs.sources import layouts, name_clashes
 from jobs.sources.bucket import BucketSource
 from jobs.storage.manifest import Manifest, Row, read_manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def run(config: PredictConfig, store: Store) -> Manifest:
     """
     trained = read_manifest(store, config.trained, "train")
     film_set = _film_set(store, config.films)
-    stage = Stage(
+    stage = WorkFolder(
         store,
         config,
         job="predict",
@@ -111,7 +111,7 @@ def _films_of(store: Store, manifest: Manifest) -> Iterator[Film]:
             yield Film(row["id"], row["origin"], uri, entry["sha256"], entry["bytes"])
 
 
-def _build_masker(stage: Stage, trained: Manifest) -> Masker:
+def _build_masker(stage: WorkFolder, trained: Manifest) -> Masker:
     about = json.loads(trained.read_file(stage.store, "model.json"))
     weights = trained.read_file(stage.store, "model.safetensors")
 

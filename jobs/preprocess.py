@@ -21,7 +21,7 @@ from jobs.settings.config import PreprocessConfig
 from jobs.sources.lookup_table import parse_lookup
 from jobs.storage.manifest import Manifest, Row, read_manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def run(config: PreprocessConfig, store: Store) -> Manifest:
     raw = read_manifest(store, config.raw, "download")
     splits = _read_split_file(store, config.split_file)
     extra = {"splits": splits} if config.split_file else {}
-    stage = Stage(
+    stage = WorkFolder(
         store,
         config,
         job="preprocess",
@@ -93,7 +93,9 @@ def split_of(patient: str) -> str:
     return "test" if fraction < TEST_BELOW else "val" if fraction < VAL_BELOW else "train"
 
 
-def _process(stage: Stage, raw: Manifest, row: Row, splits: Mapping[str, str], place: Place) -> Row:
+def _process(
+    stage: WorkFolder, raw: Manifest, row: Row, splits: Mapping[str, str], place: Place
+) -> Row:
     def read(entry: Entry) -> bytes:
         return stage.store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"])
 
@@ -128,7 +130,7 @@ class _DuplicateCheck:
     Called on new rows in order; `note` is called on every row, also those of an earlier try.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: WorkFolder) -> None:
         self._stage = stage
         self._first: dict[str, str] = {}
 
@@ -215,7 +217,7 @@ def _check_splits(counts: Mapping[str, int]) -> None:
         )
 
 
-def _contact_sheet(stage: Stage, records: int) -> bytes:
+def _contact_sheet(stage: WorkFolder, records: int) -> bytes:
     """24 films spread evenly over the set, their masks outlined, captioned with id and split."""
     chosen = {number * records // CONTACT_SHEET_FILMS for number in range(CONTACT_SHEET_FILMS)}
     good = (row for row in stage.rows() if row["status"] == "ok")

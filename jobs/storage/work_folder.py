@@ -15,11 +15,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from jobs.errors import ConflictError
 from jobs.runtime.parallel import chunked, ordered_map
-from jobs.settings.config import JobConfig
 from jobs.storage.manifest import (
     FileEntry,
     Manifest,
@@ -39,7 +38,22 @@ SMALLEST_PART, LARGEST_PART, PARTS = 8, 256, 64
 T = TypeVar("T")
 
 
-class Stage:
+class JobSettings(Protocol):
+    """What a work folder needs of a job's config; `jobs.settings.config.JobConfig` has it."""
+
+    @property
+    def out(self) -> str: ...
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def force(self) -> bool: ...
+
+    def identity(self) -> dict[str, Any]: ...
+
+
+class WorkFolder:
     """One job's folder in S3, found done or filled.
 
     `inputs` names the manifests the job reads; `extra` is anything else its bytes depend on.
@@ -48,7 +62,7 @@ class Stage:
     def __init__(
         self,
         store: Store,
-        config: JobConfig,
+        config: JobSettings,
         *,
         job: str,
         folder: str,
