@@ -18,7 +18,7 @@ from jobs.sources import layouts, name_clashes, patients
 from jobs.sources.source import Source, open_source, split_sources
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +44,12 @@ def run(config: DownloadConfig, store: Store) -> Manifest:
         extra: dict[str, Any] = {"sources": [source.identity() for source in sources]}
         if config.patients:
             extra["patients"] = patients.digest(table)
-        stage = Stage(store, config, job="download", folder="raw", recipe=RECIPE, extra=extra)
+        stage = WorkFolder(store, config, job="download", folder="raw", recipe=RECIPE, extra=extra)
         return stage.finished() or _copy(stage, sources, config, table)
 
 
 def _copy(
-    stage: Stage, sources: Sequence[Source], config: DownloadConfig, table: Mapping[str, str]
+    stage: WorkFolder, sources: Sequence[Source], config: DownloadConfig, table: Mapping[str, str]
 ) -> Manifest:
     catalogue = layouts.recognise([source.names() for source in sources])
     for line in layouts.describe(catalogue):
@@ -96,7 +96,7 @@ def _with_patients(
 
 
 def _copy_film(
-    stage: Stage, sources: Sequence[Source], film: layouts.FilmFiles, budget: ByteBudget
+    stage: WorkFolder, sources: Sequence[Source], film: layouts.FilmFiles, budget: ByteBudget
 ) -> dict[str, Any]:
     def put(member: layouts.Member, stem: str) -> dict[str, Any]:
         source, name = sources[member[0]], member[1]

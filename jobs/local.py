@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs.errors import BadDataError, ConfigError, NotFoundError
 from jobs.runtime import profile
-from jobs.runtime.parallel import ordered_map
+from jobs.runtime.parallel import run_all
 from jobs.settings.config import CHAIN, PredictConfig, build_config
 from jobs.sources.source import open_local, split_sources
 from jobs.storage.local_server import BUCKET, embedded_s3
@@ -150,8 +150,7 @@ def _copy_part(store: Store, part: str, out: str) -> str:
         def upload(name: str) -> None:
             store.upload(source.path / name, targets[name])
 
-        for _ in ordered_map(upload, missing, threads=store.threads):
-            pass
+        run_all(upload, missing, threads=store.threads)
         return folder + "/"
     finally:
         source.close()
@@ -189,8 +188,7 @@ def _export_masks(store: Store, predictions: Manifest, folder: Path) -> None:
         (folder / f"{row['id']}.png").write_bytes(data)
 
     rows = (row for row in predictions.rows(store) if row["status"] == "ok")
-    for _ in ordered_map(fetch, rows, threads=store.threads):
-        pass
+    run_all(fetch, rows, threads=store.threads)
 
 
 def _print_summary(

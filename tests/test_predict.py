@@ -26,7 +26,7 @@ from jobs.settings.config import (
 from jobs.sources import source
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 from tests.support.films import draw_pair, png, write_montgomery
 
 HEIGHT, WIDTH = 160, 128
@@ -53,7 +53,7 @@ def trained(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> Manifest:
     """A network that calls dark what is lung: on these films nearly right, and known exactly."""
-    stage = Stage(
+    stage = WorkFolder(
         store,
         TrainConfig(processed=processed.uri, out=out),
         job="train",

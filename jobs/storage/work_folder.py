@@ -15,20 +15,17 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from jobs.errors import ConflictError
 from jobs.runtime.parallel import chunked, ordered_map
-from jobs.settings.config import JobConfig
 from jobs.storage.manifest import (
-    SCHEMA_VERSION,
     FileEntry,
     Manifest,
     Row,
-    content_hash,
-    created_by,
     describe,
     fingerprint,
+    header,
     manifest_of,
     read_manifest,
 )
@@ -41,7 +38,22 @@ SMALLEST_PART, LARGEST_PART, PARTS = 8, 256, 64
 T = TypeVar("T")
 
 
-class Stage:
+class JobSettings(Protocol):
+    """What a work folder needs of a job's config; `jobs.settings.config.JobConfig` has it."""
+
+    @property
+    def out(self) -> str: ...
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def force(self) -> bool: ...
+
+    def identity(self) -> dict[str, Any]: ...
+
+
+class WorkFolder:
     """One job's folder in S3, found done or filled.
 
     `inputs` names the manifests the job reads; `extra` is anything else its bytes depend on.
@@ -50,7 +62,7 @@ class Stage:
     def __init__(
         self,
         store: Store,
-        config: JobConfig,
+        config: JobSettings,
         *,
         job: str,
         folder: str,
@@ -177,15 +189,15 @@ class Stage:
 
         `about` holds counts, headline and, where there are any, details.
         """
-        header = self._header(**about)
+        mine = self._header(**about)
         try:
-            self.store.write_json(self.uri, header, if_absent=True)
+            self.store.write_json(self.uri, mine, if_absent=True)
         except ConflictError:
-            found = read_manifest(self.store, self.uri, self.job)
-            if found.content_hash != header["content_hash"]:
+            other = read_manifest(self.store, self.uri, self.job)
+            if other.content_hash != mine["content_hash"]:
                 raise ConflictError(
                     f"{self.uri}: another writer finished the same work with other content "
-                    f"({found.content_hash}, here {header['content_hash']}): start this again"
+                    f"({other.content_hash}, here {mine['content_hash']}): start this again"
                 ) from None
         return read_manifest(self.store, self.uri, self.job)
 
@@ -200,26 +212,19 @@ class Stage:
         headline: Mapping[str, Any],
         details: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        parts = self._part_entries()
-        files = sorted(self._files.values(), key=lambda entry: entry.key)
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "job": self.job,
-            "recipe": self.recipe,
-            "created_by": created_by(self._started),
-            "inputs": {
-                name: {"uri": manifest.uri, "content_hash": manifest.content_hash}
-                for name, manifest in self.inputs.items()
-            },
-            "config": self.config,
-            "counts": dict(counts),
-            "headline": dict(headline),
-            "details": dict(details or {}),
-            "files": [asdict(entry) for entry in files],
-            "records": [asdict(self._records[key]) for key in sorted(self._records)],
-            "parts": [asdict(entry) for entry in parts],
-            "content_hash": content_hash([*parts, *files]),
-        }
+        return header(
+            job=self.job,
+            recipe=self.recipe,
+            started=self._started,
+            inputs=self.inputs,
+            config=self.config,
+            counts=counts,
+            headline=headline,
+            details=details,
+            files=[self._files[key] for key in sorted(self._files)],
+            records=[self._records[key] for key in sorted(self._records)],
+            parts=self._part_entries(),
+        )
 
     # Row parts
 

@@ -14,15 +14,17 @@ from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.storage import manifest, work_folder
 from jobs.storage.manifest import Row, read_manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 
-def build_stage(store: Store, out: str, *, run_id: str = "one", force: bool = False) -> Stage:
+def build_stage(store: Store, out: str, *, run_id: str = "one", force: bool = False) -> WorkFolder:
     config = DownloadConfig(source="file:///films", out=out, run_id=run_id, force=force)
-    return Stage(store, config, job="download", folder="raw", recipe="1", extra={"sha256": "f"})
+    return WorkFolder(
+        store, config, job="download", folder="raw", recipe="1", extra={"sha256": "f"}
+    )
 
 
-def finish(stage: Stage, total: int) -> manifest.Manifest:
+def finish(stage: WorkFolder, total: int) -> manifest.Manifest:
     def work(number: int) -> Row:
         return {"id": f"film{number}", "film": stage.put(f"films/{number}", str(number).encode())}
 

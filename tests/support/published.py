@@ -27,7 +27,7 @@ from jobs.settings.config import (
 )
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 from tests.support.films import write_montgomery
 
 SIZE = 64
@@ -113,7 +113,7 @@ class Chain:
         }
 
     def train(self, network: Network) -> Manifest:
-        stage = Stage(
+        stage = WorkFolder(
             self.store,
             TrainConfig(processed=self.processed.uri, out=self.out),
             job="train",
