@@ -119,7 +119,7 @@ def _build_masker(stage: WorkFolder, trained: Manifest) -> Masker:
         return stage.store.read(film.uri, sha256=film.sha256)
 
     def put(film_id: str, mask: bytes) -> Row:
-        return stage.put(f"masks/{film_id}.png", mask, "image/png")
+        return dict(stage.put(f"masks/{film_id}.png", mask, "image/png"))
 
     return Masker(Network(about, weights), read, put)
 

@@ -66,7 +66,13 @@ def run(config: PreprocessConfig, store: Store) -> Manifest:
     def work(row: Row) -> Row:
         return _process(stage, raw, row, splits, place)
 
-    rows = stage.write_rows(raw.rows(store), total, work, threads=CPU_THREADS, admit=admit)
+    rows = stage.write_rows(
+        raw.rows(store),
+        total,
+        work,
+        threads=CPU_THREADS,
+        finish_part=lambda part: [admit(row) for row in part],
+    )
     summary = _Summary(total)
     for row in track(rows, total, "preprocess"):
         admit.note(row)
