@@ -63,7 +63,13 @@ def trained(
     )
     about = {
         "architecture": {},
-        "recipe": {"spatial_size": 64, "threshold": 0.5, "precision": "auto"},
+        "recipe": {
+            "spatial_size": 64,
+            "fit": "stretch",
+            "crop_borders": False,
+            "threshold": 0.5,
+            "precision": "auto",
+        },
     }
     stage.add_file("model.json", json.dumps(about).encode())
     stage.add_file("model.safetensors", b"")

@@ -86,6 +86,19 @@ def test_films_are_letterboxed_within_their_borders_and_their_rows_say_where(
     assert run(store, out, raw).fingerprint != made.fingerprint
 
 
+def test_a_film_of_the_squares_own_size_is_cropped_like_any_other(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    for number in range(30):
+        film, left, right = (np.pad(image, 8) for image in draw_pair(number, 48, 48))
+        for folder, image in (("images", film), ("masks", left | right)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{number}.png").write_bytes(png(image))
+    made = run(store, out, fetch(store, out, tmp_path), size=64, crop_borders=True)
+    assert [row["crop"] for row in made.rows(store)] == [[8, 8, 56, 56]] * 30
+    assert [row["box"] for row in made.rows(store)] == [[0, 0, 64, 64]] * 30
+
+
 def test_the_split_is_a_pure_function_of_the_patient() -> None:
     fraction = int(hashlib.sha256(b"lung-segmentation-20MCUCXR_0001").hexdigest()[:16], 16) / 16**16
     expected = "test" if fraction < 0.15 else "val" if fraction < 0.30 else "train"

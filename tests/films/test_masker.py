@@ -72,7 +72,7 @@ def restored(found: NDArray[np.float32]) -> NDArray[np.float32]:
     return geometry.resize(found, HEIGHT, WIDTH)
 
 
-def test_a_model_of_before_the_post_processing_masks_as_ever(found: NDArray[np.float32]) -> None:
+def test_a_recipe_without_steps_takes_the_probabilities_at_their_threshold(found: NDArray[np.float32]) -> None:
     assert np.array_equal(load_predictor(about(), b"")(FILM), restored(found) >= 0.5)
     assert row_of(about())["review"] is False
 
@@ -111,6 +111,28 @@ def test_a_mask_lies_where_the_film_was_placed(monkeypatch: pytest.MonkeyPatch, 
     assert mask.shape == film.shape == (240, 360)
     assert 2 * (mask & lungs).sum() / (mask.sum() + lungs.sum()) > 0.95
     assert row_of(model, png(film))["lung_fraction"] == round(float(mask.mean()), 6)
+
+
+def test_a_raw_film_of_the_networks_size_is_cropped_and_a_placed_one_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A square film with black borders, of just the size that the network sees."""
+    film = np.pad(np.full((SIZE - 16, SIZE - 16), 150, np.uint8), 8)
+    squares: list[NDArray[np.uint8]] = []
+
+    def note(model: None, images: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
+        squares.extend(images)
+        return np.zeros(images.shape, np.float32)
+
+    monkeypatch.setattr(inference, "probabilities", note)
+    model = about(crop_borders=True)
+    masker = Masker(Network(model, b""), lambda film_: png(film), lambda film_id, mask: {})
+    list(masker.rows([[Film("raw", "raw.png", ""), Film("placed", "p.png", "", is_placed=True)]]))
+    load_predictor(model, b"")(film)
+    load_network(model, b"")(film)
+    raw, placed, predicted, scored = squares
+    assert (raw == 150).all() and (predicted == 150).all()
+    assert np.array_equal(placed, film) and np.array_equal(scored, film)
 
 
 def test_the_row_has_the_quality_of_the_networks_own_probabilities(
