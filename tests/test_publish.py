@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import publish
 from jobs.errors import BadDataError, ConfigError, ConflictError
 from jobs.models import champion, package
 from jobs.reports import page

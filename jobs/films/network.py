@@ -105,11 +105,17 @@ def load_network(
 
     def probabilities(film: Pixels) -> Probabilities:
         square = network.place(film, is_placed=True).film_to_square(film)
-        return network.probabilities([square])[0]
+        batch = network.probabilities([square])
+        return np.asarray(batch[0])
 
     return probabilities
 
 
 def load_predictor(model_json: Mapping[str, Any], weights: bytes) -> Callable[[Pixels], Mask]:
     """A function from a film, uint8 (H, W), to its lung mask, bool (H, W)."""
-    return Network(model_json, weights).predict
+    network = Network(model_json, weights)
+
+    def predict(film: Pixels) -> Mask:
+        return network.predict(film)
+
+    return predict

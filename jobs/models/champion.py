@@ -75,7 +75,9 @@ def decide(
         reason = f"{score} reaches the minimum of {min_dice:g}, and there was no champion."
         return decision("first", challenger, reason)
     if val_dice > champion_dice:
-        reason = f"{score} beats the former champion's {champion_dice:.{DIGITS}f} on the same films."
+        reason = (
+            f"{score} beats the former champion's {champion_dice:.{DIGITS}f} on the same films."
+        )
         return decision("replaced", challenger, reason)
     reason = f"{score} does not beat the champion's {champion_dice:.{DIGITS}f} on the same films."
     return decision("kept", champion, reason)

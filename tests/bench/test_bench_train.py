@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.imaging import geometry
 from jobs.films.split import hashed_split
+from jobs.imaging import geometry
 from jobs.segmentation.dataset import Films
 from jobs.segmentation.fit_config import build_model
 from tests.bench import compare, cost, flops, folds, gpu, launch, ours, runs, scores

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from jobs.films import masker as masker_module
 from jobs.films.masker import Film, Masker, log_review
-from jobs.films.network import Network, load_predictor
+from jobs.films.network import Network, load_network, load_predictor
 from jobs.imaging import decode, geometry
 from jobs.imaging.geometry import Placing
 from jobs.segmentation import inference, quality
@@ -72,7 +72,9 @@ def restored(found: NDArray[np.float32]) -> NDArray[np.float32]:
     return geometry.resize(found, HEIGHT, WIDTH)
 
 
-def test_a_recipe_without_steps_takes_the_probabilities_at_their_threshold(found: NDArray[np.float32]) -> None:
+def test_a_recipe_without_steps_takes_the_probabilities_at_their_threshold(
+    found: NDArray[np.float32],
+) -> None:
     assert np.array_equal(load_predictor(about(), b"")(FILM), restored(found) >= 0.5)
     assert row_of(about())["review"] is False
 
