@@ -29,15 +29,6 @@ INPUTS: dict[str, dict[str, str]] = {
         "evaluation": "evaluate",
     },
 }
-# Manifests that a job finds through the inputs of its arguments' manifests.
-INDIRECT_INPUTS: dict[str, dict[str, str]] = {
-    "evaluate": {"raw": "download", "trained": "train"},
-}
-
-
-def manifest_inputs(job: str) -> dict[str, str]:
-    """{name: upstream job} of all inputs that the manifest of `job` lists."""
-    return INPUTS[job] | INDIRECT_INPUTS.get(job, {})
 
 
 def run_job(

@@ -28,7 +28,7 @@ from jobs.runtime.progress import track
 from jobs.settings.config import InboxConfig
 from jobs.sources import layouts
 from jobs.storage.ledger import Ledger
-from jobs.storage.manifest import FileRow, Manifest, describe, file_row, header, manifest_of
+from jobs.storage.manifest import FileRow, Manifest, describe, header, manifest_of
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import csv_bytes
 
@@ -133,7 +133,7 @@ def _build_masker(config: InboxConfig, store: Store, package: Package) -> Masker
     def put(film_id: str, mask: bytes) -> FileRow:
         key = f"{film_id}.png"
         store.write(f"{_folder(config, package.version)}/{key}", mask, content_type="image/png")
-        return file_row(key, mask)
+        return describe(key, mask).row()
 
     return Masker(Network(package.model_json, package.weights), read, put)
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from jobs.chain import INPUTS, manifest_inputs
+from jobs.chain import INPUTS
 from jobs.errors import ConfigError
 from jobs.models.champion import Contest, Decision, choose
 from jobs.models.package import Package, write_package
@@ -86,8 +86,10 @@ def run(config: PublishConfig, store: Store) -> Manifest:
 def check_links(manifests: Mapping[str, Manifest]) -> None:
     """Raise ConfigError unless each manifest was made from the others of the five."""
     for argument, manifest in manifests.items():
-        for role, job in manifest_inputs(manifest.job).items():
-            other = ARGUMENT_OF_JOB[job]
+        roles = {role: ARGUMENT_OF_JOB[job] for role, job in INPUTS[manifest.job].items()}
+        # Evaluate lists further inputs, under the names that publish has for them.
+        roles |= {role: role for role in manifest.inputs if role in manifests}
+        for role, other in roles.items():
             input_hash = manifest.inputs.get(role, {}).get("content_hash", "nothing")
             given = manifests[other]
             if input_hash != given.content_hash:

@@ -28,6 +28,14 @@ SCHEMA_VERSION = 1
 Row = dict[str, Any]
 
 
+class FileRow(TypedDict):
+    """A `FileEntry` as rows and headers hold it."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """One object of a manifest; `key` is relative to the manifest's folder, `sha256` is hex."""
@@ -36,13 +44,8 @@ class FileEntry:
     bytes: int
     sha256: str
 
-
-class FileRow(TypedDict):
-    """A `FileEntry` as rows and headers hold it."""
-
-    key: str
-    bytes: int
-    sha256: str
+    def row(self) -> FileRow:
+        return FileRow(key=self.key, bytes=self.bytes, sha256=self.sha256)
 
 
 def describe(key: str, data: bytes) -> FileEntry:

@@ -14,15 +14,15 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar, cast
 
 from jobs.errors import ConflictError
 from jobs.runtime.parallel import chunked, ordered_map
 from jobs.storage.manifest import (
     FileEntry,
+    FileRow,
     Manifest,
-    Row,
     describe,
     fingerprint,
     header,
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 SMALLEST_PART, LARGEST_PART, PARTS = 8, 256, 64
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Mapping[str, object])
 
 
 class JobSettings(Protocol):
@@ -98,10 +99,10 @@ class WorkFolder:
     def uri_of(self, key: str) -> str:
         return f"{self.root}/{key}"
 
-    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> Row:
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> FileRow:
         """Write a film's or mask's object and return its entry for the row."""
         self.store.write(self.uri_of(key), data, content_type=content_type)
-        return asdict(describe(key, data))
+        return describe(key, data).row()
 
     def add_file(
         self,
@@ -119,7 +120,7 @@ class WorkFolder:
         self,
         key: str,
         columns: Sequence[str],
-        rows: Iterable[Mapping[str, Any]],
+        rows: Iterable[Mapping[str, object]],
         *,
         has_timings: bool = False,
     ) -> None:
@@ -129,54 +130,58 @@ class WorkFolder:
         self,
         items: Iterable[T],
         total: int,
-        work: Callable[[T], Row],
+        work: Callable[[T], R],
         *,
         shard: tuple[int, int] = (0, 1),
         threads: int = 0,
-        admit: Callable[[Row], Row] = lambda row: row,
-    ) -> Iterator[Row]:
-        """As `write_parts`, each item turned into a row by one of many threads."""
+        finish_part: Callable[[list[R]], list[R]] | None = None,
+    ) -> Iterator[R]:
+        """As `write_parts`, each item turned into a row by one of `threads` threads."""
 
-        def flow(parts: Iterator[Sequence[T]]) -> Iterator[Row]:
+        def flow(parts: Iterator[Sequence[T]]) -> Iterator[R]:
             each = itertools.chain.from_iterable(parts)
             return ordered_map(work, each, threads=threads or self.store.threads)
 
-        return self.write_parts(items, total, flow, shard=shard, admit=admit)
+        return self.write_parts(items, total, flow, shard=shard, finish_part=finish_part)
 
     def write_parts(
         self,
         items: Iterable[T],
         total: int,
-        flow: Callable[[Iterator[Sequence[T]]], Iterator[Row]],
+        flow: Callable[[Iterator[Sequence[T]]], Iterator[R]],
         *,
         shard: tuple[int, int] = (0, 1),
-        admit: Callable[[Row], Row] = lambda row: row,
-    ) -> Iterator[Row]:
-        """Turn each of `total` items into a row, a part of rows at a time.
+        finish_part: Callable[[list[R]], list[R]] | None = None,
+    ) -> Iterator[R]:
+        """Turn each of `total` items into a row, write the rows part by part, and yield them.
 
-        Yields every row of this shard in order: those that an earlier try left as they are, the
-        others once their part is safe. `flow` is given the parts that are not there yet and yields
-        a row an item, in order; it may read some parts ahead. `admit` sees each new row in order,
-        after all before it, and may replace it.
+        Rows of this shard are yielded in order: a part that is in S3 already as it was read, a new
+        one once it is written. `flow` takes the items of the missing parts, a part at a time, and
+        yields a row for each item in order; it may take some parts ahead of its rows.
+        `finish_part` takes the rows of a new part and returns those to write, as many. It is called
+        once for each new part, after the rows of all earlier parts were yielded and consumed.
         """
         index, count = shard
-        done = self._parts_written()
+        written = self._parts_written()
         parts = (
-            (number, [] if number in done else chunk)
+            (number, [] if number in written else chunk)
             for number, chunk in enumerate(chunked(items, rows_per_part(total)))
             if number % count == index
         )
         mine, ahead = itertools.tee(parts)
-        new = flow(chunk for _, chunk in ahead if chunk)
+        rows = flow(chunk for _, chunk in ahead if chunk)
         for number, chunk in mine:
-            if number in done:
-                yield from self._read_part(number)
+            if number in written:
+                part = cast("list[R]", self._read_part(number))
             else:
-                made = itertools.islice(new, len(chunk))
-                yield from self._write_part(number, [admit(row) for row in made])
+                part = list(itertools.islice(rows, len(chunk)))
+                if finish_part:
+                    part = finish_part(part)
+                self._write_part(number, part)
+            yield from part
 
-    def rows(self) -> Iterator[Row]:
-        """Every row written so far, whoever wrote it."""
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Every row in S3 so far, by whatever shard, in order."""
         for number in sorted(self._parts_written()):
             yield from self._read_part(number)
 
@@ -235,12 +240,11 @@ class WorkFolder:
         listed = self.store.list_objects(self.uri_of("rows/part-"))
         return {int(item.uri.rpartition("part-")[2].partition(".")[0]) for item in listed}
 
-    def _read_part(self, number: int) -> list[Row]:
+    def _read_part(self, number: int) -> list[dict[str, Any]]:
         return unpack_rows(self.store.read(self._part_uri(number)))
 
-    def _write_part(self, number: int, rows: list[Row]) -> list[Row]:
+    def _write_part(self, number: int, rows: Sequence[Mapping[str, object]]) -> None:
         self.store.write(self._part_uri(number), pack_rows(rows), content_type="application/gzip")
-        return rows
 
     def _part_entries(self) -> list[FileEntry]:
         numbers = sorted(self._parts_written())
@@ -255,7 +259,7 @@ def rows_per_part(total: int) -> int:
     return min(LARGEST_PART, max(SMALLEST_PART, total // PARTS))
 
 
-def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
     """A CSV file; a row may lack columns, but holds nothing that is none."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -264,14 +268,14 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> byte
     return text.getvalue().encode()
 
 
-def pack_rows(rows: Iterable[Row]) -> bytes:
+def pack_rows(rows: Iterable[Mapping[str, object]]) -> bytes:
     """The rows as gzipped JSON lines, the same bytes for the same rows."""
     return gzip.compress(b"".join(map(_line, rows)), mtime=0)
 
 
-def unpack_rows(packed: bytes) -> list[Row]:
+def unpack_rows(packed: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(packed).splitlines()]
 
 
-def _line(row: Row) -> bytes:
+def _line(row: Mapping[str, object]) -> bytes:
     return json.dumps(row, sort_keys=True, allow_nan=False, ensure_ascii=False).encode() + b"\n"
