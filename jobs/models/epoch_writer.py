@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.errors import ConflictError, NotFoundError
 from jobs.reports.svg import picture
+from jobs.runtime.parallel import submit
 from jobs.segmentation import checkpoint
 from jobs.segmentation.trainer import EpochResult
 from jobs.storage.manifest import Row
@@ -55,7 +56,7 @@ class Keeper:
             row["seconds"],
             row["images_per_second"],
         )
-        self._writing = self._thread.submit(self._write, result)
+        self._writing = submit(self._thread, self._write, result)
 
     def wait(self) -> None:
         """Until all is written. Raises what went wrong."""
