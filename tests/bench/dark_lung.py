@@ -17,7 +17,7 @@ from jobs.segmentation.unet import UNet
 from jobs.settings.config import TrainConfig
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 STEEPNESS, DARKNESS = 12.0, 0.3  # of the logits, and below the mean what counts as lung
 COMPONENTS = 8  # the lungs and, as dark as these, the air beside the chest and in the bowel
@@ -61,7 +61,7 @@ def write_trained(store: Store, out: str, network: str, size: int, precision: st
     about = {"architecture": model.architecture, "recipe": recipe | cleaning}
     config = TrainConfig(out=out, processed=f"{out}/manifest.json", network=network)
     extra = {"size": size, "precision": precision, "network": "dark lung"}
-    stage = Stage(store, config, job="train", folder="trained", recipe="bench", extra=extra)
+    stage = WorkFolder(store, config, job="train", folder="trained", recipe="bench", extra=extra)
     if found := stage.finished():
         return found
     stage.add_file("model.json", json.dumps(about).encode())
