@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import itertools
 import json
 import logging
 import os
 import signal
 import sys
-import time
 import typing
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from jobs.chain import INPUTS, run_job
 from jobs.errors import InterruptedJobError, JobError, StopRequest
-from jobs.runtime import lifeline, profile
+from jobs.runtime import lifeline
 from jobs.runtime.memory import keep_freed_memory
 from jobs.settings.airflow_form import form_fields, form_schema
-from jobs.settings.config import CHAIN, JOBS, build_config
+from jobs.settings.config import JOBS, build_config
 
 log = logging.getLogger("jobs")
 
@@ -92,7 +91,7 @@ def _add_local_commands(commands: Any) -> None:
     run.add_argument(
         "--force", action="store_true", help="Do all the work again, once for each --run-id"
     )
-    for item, kind in itertools.chain.from_iterable(map(form_fields, CHAIN)):
+    for item, kind in itertools.chain.from_iterable(map(form_fields, INPUTS)):
         _add_flag(run, item, kind, RUN_DEFAULTS.get(item.name, item.default))
     _add_profile(run)
 
@@ -187,13 +186,7 @@ def _run_job(arguments: argparse.Namespace) -> int:
     config = build_config(arguments.job, vars(arguments))
     store = TimedStore()
     store.check_bucket(config.out)
-    started = time.monotonic()
-    with profile.recording() as recorded:
-        manifest = importlib.import_module(f"jobs.{arguments.job}").run(config, store)
-        told = recorded.summary()
-    result = manifest.result(time.monotonic() - started) | {"profile": told}
-    if arguments.profile:
-        profile.log_table(arguments.job, told)
+    _, result = run_job(arguments.job, config, store, print_profile=arguments.profile)
     if "RESULT_URI" in os.environ and int(os.environ.get("RANK", "0")) == 0:
         store.write_json(os.environ["RESULT_URI"], result)
     print(json.dumps(result), flush=True)

@@ -5,60 +5,67 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jobs.errors import BadDataError
+from jobs.films.rows import RawRow
 from jobs.runtime.byte_budget import ByteBudget
 from jobs.runtime.profile import moved, timed
 from jobs.runtime.progress import track
 from jobs.settings.config import DownloadConfig
 from jobs.sources import layouts, name_clashes, patients
 from jobs.sources.source import Source, open_source, split_sources
-from jobs.storage.manifest import Manifest
+from jobs.storage.manifest import FileRow, Manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
 RECIPE = "2"
-BYTES_UNDER_WAY = 2**26  # of the files that all threads hold at once
+# Bytes of files that all threads together hold in memory.
+BYTES_UNDER_WAY = 2**26
 
 
 def run(config: DownloadConfig, store: Store) -> Manifest:
-    """Copy the films and masks that are recognised, byte for byte, and say what was not.
+    """Copy the recognised films and masks byte for byte; list in the manifest what was left out.
 
-    The fingerprint is that of the source's content, such as a Kaggle version or an archive's names,
-    sizes and CRC-32s, and of how the films' patients are told.
-    Raises BadDataError where nothing is recognised or one name stands for two different films,
-    ConfigError where a film's patient is not found.
+    The fingerprint covers the source's content (a Kaggle version; an archive's names, sizes and
+    CRC-32s) and the settings that assign films to patients.
+    Raises BadDataError where no film is recognised or one name belongs to two different films,
+    ConfigError where a film has no patient.
     """
     table = patients.read_table(config.patients, store) if config.patients else {}
-    with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="download-")))
-        sources: list[Source] = []
-        for uri in split_sources(config.source):
-            sources.append(open_source(uri, store, scratch))
-            stack.callback(sources[-1].close)
+    with _opened(config.source, store) as sources:
         extra: dict[str, Any] = {"sources": [source.identity() for source in sources]}
         if config.patients:
             extra["patients"] = patients.digest(table)
-        stage = Stage(store, config, job="download", folder="raw", recipe=RECIPE, extra=extra)
-        return stage.finished() or _copy(stage, sources, config, table)
+        work_folder = WorkFolder(
+            store, config, job="download", folder="raw", recipe=RECIPE, extra=extra
+        )
+        return work_folder.finished() or _copy(work_folder, sources, config, table)
+
+
+@contextlib.contextmanager
+def _opened(uris: str, store: Store) -> Iterator[list[Source]]:
+    """The sources of `uris`, which are joined by "+", with a folder for what they keep on disk."""
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="download-")))
+        sources: list[Source] = []
+        for uri in split_sources(uris):
+            sources.append(open_source(uri, store, scratch))
+            stack.callback(sources[-1].close)
+        yield sources
 
 
 def _copy(
-    stage: Stage, sources: Sequence[Source], config: DownloadConfig, table: Mapping[str, str]
+    work_folder: WorkFolder,
+    sources: Sequence[Source],
+    config: DownloadConfig,
+    table: Mapping[str, str],
 ) -> Manifest:
-    catalogue = layouts.recognise([source.names() for source in sources])
-    for line in layouts.describe(catalogue):
-        log.info("%s", line)
-    if not catalogue.films:
-        raise BadDataError(
-            f"no films were recognised in the source (ignored: {catalogue.ignored or 'nothing'}): "
-            "give the Montgomery layout, 'Lung Segmentation', or images/ beside masks/"
-        )
+    catalogue = _recognise(sources)
     films = _with_patients(catalogue.films, config, table)
     log.info("%d films of %d patients", len(films), len({film.patient for film in films}))
     _check_sizes(sources, films)
@@ -66,11 +73,11 @@ def _copy(
     name_clashes.warn_of_masks(sources, catalogue)
     budget = ByteBudget(BYTES_UNDER_WAY)
 
-    def copy(film: layouts.FilmFiles) -> dict[str, Any]:
-        return _copy_film(stage, sources, film, budget)
+    def copy(film: layouts.FilmFiles) -> RawRow:
+        return _copy_film(work_folder, sources, film, budget)
 
     total = len(films)
-    rows = track(stage.write_rows(films, total, copy), total, "download")
+    rows = track(work_folder.write_rows(films, total, copy), total, "download")
     pairs = sum(1 for row in rows if row["masks"])
     counts = {"films": total, "pairs": pairs, "without_mask": total - pairs}
     details = {
@@ -81,30 +88,43 @@ def _copy(
         "copies": [copy[1] for _, copy in catalogue.copies],
         "ignored": catalogue.ignored,
     }
-    return stage.finish(counts=counts, headline=counts, details=details)
+    return work_folder.finish(counts=counts, headline=counts, details=details)
+
+
+def _recognise(sources: Sequence[Source]) -> layouts.Catalogue:
+    """The films of all sources; BadDataError where there are none."""
+    catalogue = layouts.recognise([source.names() for source in sources])
+    for line in layouts.describe(catalogue):
+        log.info("%s", line)
+    if not catalogue.films:
+        raise BadDataError(
+            f"no films were recognised in the source (ignored: {catalogue.ignored or 'nothing'}): "
+            "give the Montgomery layout, 'Lung Segmentation', or images/ beside masks/"
+        )
+    return catalogue
 
 
 def _with_patients(
     films: list[layouts.FilmFiles], config: DownloadConfig, table: Mapping[str, str]
 ) -> list[layouts.FilmFiles]:
     if config.patient_pattern:
-        told = f"--patient-pattern {config.patient_pattern!r}"
-        return patients.assign(films, patients.by_pattern(config.patient_pattern), told)
+        flag = f"--patient-pattern {config.patient_pattern!r}"
+        return patients.assign(films, patients.by_pattern(config.patient_pattern), flag)
     if config.patients:
         return patients.assign(films, patients.by_table(table), f"--patients {config.patients}")
     return films
 
 
 def _copy_film(
-    stage: Stage, sources: Sequence[Source], film: layouts.FilmFiles, budget: ByteBudget
-) -> dict[str, Any]:
-    def put(member: layouts.Member, stem: str) -> dict[str, Any]:
+    work_folder: WorkFolder, sources: Sequence[Source], film: layouts.FilmFiles, budget: ByteBudget
+) -> RawRow:
+    def put(member: layouts.Member, stem: str) -> FileRow:
         source, name = sources[member[0]], member[1]
         with budget.taking(source.size(name)):
             with timed("fetch"):
                 data = source.read(name)
             moved("fetch", len(data))
-            return stage.put(stem + PurePosixPath(name).suffix.lower(), data)
+            return work_folder.put(stem + PurePosixPath(name).suffix.lower(), data)
 
     return {
         "id": film.id,
@@ -121,7 +141,7 @@ def _copy_film(
 
 
 def _check_sizes(sources: Sequence[Source], films: Sequence[layouts.FilmFiles]) -> None:
-    """Raise BadDataError for a file that is too large now rather than after an hour's work."""
+    """Raise BadDataError for a file over the size limit before the first file is copied."""
     for film in films:
         for source, name in (film.film, *film.masks.values()):
             sources[source].size(name)

@@ -23,7 +23,7 @@ from jobs.segmentation import metrics
 from jobs.settings.config import EvaluateConfig
 from jobs.storage.manifest import Manifest, Row, read_manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,9 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
     trained = read_manifest(store, predictions.inputs["trained"]["uri"], "train")
     sources = chosen_sources(processed, "--test-sources", config.test_sources)
     inputs = {"predictions": predictions, "processed": processed, "raw": raw, "trained": trained}
-    stage = Stage(store, config, job="evaluate", folder="evaluations", recipe=RECIPE, inputs=inputs)
+    stage = WorkFolder(
+        store, config, job="evaluate", folder="evaluations", recipe=RECIPE, inputs=inputs
+    )
     if found := stage.finished():
         return found
     total = raw.counts["films"]
@@ -69,7 +71,7 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
     return stage.finish(counts=counts, headline=_headline(told["test"]))
 
 
-def _write_files(stage: Stage, scored: Sequence[Row], seen: Seen) -> dict[str, Any]:
+def _write_files(stage: WorkFolder, scored: Sequence[Row], seen: Seen) -> dict[str, Any]:
     """metrics.json, whose content is returned, per_film.csv and worst.png."""
     store, inputs = stage.store, stage.inputs
     tested = [row for row in scored if row["tested"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
@@ -13,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.chain import INPUTS, run_job
 from jobs.errors import BadDataError, ConfigError, NotFoundError
-from jobs.runtime import profile
-from jobs.runtime.parallel import ordered_map
-from jobs.settings.config import CHAIN, PredictConfig, build_config
+from jobs.runtime.parallel import run_all
+from jobs.settings.config import PredictConfig, build_config
 from jobs.sources.source import open_local, split_sources
 from jobs.storage.local_server import BUCKET, embedded_s3
 from jobs.storage.manifest import Manifest
@@ -27,21 +26,6 @@ log = logging.getLogger(__name__)
 
 OUT = f"s3://{BUCKET}/pipeline"
 REPORT = "report.html"
-# Which job's manifest each argument of a job names.
-UPSTREAM: dict[str, dict[str, str]] = {
-    "download": {},
-    "preprocess": {"raw": "download"},
-    "train": {"processed": "preprocess"},
-    "predict": {"trained": "train", "films": "download"},
-    "evaluate": {"predictions": "predict", "processed": "preprocess"},
-    "publish": {
-        "raw": "download",
-        "processed": "preprocess",
-        "trained": "train",
-        "predictions": "predict",
-        "evaluation": "evaluate",
-    },
-}
 
 
 def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False) -> int:
@@ -51,7 +35,7 @@ def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False
     `profiled` prints where each job's time went.
     """
     # Every job's settings are refused before the first of them starts.
-    for job, inputs in UPSTREAM.items():
+    for job, inputs in INPUTS.items():
         build_config(job, {**values, **dict.fromkeys(inputs, f"{OUT}/manifest.json"), "out": OUT})
     results = folder / values["run_id"]
     if results.exists() and not (results / REPORT).exists():
@@ -65,18 +49,12 @@ def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False
         store = TimedStore()
         made: dict[str, Manifest] = {}
         seconds: dict[str, float] = {}
-        for job in CHAIN:
-            inputs = {name: made[upstream].uri for name, upstream in UPSTREAM[job].items()}
-            config = build_config(job, {**values, **inputs, "out": OUT})
+        for job, inputs in INPUTS.items():
+            uris = {name: made[upstream].uri for name, upstream in inputs.items()}
+            config = build_config(job, {**values, **uris, "out": OUT})
             log.info("%s starts", job)
-            started = time.monotonic()
-            with profile.recording() as recorded:
-                made[job] = importlib.import_module(f"jobs.{job}").run(config, store)
-                told = recorded.summary()
-            if profiled:
-                profile.log_table(job, told)
-            seconds[job] = time.monotonic() - started
-            result = made[job].result(seconds[job]) | {"profile": told}
+            made[job], result = run_job(job, config, store, print_profile=profiled)
+            seconds[job] = result["seconds"]
             store.write_json(f"{OUT}/runs/{values['run_id']}/results/{job}.json", result)
         _export(store, made, results)
         last = {"run_id": values["run_id"], "trained": made["train"].uri}
@@ -150,8 +128,7 @@ def _copy_part(store: Store, part: str, out: str) -> str:
         def upload(name: str) -> None:
             store.upload(source.path / name, targets[name])
 
-        for _ in ordered_map(upload, missing, threads=store.threads):
-            pass
+        run_all(upload, missing, threads=store.threads)
         return folder + "/"
     finally:
         source.close()
@@ -189,8 +166,7 @@ def _export_masks(store: Store, predictions: Manifest, folder: Path) -> None:
         (folder / f"{row['id']}.png").write_bytes(data)
 
     rows = (row for row in predictions.rows(store) if row["status"] == "ok")
-    for _ in ordered_map(fetch, rows, threads=store.threads):
-        pass
+    run_all(fetch, rows, threads=store.threads)
 
 
 def _print_summary(

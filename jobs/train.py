@@ -7,7 +7,7 @@ import os
 from jobs.settings.config import TrainConfig
 from jobs.storage.manifest import Manifest, read_manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 RECIPE = "3"
 
@@ -22,7 +22,7 @@ def run(config: TrainConfig, store: Store) -> Manifest:
     Raises ConflictError where another run trains the same model.
     """
     processed = read_manifest(store, config.processed, "preprocess")
-    stage = Stage(
+    stage = WorkFolder(
         store,
         config,
         job="train",

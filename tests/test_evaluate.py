@@ -29,7 +29,7 @@ from jobs.settings.config import (
 )
 from jobs.storage.manifest import Manifest, Row
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 from tests.support.films import draw_pair, write_montgomery
 
 SIZE, FILMS = 64, 30
@@ -65,7 +65,7 @@ class Films:
     def train(self, processed: Manifest | None = None, **data: Any) -> Manifest:
         """A network whose model.json says `data` of what it was trained on."""
         processed = processed or self.processed
-        stage = Stage(
+        stage = WorkFolder(
             self.store,
             TrainConfig(processed=processed.uri, out=self.out),
             job="train",
@@ -87,7 +87,7 @@ class Films:
     ) -> Manifest:
         """Masks as a bad network's, the truth moved aside; `said` has more of a film's row."""
         said = dict(said or {})
-        stage = Stage(
+        stage = WorkFolder(
             self.store,
             PredictConfig(trained=trained.uri, films=self.raw.uri, out=self.out),
             job="predict",

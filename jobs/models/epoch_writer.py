@@ -11,7 +11,7 @@ from jobs.reports.svg import picture
 from jobs.segmentation import checkpoint
 from jobs.segmentation.trainer import EpochResult
 from jobs.storage.manifest import Row
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Keeper:
     It does so while the next epoch trains, one epoch's after the other's.
     """
 
-    def __init__(self, stage: Stage, epochs: int) -> None:
+    def __init__(self, stage: WorkFolder, epochs: int) -> None:
         self._stage = stage
         self._epochs = epochs
         self._etag = ""

@@ -31,7 +31,7 @@ from jobs.segmentation.trainer import EpochResult, Trainer
 from jobs.settings.config import TrainConfig
 from jobs.storage.manifest import Manifest, Row, read_manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ JSON, SVG = "application/json", "image/svg+xml"
 CACHE = "LUNG_TRAIN_CACHE"  # tells a process that it is one of several, and where their films are
 
 
-def fit(stage: Stage, config: TrainConfig, processed: Manifest) -> Manifest:
+def fit(stage: WorkFolder, config: TrainConfig, processed: Manifest) -> Manifest:
     """Train in this process, or in `config.processes` of them that share the films on disk."""
     if CACHE in os.environ:
         return _fit(stage, config, processed, Path(os.environ[CACHE]))
@@ -85,7 +85,7 @@ def _films_of(processed: Manifest, split: str, sources: Sequence[str]) -> int:
     return sum(by_source.get(f"{source}/{split}", 0) for source in sources)
 
 
-def _fit(stage: Stage, config: TrainConfig, processed: Manifest, folder: Path) -> Manifest:
+def _fit(stage: WorkFolder, config: TrainConfig, processed: Manifest, folder: Path) -> Manifest:
     """Train in this process, alone or as one of several; only the main one writes."""
     fit_config = FitConfig(
         size=processed.config["size"],
@@ -146,7 +146,7 @@ class _Lap:
 
 
 def _finish(
-    stage: Stage,
+    stage: WorkFolder,
     config: TrainConfig,
     fit_config: FitConfig,
     processed: Manifest,

@@ -46,6 +46,12 @@ def ordered_map(
                 future.cancel()
 
 
+def run_all(function: Callable[[T], object], items: Iterable[T], *, threads: int) -> None:
+    """Call `function` on each item in `threads` threads; raises the first error, in item order."""
+    for _ in ordered_map(function, items, threads=threads):
+        pass
+
+
 def _result(future: Future[R]) -> R:
     with waiting():
         return future.result()

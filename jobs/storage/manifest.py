@@ -13,8 +13,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
 from jobs.errors import BadDataError, ConfigError
@@ -28,6 +28,14 @@ SCHEMA_VERSION = 1
 Row = dict[str, Any]
 
 
+class FileRow(TypedDict):
+    """A `FileEntry` as rows and headers hold it."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """One object of a manifest; `key` is relative to the manifest's folder, `sha256` is hex."""
@@ -36,13 +44,8 @@ class FileEntry:
     bytes: int
     sha256: str
 
-
-class FileRow(TypedDict):
-    """A `FileEntry` as rows and headers hold it."""
-
-    key: str
-    bytes: int
-    sha256: str
+    def row(self) -> FileRow:
+        return FileRow(key=self.key, bytes=self.bytes, sha256=self.sha256)
 
 
 def describe(key: str, data: bytes) -> FileEntry:
@@ -112,13 +115,13 @@ class Manifest:
 
 def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     """Load a header; BadDataError where it is not one, or not of `job`."""
-    header = store.read_json(uri)
-    if not isinstance(header, dict) or header.get("schema_version") != SCHEMA_VERSION:
+    value = store.read_json(uri)
+    if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         raise BadDataError(
             f"{uri} is not a manifest of schema version {SCHEMA_VERSION}: run its job again"
         )
     try:
-        manifest = manifest_of(uri, header)
+        manifest = manifest_of(uri, value)
     except (KeyError, TypeError) as error:
         raise BadDataError(f"{uri} is a damaged manifest ({error}): run its job again") from error
     if job and manifest.job != job:
@@ -126,12 +129,13 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     return manifest
 
 
-def manifest_of(uri: str, header: Mapping[str, Any]) -> Manifest:
-    lists = {
-        name: [FileEntry(**entry) for entry in header[name]]
+def manifest_of(uri: str, value: Mapping[str, Any]) -> Manifest:
+    """The manifest whose header's JSON is `value`; KeyError or TypeError where it is not one."""
+    entries = {
+        name: [FileEntry(**entry) for entry in value[name]]
         for name in ("files", "records", "parts")
     }
-    return Manifest(uri=uri, **{**header, **lists})
+    return Manifest(uri=uri, **{**value, **entries})
 
 
 def fingerprint(
@@ -145,11 +149,51 @@ def fingerprint(
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def content_hash(entries: Iterable[FileEntry]) -> str:
+def hash_entries(entries: Iterable[FileEntry]) -> str:
     """sha256 (hex) over the key, bytes and sha256 of every entry, in key order."""
     ordered = sorted(entries, key=lambda entry: entry.key)
     lines = (f"{entry.key}\t{entry.bytes}\t{entry.sha256}\n" for entry in ordered)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def header(
+    *,
+    job: str,
+    recipe: str,
+    started: float,
+    inputs: Mapping[str, Manifest],
+    config: Mapping[str, Any],
+    counts: Mapping[str, Any],
+    headline: Mapping[str, Any],
+    details: Mapping[str, Any] | None = None,
+    files: Sequence[FileEntry] = (),
+    records: Sequence[FileEntry] = (),
+    parts: Sequence[FileEntry] = (),
+    content_hash: str = "",
+) -> dict[str, Any]:
+    """The JSON of a manifest's header, as `manifest_of` reads it.
+
+    `started` is the job's start in seconds since the epoch, `config` its settings that decide the
+    bytes written. `content_hash` is that of `parts` and `files` unless it is given.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "job": job,
+        "recipe": recipe,
+        "created_by": created_by(started),
+        "inputs": {
+            name: {"uri": manifest.uri, "content_hash": manifest.content_hash}
+            for name, manifest in inputs.items()
+        },
+        "config": dict(config),
+        "counts": dict(counts),
+        "headline": dict(headline),
+        "details": dict(details or {}),
+        "files": [asdict(entry) for entry in files],
+        "records": [asdict(entry) for entry in records],
+        "parts": [asdict(entry) for entry in parts],
+        "content_hash": content_hash or hash_entries([*parts, *files]),
+    }
 
 
 def created_by(started: float) -> dict[str, Any]:

@@ -14,21 +14,18 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar, cast
 
 from jobs.errors import ConflictError
 from jobs.runtime.parallel import chunked, ordered_map
-from jobs.settings.config import JobConfig
 from jobs.storage.manifest import (
-    SCHEMA_VERSION,
     FileEntry,
+    FileRow,
     Manifest,
-    Row,
-    content_hash,
-    created_by,
     describe,
     fingerprint,
+    header,
     manifest_of,
     read_manifest,
 )
@@ -39,9 +36,25 @@ log = logging.getLogger(__name__)
 SMALLEST_PART, LARGEST_PART, PARTS = 8, 256, 64
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Mapping[str, object])
 
 
-class Stage:
+class JobSettings(Protocol):
+    """What a work folder needs of a job's config; `jobs.settings.config.JobConfig` has it."""
+
+    @property
+    def out(self) -> str: ...
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def force(self) -> bool: ...
+
+    def identity(self) -> dict[str, Any]: ...
+
+
+class WorkFolder:
     """One job's folder in S3, found done or filled.
 
     `inputs` names the manifests the job reads; `extra` is anything else its bytes depend on.
@@ -50,7 +63,7 @@ class Stage:
     def __init__(
         self,
         store: Store,
-        config: JobConfig,
+        config: JobSettings,
         *,
         job: str,
         folder: str,
@@ -86,10 +99,10 @@ class Stage:
     def uri_of(self, key: str) -> str:
         return f"{self.root}/{key}"
 
-    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> Row:
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> FileRow:
         """Write a film's or mask's object and return its entry for the row."""
         self.store.write(self.uri_of(key), data, content_type=content_type)
-        return asdict(describe(key, data))
+        return describe(key, data).row()
 
     def add_file(
         self,
@@ -107,7 +120,7 @@ class Stage:
         self,
         key: str,
         columns: Sequence[str],
-        rows: Iterable[Mapping[str, Any]],
+        rows: Iterable[Mapping[str, object]],
         *,
         has_timings: bool = False,
     ) -> None:
@@ -117,54 +130,58 @@ class Stage:
         self,
         items: Iterable[T],
         total: int,
-        work: Callable[[T], Row],
+        work: Callable[[T], R],
         *,
         shard: tuple[int, int] = (0, 1),
         threads: int = 0,
-        admit: Callable[[Row], Row] = lambda row: row,
-    ) -> Iterator[Row]:
-        """As `write_parts`, each item turned into a row by one of many threads."""
+        finish_part: Callable[[list[R]], list[R]] | None = None,
+    ) -> Iterator[R]:
+        """As `write_parts`, each item turned into a row by one of `threads` threads."""
 
-        def flow(parts: Iterator[Sequence[T]]) -> Iterator[Row]:
+        def flow(parts: Iterator[Sequence[T]]) -> Iterator[R]:
             each = itertools.chain.from_iterable(parts)
             return ordered_map(work, each, threads=threads or self.store.threads)
 
-        return self.write_parts(items, total, flow, shard=shard, admit=admit)
+        return self.write_parts(items, total, flow, shard=shard, finish_part=finish_part)
 
     def write_parts(
         self,
         items: Iterable[T],
         total: int,
-        flow: Callable[[Iterator[Sequence[T]]], Iterator[Row]],
+        flow: Callable[[Iterator[Sequence[T]]], Iterator[R]],
         *,
         shard: tuple[int, int] = (0, 1),
-        admit: Callable[[Row], Row] = lambda row: row,
-    ) -> Iterator[Row]:
-        """Turn each of `total` items into a row, a part of rows at a time.
+        finish_part: Callable[[list[R]], list[R]] | None = None,
+    ) -> Iterator[R]:
+        """Turn each of `total` items into a row, write the rows part by part, and yield them.
 
-        Yields every row of this shard in order: those that an earlier try left as they are, the
-        others once their part is safe. `flow` is given the parts that are not there yet and yields
-        a row an item, in order; it may read some parts ahead. `admit` sees each new row in order,
-        after all before it, and may replace it.
+        Rows of this shard are yielded in order: a part that is in S3 already as it was read, a new
+        one once it is written. `flow` takes the items of the missing parts, a part at a time, and
+        yields a row for each item in order; it may take some parts ahead of its rows.
+        `finish_part` takes the rows of a new part and returns those to write, as many. It is called
+        once for each new part, after the rows of all earlier parts were yielded and consumed.
         """
         index, count = shard
-        done = self._parts_written()
+        written = self._parts_written()
         parts = (
-            (number, [] if number in done else chunk)
+            (number, [] if number in written else chunk)
             for number, chunk in enumerate(chunked(items, rows_per_part(total)))
             if number % count == index
         )
         mine, ahead = itertools.tee(parts)
-        new = flow(chunk for _, chunk in ahead if chunk)
+        rows = flow(chunk for _, chunk in ahead if chunk)
         for number, chunk in mine:
-            if number in done:
-                yield from self._read_part(number)
+            if number in written:
+                part = cast("list[R]", self._read_part(number))
             else:
-                made = itertools.islice(new, len(chunk))
-                yield from self._write_part(number, [admit(row) for row in made])
+                part = list(itertools.islice(rows, len(chunk)))
+                if finish_part:
+                    part = finish_part(part)
+                self._write_part(number, part)
+            yield from part
 
-    def rows(self) -> Iterator[Row]:
-        """Every row written so far, whoever wrote it."""
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Every row in S3 so far, by whatever shard, in order."""
         for number in sorted(self._parts_written()):
             yield from self._read_part(number)
 
@@ -177,15 +194,15 @@ class Stage:
 
         `about` holds counts, headline and, where there are any, details.
         """
-        header = self._header(**about)
+        mine = self._header(**about)
         try:
-            self.store.write_json(self.uri, header, if_absent=True)
+            self.store.write_json(self.uri, mine, if_absent=True)
         except ConflictError:
-            found = read_manifest(self.store, self.uri, self.job)
-            if found.content_hash != header["content_hash"]:
+            other = read_manifest(self.store, self.uri, self.job)
+            if other.content_hash != mine["content_hash"]:
                 raise ConflictError(
                     f"{self.uri}: another writer finished the same work with other content "
-                    f"({found.content_hash}, here {header['content_hash']}): start this again"
+                    f"({other.content_hash}, here {mine['content_hash']}): start this again"
                 ) from None
         return read_manifest(self.store, self.uri, self.job)
 
@@ -200,26 +217,19 @@ class Stage:
         headline: Mapping[str, Any],
         details: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        parts = self._part_entries()
-        files = sorted(self._files.values(), key=lambda entry: entry.key)
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "job": self.job,
-            "recipe": self.recipe,
-            "created_by": created_by(self._started),
-            "inputs": {
-                name: {"uri": manifest.uri, "content_hash": manifest.content_hash}
-                for name, manifest in self.inputs.items()
-            },
-            "config": self.config,
-            "counts": dict(counts),
-            "headline": dict(headline),
-            "details": dict(details or {}),
-            "files": [asdict(entry) for entry in files],
-            "records": [asdict(self._records[key]) for key in sorted(self._records)],
-            "parts": [asdict(entry) for entry in parts],
-            "content_hash": content_hash([*parts, *files]),
-        }
+        return header(
+            job=self.job,
+            recipe=self.recipe,
+            started=self._started,
+            inputs=self.inputs,
+            config=self.config,
+            counts=counts,
+            headline=headline,
+            details=details,
+            files=[self._files[key] for key in sorted(self._files)],
+            records=[self._records[key] for key in sorted(self._records)],
+            parts=self._part_entries(),
+        )
 
     # Row parts
 
@@ -230,12 +240,11 @@ class Stage:
         listed = self.store.list_objects(self.uri_of("rows/part-"))
         return {int(item.uri.rpartition("part-")[2].partition(".")[0]) for item in listed}
 
-    def _read_part(self, number: int) -> list[Row]:
+    def _read_part(self, number: int) -> list[dict[str, Any]]:
         return unpack_rows(self.store.read(self._part_uri(number)))
 
-    def _write_part(self, number: int, rows: list[Row]) -> list[Row]:
+    def _write_part(self, number: int, rows: Sequence[Mapping[str, object]]) -> None:
         self.store.write(self._part_uri(number), pack_rows(rows), content_type="application/gzip")
-        return rows
 
     def _part_entries(self) -> list[FileEntry]:
         numbers = sorted(self._parts_written())
@@ -250,7 +259,7 @@ def rows_per_part(total: int) -> int:
     return min(LARGEST_PART, max(SMALLEST_PART, total // PARTS))
 
 
-def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
     """A CSV file; a row may lack columns, but holds nothing that is none."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -259,14 +268,14 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> byte
     return text.getvalue().encode()
 
 
-def pack_rows(rows: Iterable[Row]) -> bytes:
+def pack_rows(rows: Iterable[Mapping[str, object]]) -> bytes:
     """The rows as gzipped JSON lines, the same bytes for the same rows."""
     return gzip.compress(b"".join(map(_line, rows)), mtime=0)
 
 
-def unpack_rows(packed: bytes) -> list[Row]:
+def unpack_rows(packed: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(packed).splitlines()]
 
 
-def _line(row: Row) -> bytes:
+def _line(row: Mapping[str, object]) -> bytes:
     return json.dumps(row, sort_keys=True, allow_nan=False, ensure_ascii=False).encode() + b"\n"

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jobs.chain import INPUTS
 from jobs.cli import RUN_DEFAULTS
-from jobs.local import OUT, UPSTREAM
-from jobs.settings.config import CHAIN
+from jobs.local import OUT
 from jobs.storage.local_server import embedded_s3
 from tests.bench.launch import ROOT
 from tests.bench.rounds import Figure, figure
@@ -84,8 +84,8 @@ def costs(folder: Path, films: int) -> dict[str, Cost]:
     write_montgomery(folder / "films", films)
     with embedded_s3(folder / "s3") as environment:
         by_job: dict[str, Cost] = {}
-        for job in CHAIN:
-            inputs = {name: by_job[upstream].manifest for name, upstream in UPSTREAM[job].items()}
+        for job, upstream_of in INPUTS.items():
+            inputs = {name: by_job[upstream].manifest for name, upstream in upstream_of.items()}
             if job == "download":
                 inputs["source"] = (folder / "films").as_uri()
             by_job[job] = run_measured(job, inputs, environment)

@@ -17,7 +17,7 @@ from jobs.segmentation.unet import UNet
 from jobs.settings.config import TrainConfig
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 # The slope of the logits, and how far below the film's mean, in standard deviations, lung begins.
 STEEPNESS, DARKNESS = 12.0, 0.3
@@ -58,14 +58,22 @@ def _average_all(block: nn.Module | torch.Tensor) -> None:
 def write_trained(store: Store, out: str, network: str, size: int, precision: str) -> Manifest:
     """Write the network of `dark_lung` as the job train would; return its manifest."""
     model = dark_lung(network)
-    recipe = {"spatial_size": size, "precision": precision, "threshold": 0.5}
-    postprocessing = {"largest_components": COMPONENTS, "fill_holes": True}
-    model_json = {"architecture": model.architecture, "recipe": recipe | postprocessing}
+    recipe = {
+        "spatial_size": size,
+        "fit": "stretch",
+        "crop_borders": False,
+        "precision": precision,
+        "threshold": 0.5,
+        "largest_components": COMPONENTS,
+        "fill_holes": True,
+        "review_below": 0.0,
+    }
+    model_json = {"architecture": model.architecture, "recipe": recipe}
     config = TrainConfig(out=out, processed=f"{out}/manifest.json", network=network)
     extra = {"size": size, "precision": precision, "network": "dark lung"}
-    stage = Stage(store, config, job="train", folder="trained", recipe="bench", extra=extra)
-    if finished := stage.finished():
+    work = WorkFolder(store, config, job="train", folder="trained", recipe="bench", extra=extra)
+    if finished := work.finished():
         return finished
-    stage.add_file("model.json", json.dumps(model_json).encode())
-    stage.add_file("model.safetensors", checkpoint.to_safetensors(model.state_dict()))
-    return stage.finish(counts={}, headline={})
+    work.add_file("model.json", json.dumps(model_json).encode())
+    work.add_file("model.safetensors", checkpoint.to_safetensors(model.state_dict()))
+    return work.finish(counts={}, headline={})

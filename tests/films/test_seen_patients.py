@@ -11,7 +11,7 @@ from jobs.films.seen_patients import read_seen
 from jobs.settings.config import PreprocessConfig, TrainConfig
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 FILMS = (
     ("m1", "montgomery", "train"),
@@ -28,7 +28,7 @@ QUARANTINED = {"patient": "q1", "source": "montgomery", "status": "quarantined",
 @pytest.fixture
 def processed(store: Store, out: str) -> Manifest:
     config = PreprocessConfig(raw=f"{out}/manifest.json", out=out)
-    stage = Stage(store, config, job="preprocess", folder="processed", recipe="made up")
+    stage = WorkFolder(store, config, job="preprocess", folder="processed", recipe="made up")
     rows: list[dict[str, str]] = [
         {"patient": patient, "source": source, "split": split, "status": "ok"}
         for patient, source, split in FILMS
@@ -40,7 +40,7 @@ def processed(store: Store, out: str) -> Manifest:
 
 
 def train(store: Store, out: str, processed: Manifest, **data: Any) -> Manifest:
-    stage = Stage(
+    stage = WorkFolder(
         store,
         TrainConfig(processed=processed.uri, out=out),
         job="train",

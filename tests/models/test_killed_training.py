@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.local import UPSTREAM
+from jobs.chain import INPUTS
 from jobs.storage.s3 import Store
 from tests.support.films import ROOT, run_job, write_montgomery
 
@@ -45,7 +45,7 @@ class Chain:
         self.results: dict[str, Any] = {}
 
     def arguments(self, job: str) -> list[str]:
-        inputs = {name: self.results[other]["manifest"] for name, other in UPSTREAM[job].items()}
+        inputs = {name: self.results[other]["manifest"] for name, other in INPUTS[job].items()}
         flags = [word for name, uri in inputs.items() for word in (f"--{name}", uri)]
         source = ["--source", self.source] if job == "download" else []
         return [job, *source, *flags, *OPTIONS[job], "--out", self.out]
@@ -85,7 +85,7 @@ def chains(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", UPSTREAM)
+@pytest.mark.parametrize("job", INPUTS)
 def test_a_killed_job_ends_as_an_unbroken_one(
     job: str, chains: tuple[Chain, Chain], store: Store
 ) -> None:

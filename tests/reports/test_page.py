@@ -22,7 +22,7 @@ from jobs.reports import page
 from jobs.reports.summary import summarise
 from jobs.settings.config import EvaluateConfig, PublishConfig
 from jobs.storage.manifest import Manifest, Row, describe
-from jobs.storage.work_folder import Stage, pack_rows
+from jobs.storage.work_folder import WorkFolder, pack_rows
 from tests.support.pages import Page
 from tests.support.published import Chain, chain
 
@@ -162,7 +162,7 @@ def test_whether_a_job_was_reused_is_told_only_where_it_is_known(
 
 def test_a_run_without_a_test_film_says_so(made: Chain, published: Manifest) -> None:
     five = made.five(0.7)
-    stage = Stage(
+    stage = WorkFolder(
         made.store,
         EvaluateConfig(
             predictions=five["predictions"].uri, processed=five["processed"].uri, out=made.out

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.runtime.parallel import batched_map, chunked, ordered_map
+from jobs.runtime.parallel import batched_map, chunked, ordered_map, run_all
 
 
 def test_results_come_in_the_items_order_however_long_each_takes() -> None:
@@ -49,6 +49,19 @@ def test_an_error_is_raised_in_its_items_place_and_nothing_more_is_started() -> 
             done.append(result)
     assert done == [0, 1, 2, 3, 4]
     assert len(started) <= 5 + 4 + 1
+
+
+def test_run_all_calls_the_function_on_every_item_and_raises_the_first_error() -> None:
+    squares: list[int] = []
+    run_all(lambda number: squares.append(number * number), range(20), threads=4)
+    assert sorted(squares) == [number * number for number in range(20)]
+
+    def fails_from_5(number: int) -> None:
+        if number >= 5:
+            raise ValueError(f"film {number}")
+
+    with pytest.raises(ValueError, match="film 5"):
+        run_all(fails_from_5, range(20), threads=4)
 
 
 def test_batches_come_back_as_they_were_and_their_items_are_done_side_by_side() -> None:

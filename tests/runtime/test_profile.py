@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.local import UPSTREAM
+from jobs.chain import INPUTS
 from jobs.runtime import profile
 from jobs.runtime.parallel import ordered_map
 from jobs.runtime.profile import Profile, moved, recording, timed
@@ -121,8 +121,8 @@ def results(
     films = tmp_path_factory.mktemp("films")
     write_montgomery(films, 16)
     out, made = "s3://lung/profiled", dict[str, tuple[dict[str, Any], str]]()
-    for job in (*UPSTREAM, "inbox"):
-        inputs = UPSTREAM.get(job, {})
+    for job in (*INPUTS, "inbox"):
+        inputs = INPUTS.get(job, {})
         flags: list[str] = []
         for name, upstream in inputs.items():
             flags += [f"--{name}", made[upstream][0]["manifest"]]
@@ -194,5 +194,5 @@ def test_the_whole_chain_prints_a_table_a_job(tmp_path: Path) -> None:
     settings = ["--size", "32", "--epochs", "1", "--profile"]
     done = run_job(*arguments, *settings, environment={}, check=False)
     assert done.returncode == 0, done.stderr
-    for job in UPSTREAM:
+    for job in INPUTS:
         assert f"{job}: where " in done.stderr

@@ -12,33 +12,35 @@ import pytest
 from jobs import errors
 from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.storage import manifest, work_folder
-from jobs.storage.manifest import Row, read_manifest
+from jobs.storage.manifest import read_manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 
 
-def build_stage(store: Store, out: str, *, run_id: str = "one", force: bool = False) -> Stage:
+def build_folder(store: Store, out: str, *, run_id: str = "one", force: bool = False) -> WorkFolder:
     config = DownloadConfig(source="file:///films", out=out, run_id=run_id, force=force)
-    return Stage(store, config, job="download", folder="raw", recipe="1", extra={"sha256": "f"})
+    return WorkFolder(
+        store, config, job="download", folder="raw", recipe="1", extra={"sha256": "f"}
+    )
 
 
-def finish(stage: Stage, total: int) -> manifest.Manifest:
-    def work(number: int) -> Row:
-        return {"id": f"film{number}", "film": stage.put(f"films/{number}", str(number).encode())}
+def finish(folder: WorkFolder, total: int) -> manifest.Manifest:
+    def work(number: int) -> dict[str, Any]:
+        return {"id": f"film{number}", "film": folder.put(f"films/{number}", str(number).encode())}
 
-    rows = list(stage.write_rows(range(total), total, work))
-    return stage.finish(counts={"films": len(rows)}, headline={})
+    rows = list(folder.write_rows(range(total), total, work))
+    return folder.finish(counts={"films": len(rows)}, headline={})
 
 
 def test_rows_come_back_as_they_went_in(store: Store, out: str) -> None:
-    made = finish(build_stage(store, out), 21)
+    made = finish(build_folder(store, out), 21)
     ids = [row["id"] for row in read_manifest(store, made.uri, "download").rows(store)]
     assert ids == [f"film{number}" for number in range(21)]
     assert len(made.parts) == 3, "21 rows in parts of 8"
 
 
 def test_the_content_hash_is_that_of_keys_bytes_and_sha256_alone(store: Store, out: str) -> None:
-    made = finish(build_stage(store, out), 9)
+    made = finish(build_folder(store, out), 9)
     lines = []
     for part in ("rows/part-00000.jsonl.gz", "rows/part-00001.jsonl.gz"):
         text = gzip.decompress(store.read(made.uri_of(part)))
@@ -49,8 +51,8 @@ def test_the_content_hash_is_that_of_keys_bytes_and_sha256_alone(store: Store, o
 def test_the_same_work_elsewhere_and_later_has_the_same_content_hash(
     store: Store, out: str
 ) -> None:
-    one = finish(build_stage(store, f"{out}/here"), 9)
-    two = finish(build_stage(store, f"{out}/there", run_id="two"), 9)
+    one = finish(build_folder(store, f"{out}/here"), 9)
+    two = finish(build_folder(store, f"{out}/there", run_id="two"), 9)
     assert one.created_by != two.created_by or one.uri != two.uri
     assert one.content_hash == two.content_hash
     assert one.fingerprint == two.fingerprint
@@ -59,10 +61,10 @@ def test_the_same_work_elsewhere_and_later_has_the_same_content_hash(
 def test_a_file_with_timings_is_listed_but_not_hashed(store: Store, out: str) -> None:
     hashes = set()
     for run, seconds in (("a", b"1.5"), ("b", b"2.5")):
-        stage = build_stage(store, f"{out}/{run}")
-        stage.add_file("history.json", seconds, "application/json", has_timings=True)
-        stage.add_file("model", b"weights", "application/octet-stream")
-        made = stage.finish(counts={}, headline={})
+        folder = build_folder(store, f"{out}/{run}")
+        folder.add_file("history.json", seconds, "application/json", has_timings=True)
+        folder.add_file("model", b"weights", "application/octet-stream")
+        made = folder.finish(counts={}, headline={})
         assert made.read_file(store, "history.json") == seconds
         hashes.add(made.content_hash)
     assert len(hashes) == 1
@@ -72,21 +74,21 @@ def test_work_found_done_is_reused_and_said(
     store: Store, out: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    assert build_stage(store, out).finished() is None
-    made = finish(build_stage(store, out), 3)
-    found = build_stage(store, out, run_id="another").finished()
+    assert build_folder(store, out).finished() is None
+    made = finish(build_folder(store, out), 3)
+    found = build_folder(store, out, run_id="another").finished()
     assert found == made
     assert found.reused and not made.reused
     assert f"reused {made.uri}" in caplog.text
 
 
 def test_force_does_the_work_again_under_a_fingerprint_of_the_run(store: Store, out: str) -> None:
-    made = finish(build_stage(store, out), 3)
-    forced = build_stage(store, out, run_id="monday", force=True)
+    made = finish(build_folder(store, out), 3)
+    forced = build_folder(store, out, run_id="monday", force=True)
     assert forced.finished() is None
     assert finish(forced, 3).content_hash == made.content_hash
-    assert build_stage(store, out, run_id="monday", force=True).finished() is not None
-    assert build_stage(store, out, run_id="tuesday", force=True).finished() is None
+    assert build_folder(store, out, run_id="monday", force=True).finished() is not None
+    assert build_folder(store, out, run_id="tuesday", force=True).finished() is None
 
 
 def test_a_fingerprint_changes_with_each_thing_the_bytes_depend_on() -> None:
@@ -116,48 +118,70 @@ def test_settings_that_do_not_change_the_bytes_are_outside_the_identity() -> Non
 def test_a_killed_try_is_continued_where_it_stopped(store: Store, out: str) -> None:
     seen: list[int] = []
 
-    def dies_at_20(number: int) -> Row:
+    def dies_at_20(number: int) -> dict[str, Any]:
         if number == 20:
             raise KeyboardInterrupt
         return {"id": number}
 
-    def counts(number: int) -> Row:
+    def counts(number: int) -> dict[str, Any]:
         seen.append(number)
         return {"id": number}
 
     with pytest.raises(KeyboardInterrupt):
-        list(build_stage(store, out).write_rows(range(30), 30, dies_at_20))
-    rows = list(build_stage(store, out).write_rows(range(30), 30, counts))
+        list(build_folder(store, out).write_rows(range(30), 30, dies_at_20))
+    rows = list(build_folder(store, out).write_rows(range(30), 30, counts))
     assert [row["id"] for row in rows] == list(range(30))
     assert sorted(seen) == list(range(16, 30)), "two parts of 8 were whole"
 
 
+def test_a_new_part_is_finished_once_after_all_rows_before_it_were_consumed(
+    store: Store, out: str
+) -> None:
+    def work(number: int) -> dict[str, Any]:
+        return {"id": number}
+
+    list(build_folder(store, out).write_rows(range(24), 24, work, shard=(1, 3)))
+    consumed: list[Any] = []
+    parts: list[list[Any]] = []
+
+    def finish(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        assert consumed == list(range(rows[0]["id"]))
+        parts.append([row["id"] for row in rows])
+        return [row | {"part": len(parts)} for row in rows]
+
+    folder = build_folder(store, out)
+    for row in folder.write_rows(range(24), 24, work, finish_part=finish):
+        consumed.append(row["id"])
+    assert parts == [list(range(8)), list(range(16, 24))], "the part in between was written before"
+    assert [row.get("part") for row in folder.rows()] == [1] * 8 + [None] * 8 + [2] * 8
+
+
 def test_shards_share_parts_and_the_last_one_completes_them(store: Store, out: str) -> None:
-    def work(number: int) -> Row:
+    def work(number: int) -> dict[str, Any]:
         return {"id": number}
 
     for index in (2, 0, 1):
-        stage = build_stage(store, out)
-        rows = list(stage.write_rows(range(40), 40, work, shard=(index, 3)))
+        folder = build_folder(store, out)
+        rows = list(folder.write_rows(range(40), 40, work, shard=(index, 3)))
         assert all(row["id"] // 8 % 3 == index for row in rows)
-        assert stage.is_complete(40) == (index == 1)
-    assert [row["id"] for row in build_stage(store, out).rows()] == list(range(40))
+        assert folder.is_complete(40) == (index == 1)
+    assert [row["id"] for row in build_folder(store, out).rows()] == list(range(40))
 
 
 def test_two_finishers_of_the_same_content_agree(store: Store, out: str) -> None:
-    assert finish(build_stage(store, out), 3) == finish(build_stage(store, out), 3)
+    assert finish(build_folder(store, out), 3) == finish(build_folder(store, out), 3)
 
 
 def test_a_finisher_with_other_content_is_refused(store: Store, out: str) -> None:
-    finish(build_stage(store, out), 3)
-    stage = build_stage(store, out)
-    stage.add_file("extra", b"more", "text/plain")
+    finish(build_folder(store, out), 3)
+    folder = build_folder(store, out)
+    folder.add_file("extra", b"more", "text/plain")
     with pytest.raises(errors.ConflictError, match="other content"):
-        stage.finish(counts={}, headline={})
+        folder.finish(counts={}, headline={})
 
 
 def test_rows_changed_after_the_fact_are_refused(store: Store, out: str) -> None:
-    made = finish(build_stage(store, out), 3)
+    made = finish(build_folder(store, out), 3)
     forged = gzip.compress(json.dumps({"id": "forged"}).encode())
     store.write(made.uri_of("rows/part-00000.jsonl.gz"), forged)
     with pytest.raises(errors.BadDataError, match="part-00000"):
@@ -172,7 +196,7 @@ def test_what_is_not_a_manifest_is_refused(store: Store, out: str, text: str) ->
 
 
 def test_the_manifest_of_another_job_is_refused(store: Store, out: str) -> None:
-    made = finish(build_stage(store, out), 1)
+    made = finish(build_folder(store, out), 1)
     with pytest.raises(errors.ConfigError, match="of download: give that of train"):
         read_manifest(store, made.uri, "train")
 

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from jobs import download, evaluate, predict, preprocess, publish
+from jobs.films.training_pairs import sources_of
 from jobs.segmentation import inference
 from jobs.settings.config import (
     DownloadConfig,
@@ -26,7 +27,7 @@ from jobs.settings.config import (
 )
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import Stage
+from jobs.storage.work_folder import WorkFolder
 from tests.support.films import write_montgomery
 
 SIZE = 64
@@ -112,7 +113,7 @@ class Chain:
         }
 
     def train(self, network: Network) -> Manifest:
-        stage = Stage(
+        stage = WorkFolder(
             self.store,
             TrainConfig(processed=self.processed.uri, out=self.out),
             job="train",
@@ -130,10 +131,15 @@ class Chain:
                 "spatial_size": network["size"],
                 "threshold": 0.5,
                 "fit": network.get("fit", "stretch"),
+                "crop_borders": False,
                 "precision": "auto",
             },
             "metrics": {"epoch": 3, "val_dice": 0.9},
-            "data": {"processed": self.processed.content_hash, **network.get("data", {})},
+            "data": {
+                "processed": self.processed.content_hash,
+                "train_sources": sources_of(self.processed),
+                **network.get("data", {}),
+            },
         }
         stage.add_file("model.json", json.dumps(about).encode())
         stage.add_file("model.safetensors", json.dumps(network).encode())
