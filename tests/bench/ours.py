@@ -21,7 +21,8 @@ from jobs.models.training import SETTINGS
 from jobs.segmentation import checkpoint, inference
 from jobs.segmentation.dataset import Films, global_batches
 from jobs.segmentation.fit_config import NETWORKS, FitConfig, build_model
-from jobs.segmentation.trainer import EpochResult, Row, fit
+from jobs.segmentation.history import EpochRow
+from jobs.segmentation.trainer import EpochResult, Trainer
 from jobs.settings.config import TrainConfig
 from tests.bench.cost import Throughput, cpu_seconds, epochs_within, peak_mebibytes
 from tests.bench.flops import gflops_per_film
@@ -65,7 +66,8 @@ def train_ours(train: Films, val: Films, *, network: str, seed: int, budget: flo
     watch = _Watch(config, len(train), started + budget, say=True)
     watch.throughput.start()
     with contextlib.suppress(_BudgetSpentError):
-        fit(config, train, val, on_epoch=watch.on_epoch, on_step=watch.on_step)
+        for result in Trainer(config, train, val).epochs(watch.on_step):
+            watch.on_epoch(result)
     model = build_model(config)
     facts = {
         "epochs": len(watch.history),
@@ -89,7 +91,8 @@ def epoch_cost(config: FitConfig, train: Films, val: Films, limit: float) -> flo
     watch = _Watch(config, count, limit, say=False)
     few = Films(train.images[:count], train.masks[:count])
     with contextlib.suppress(_BudgetSpentError):
-        fit(config, few, val, on_epoch=watch.on_epoch, on_step=watch.on_step)
+        for result in Trainer(config, few, val).epochs(watch.on_step):
+            watch.on_epoch(result)
     epochs = len(watch.ends) - 1
     of_all = (watch.ends[-1].cpu - watch.ends[0].cpu) / epochs
     of_steps = (watch.ends[-1].in_steps - watch.ends[0].in_steps) / epochs
@@ -117,7 +120,7 @@ class _Watch:
     def __init__(self, config: FitConfig, films: int, limit: float, *, say: bool) -> None:
         self.throughput = Throughput()
         self.ends: list[_End] = []
-        self.history: list[Row] = []
+        self.history: list[EpochRow] = []
         self.best = b""
         self._epochs = config.epochs
         self._limit = limit
