@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
@@ -18,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 34, 412, 8, 216
 GAP, TITLE_HEIGHT = 40, 34
 
 Lines = Mapping[str, Sequence[float]]
-History = Sequence[Mapping[str, float]]
+History = Sequence[Mapping[str, Any]]
 
 LIGHT = Markup(
     "--paper: #fdfcf9; --soft: #67635c; --rule: #dcd7ce; "
