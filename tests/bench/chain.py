@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -80,13 +79,13 @@ class Cost(NamedTuple):
 def costs(folder: Path, films: int) -> dict[str, Cost]:
     """What each job of the chain costs on `films` small films."""
     write_montgomery(folder / "films", films)
-    with embedded_s3(folder / "s3") as environment:
+    with embedded_s3(folder / "s3") as settings:
         found: dict[str, Cost] = {}
         for job, upstream_of in INPUTS.items():
             inputs = {name: found[upstream].manifest for name, upstream in upstream_of.items()}
             if job == "download":
                 inputs["source"] = (folder / "films").as_uri()
-            found[job] = run_measured(job, inputs, environment)
+            found[job] = run_measured(job, inputs, settings.environment())
     return found
 
 
@@ -97,7 +96,7 @@ def run_measured(job: str, inputs: Mapping[str, str], environment: Mapping[str, 
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, job, *flags, *SETTINGS.get(job, ()), *place],
         cwd=ROOT,
-        env=os.environ | dict(environment),
+        env=environment,
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

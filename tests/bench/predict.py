@@ -75,9 +75,8 @@ def main(rounds: int, folder: Path) -> None:
     keep_freed_memory()  # as the command line does
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("jobs.runtime.profile").setLevel(logging.INFO)
-    with embedded_s3(folder / "s3") as environment:
-        os.environ.update(environment)
-        store = TimedStore()
+    with embedded_s3(folder / "s3") as settings:
+        store = TimedStore(settings)
         trained = write_trained(store, OUT, NETWORK, SIZE, PRECISION)
         found = {
             key: compare(store, trained, count, shape, rounds)

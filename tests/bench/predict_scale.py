@@ -80,6 +80,7 @@ class Scale:
         return subprocess.Popen(
             [sys.executable, "-m", "jobs", "predict", *inputs, "--out", f"{ROOM}/{name}"],
             cwd=ROOT,
+            env=self.store.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -123,9 +124,8 @@ class Scale:
 
 def measure(count: int, folder: Path) -> tuple[dict[str, Any], list[Sample]]:
     """The figures of `summarise` and "resume_seconds", and the samples of the unbroken run."""
-    with embedded_s3(folder / "s3") as environment:
-        os.environ.update(environment)
-        scale = Scale(Store(), count)
+    with embedded_s3(folder / "s3") as settings:
+        scale = Scale(Store(settings), count)
         samples = scale.run("whole")
         scale.run("killed", until=round(KILLED_AT * count))
         resumed = scale.resume("killed")

@@ -31,10 +31,10 @@ def main(counts: Sequence[int]) -> None:
 
 def measure(folder: Path, counts: Sequence[int]) -> Iterator[dict[str, Any]]:
     """A row a job and number of films, printed as it is known; all with one small network."""
-    with embedded_s3(folder / "s3") as environment:
+    with embedded_s3(folder / "s3") as settings:
 
         def run(job: str, count: int, **inputs: str) -> tuple[str, dict[str, Any]]:
-            cost = run_measured(job, inputs, environment)
+            cost = run_measured(job, inputs, settings.environment())
             each = 1000 * cost.seconds / count
             print(
                 f"{job:11}{count:>8} films{cost.seconds:>9.1f} s{each:>8.1f} ms a film"
