@@ -52,11 +52,12 @@ bench: $(VENV) ## Measure the data path as ratios within one run, into artifacts
 	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.bench
 
 .PHONY: lint
-lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types and shell scripts
+lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types, imports and shell scripts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy jobs tests
 	.venv/bin/mypy --python-executable $(AIRFLOW_PYTHON) dags docker scripts
+	.venv/bin/lint-imports --no-cache --no-logo
 	@if [ -x .venv/bin/shellcheck ]; then .venv/bin/shellcheck docker/*.sh scripts/*.sh .ci/run; \
 	else echo "shellcheck has no wheel for this machine: the scripts are not checked"; fi
 

@@ -1,4 +1,4 @@
-"""What can go wrong, once, with the exit code that each error ends a job with.
+"""The errors of the jobs, each with the exit code that it ends a job with.
 
     JobError                        1   retried within the task's limit
     ├── ConfigError                 2   wrong arguments or config: never retried
@@ -7,7 +7,8 @@
     ├── ServiceUnavailableError    69   a service does not answer: retried
     ├── InterruptedJobError        75   stopped, state saved: retried, continues
     │   └── ConflictError          75   another writer owns the object: retried
-    └── AccessError                77   access refused: never retried
+    ├── AccessError                77   access refused: never retried
+    └── ProcessError                *   a process of the job ended with a code that is not above
 
 The codes are those of BSD's sysexits.h where it has one. Every message says what is wrong, the
 value, the accepted form and the remedy, on one line.
@@ -44,12 +45,41 @@ class ConflictError(InterruptedJobError):
     pass
 
 
-class StopRequest(BaseException):
-    """SIGTERM or SIGINT, raised wherever the job is at that moment.
+class AccessError(JobError):
+    exit_code = 77
 
-    No Exception, as libraries try again after any of those: botocore, a request that it was in.
+
+class ProcessError(JobError):
+    """A process of the job ended with a code that no other class has: 128 + n for signal n."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class StopRequest(BaseException):
+    """SIGTERM or SIGINT, raised at the point that the main thread has reached.
+
+    Not an Exception: libraries such as botocore catch those and try again.
     """
 
 
-class AccessError(JobError):
-    exit_code = 77
+# The base class of each code.
+ERROR_OF_EXIT_CODE: dict[int, type[JobError]] = {
+    error.exit_code: error
+    for error in (
+        JobError,
+        ConfigError,
+        BadDataError,
+        ServiceUnavailableError,
+        InterruptedJobError,
+        AccessError,
+    )
+}
+
+
+def error_of_exit_code(code: int, message: str) -> JobError:
+    """The error that ends this job with `code`, the exit code of a process that it started."""
+    if code in ERROR_OF_EXIT_CODE:
+        return ERROR_OF_EXIT_CODE[code](message)
+    return ProcessError(message, code)

@@ -7,29 +7,43 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jobs.errors import BadDataError
-from jobs.films.masker import Film, Masker, Network, log_review
+from jobs.films.masker import Film, Masker, log_review
+from jobs.films.rows import PredictionRow, processed_rows, raw_rows
 from jobs.runtime.progress import track
 from jobs.settings.config import MANIFEST_URI, PredictConfig
 from jobs.sources import layouts, name_clashes
 from jobs.sources.bucket import BucketSource
-from jobs.storage.manifest import Manifest, Row, read_manifest
+from jobs.storage.manifest import FileRow, Manifest, read_manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
-RECIPE = "3"
-COLUMNS = (
-    *("id", "origin", "status", "height", "width"),
-    *("lung_fraction", "quality", "review", "mask", "reason"),
-)
+RECIPE = "4"
+COLUMNS = [
+    "id",
+    "origin",
+    "status",
+    "height",
+    "width",
+    "lung_fraction",
+    "quality",
+    "review",
+    "mask",
+    "reason",
+]
 
 
 @dataclass(frozen=True)
 class FilmSet:
+    """The films to mask: `films` iterates over them anew at each call, `total` of them.
+
+    `inputs` and `extra` go into the fingerprint: a manifest, or a prefix's listing.
+    """
+
     total: int
     films: Callable[[], Iterable[Film]]
     inputs: dict[str, Manifest]
@@ -37,15 +51,15 @@ class FilmSet:
 
 
 def run(config: PredictConfig, store: Store) -> Manifest:
-    """Write masks/<id>.png (1-bit, H x W of the film) and a row a film, whatever became of it.
+    """Write masks/<id>.png (1-bit, H x W of the film) and a row a film, masked or failed.
 
-    Films are done in parts that do not depend on the number of shards; a part that is there is not
-    done again. The shard that completes the set writes predictions.csv and the manifest. A set is
-    of one listing: shards of a prefix that changed between them complete none.
+    Films are masked in parts that do not depend on the number of shards; a part that exists is not
+    masked again. The shard that completes the set writes predictions.csv and the manifest. All
+    shards need the same listing: where a prefix changes between them, none completes the set.
     """
     trained = read_manifest(store, config.trained, "train")
     film_set = _film_set(store, config.films)
-    stage = WorkFolder(
+    work_folder = WorkFolder(
         store,
         config,
         job="predict",
@@ -57,23 +71,40 @@ def run(config: PredictConfig, store: Store) -> Manifest:
     shard = config.shard_of()
     if shard[1] > 1 and film_set.extra:
         listing = film_set.extra["films"]["listing"]
-        log.info("shard %s is of the listing %s, as all of its set are", config.shard, listing)
-    if found := stage.finished():
-        return found
-    masker = _build_masker(stage, trained)
-    rows = stage.write_parts(film_set.films(), film_set.total, masker.rows, shard=shard)
-    share = -(-film_set.total // shard[1])
-    counts = _Counts()
-    for _ in map(counts.add, track(rows, share, "predict")):
-        pass
-    if not stage.is_complete(film_set.total):
+        log.info("shard %s has the listing %s: all shards need the same", config.shard, listing)
+    if manifest := work_folder.finished():
+        return manifest
+    counts = _mask_shard(work_folder, trained, film_set, shard)
+    if not work_folder.is_complete(film_set.total):
         log.info("shard %s is done; another one completes the set", config.shard)
-        return stage.unfinished(counts=counts.told, headline=counts.told)
+        return work_folder.unfinished(counts=counts, headline=counts)
+    return _complete(work_folder)
+
+
+def _mask_shard(
+    work_folder: WorkFolder, trained: Manifest, film_set: FilmSet, shard: tuple[int, int]
+) -> dict[str, int]:
+    """Mask this shard's films and return their counts."""
+    masker = _build_masker(work_folder, trained)
+    rows = work_folder.write_parts(film_set.films(), film_set.total, masker.rows, shard=shard)
     counts = _Counts()
-    everything = map(counts.add, stage.rows())
-    stage.add_table("predictions.csv", COLUMNS, map(_table_row, everything))
-    log_review(counts.told["review"], stage.uri_of("predictions.csv"))
-    return stage.finish(counts=counts.told, headline=counts.told)
+    for row in track(rows, -(-film_set.total // shard[1]), "predict"):
+        counts.add(row)
+    return counts.by_outcome
+
+
+def _complete(work_folder: WorkFolder) -> Manifest:
+    """Write predictions.csv of all shards' rows, then the manifest."""
+    counts = _Counts()
+
+    def lines() -> Iterator[dict[str, Any]]:
+        for row in cast("Iterator[PredictionRow]", work_folder.rows()):
+            counts.add(row)
+            yield _table_line(row)
+
+    work_folder.add_table("predictions.csv", COLUMNS, lines())
+    log_review(counts.by_outcome["review"], work_folder.uri_of("predictions.csv"))
+    return work_folder.finish(counts=counts.by_outcome, headline=counts.by_outcome)
 
 
 def _film_set(store: Store, uri: str) -> FilmSet:
@@ -82,60 +113,87 @@ def _film_set(store: Store, uri: str) -> FilmSet:
     Raises BadDataError where there are none, or where one name stands for two different films.
     """
     if not re.fullmatch(MANIFEST_URI, uri):
-        source = BucketSource(uri, store)
-        catalogue = layouts.recognise([source.names()])
-        for line in layouts.describe(catalogue):
-            log.info("%s", line)
-        if not catalogue.films:
-            raise BadDataError(f"there are no films below {uri}: give PNG, JPEG or TIFF films")
-        name_clashes.check_films([source], catalogue)
-        films = [_film_below(source, film) for film in catalogue.films]
-        return FilmSet(len(films), lambda: films, {}, {"films": source.identity()})
+        return _films_below(BucketSource(uri, store), uri)
     manifest = read_manifest(store, uri)
-    if manifest.job not in ("download", "preprocess"):
-        raise BadDataError(f"{uri} is the manifest of {manifest.job}: give download or preprocess")
-    total = manifest.counts["films" if manifest.job == "download" else "records"]
-    return FilmSet(total, lambda: _films_of(store, manifest), {"films": manifest}, {})
+    if manifest.job == "download":
+        return FilmSet(
+            manifest.counts["films"], lambda: _raw_films(store, manifest), {"films": manifest}, {}
+        )
+    if manifest.job == "preprocess":
+        return FilmSet(
+            manifest.counts["records"],
+            lambda: _processed_films(store, manifest),
+            {"films": manifest},
+            {},
+        )
+    raise BadDataError(f"{uri} is the manifest of {manifest.job}: give download or preprocess")
 
 
-def _film_below(source: BucketSource, film: layouts.FilmFiles) -> Film:
-    found = source.found[film.film[1]]
-    return Film(film.id, film.film[1], found.uri, bytes=found.bytes)
+def _films_below(source: BucketSource, uri: str) -> FilmSet:
+    catalogue = layouts.recognise([source.names()])
+    for line in layouts.describe(catalogue):
+        log.info("%s", line)
+    if not catalogue.films:
+        raise BadDataError(f"there are no films below {uri}: give PNG, JPEG or TIFF films")
+    name_clashes.check_films([source], catalogue)
+    films = [_listed_film(source, film) for film in catalogue.films]
+    return FilmSet(len(films), lambda: films, {}, {"films": source.identity()})
 
 
-def _films_of(store: Store, manifest: Manifest) -> Iterator[Film]:
-    for row in manifest.rows(store):
-        entry = row["film"] if manifest.job == "download" else row.get("image")
-        if entry:
-            uri = manifest.uri_of(entry["key"])
-            yield Film(row["id"], row["origin"], uri, entry["sha256"], entry["bytes"])
+def _listed_film(source: BucketSource, film: layouts.FilmFiles) -> Film:
+    origin = film.film[1]
+    item = source.found[origin]
+    return Film(film.id, origin, item.uri, bytes=item.bytes)
 
 
-def _build_masker(stage: WorkFolder, trained: Manifest) -> Masker:
-    about = json.loads(trained.read_file(stage.store, "model.json"))
-    weights = trained.read_file(stage.store, "model.safetensors")
+def _raw_films(store: Store, raw: Manifest) -> Iterator[Film]:
+    for row in raw_rows(store, raw):
+        entry = row["film"]
+        uri = raw.uri_of(entry["key"])
+        yield Film(row["id"], row["origin"], uri, entry["sha256"], entry["bytes"])
+
+
+def _processed_films(store: Store, processed: Manifest) -> Iterator[Film]:
+    """The squares of preprocess; quarantined films have none."""
+    for row in processed_rows(store, processed):
+        if row["status"] == "ok":
+            entry = row["image"]
+            uri = processed.uri_of(entry["key"])
+            yield Film(
+                row["id"], row["origin"], uri, entry["sha256"], entry["bytes"], is_placed=True
+            )
+
+
+def _build_masker(work_folder: WorkFolder, trained: Manifest) -> Masker:
+    # torch takes seconds to import, and work that is found done needs none.
+    from jobs.films.network import Network
+
+    store = work_folder.store
+    model_json = json.loads(trained.read_file(store, "model.json"))
+    weights = trained.read_file(store, "model.safetensors")
 
     def read(film: Film) -> bytes:
-        return stage.store.read(film.uri, sha256=film.sha256)
+        return store.read(film.uri, sha256=film.sha256)
 
-    def put(film_id: str, mask: bytes) -> Row:
-        return dict(stage.put(f"masks/{film_id}.png", mask, "image/png"))
+    def put(film_id: str, mask: bytes) -> FileRow:
+        return work_folder.put(f"masks/{film_id}.png", mask, "image/png")
 
-    return Masker(Network(about, weights), read, put)
+    return Masker(Network(model_json, weights), read, put)
 
 
 class _Counts:
-    """What came of the films, told from their rows as they pass."""
+    """Films by outcome, counted from their rows."""
 
     def __init__(self) -> None:
-        self.told = {"films": 0, "masks": 0, "failed": 0, "review": 0}
+        self.by_outcome = {"films": 0, "masks": 0, "failed": 0, "review": 0}
 
-    def add(self, row: Row) -> Row:
-        self.told["films"] += 1
-        self.told["masks" if row["status"] == "ok" else "failed"] += 1
-        self.told["review"] += row.get("review", False)
-        return row
+    def add(self, row: PredictionRow) -> None:
+        self.by_outcome["films"] += 1
+        self.by_outcome["masks" if row["status"] == "ok" else "failed"] += 1
+        self.by_outcome["review"] += row.get("review", False)
 
 
-def _table_row(row: Row) -> Row:
-    return row | {"mask": row["mask"]["key"]} if row["status"] == "ok" else row
+def _table_line(row: PredictionRow) -> dict[str, Any]:
+    """The row's line of predictions.csv: the mask by its key."""
+    line: dict[str, Any] = dict(row)
+    return line | {"mask": row["mask"]["key"]} if row["status"] == "ok" else line

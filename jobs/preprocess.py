@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
+import itertools
 import logging
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.errors import BadDataError, ConfigError
-from jobs.films.square import NO_MASK, Entry, Place, square_film
+from jobs.errors import BadDataError
+from jobs.films.rows import SPLITS, ProcessedRow, RawRow, Split, film_of, raw_rows
+from jobs.films.split import read_split_file, split_of
+from jobs.films.square import NO_MASK, SquareFilm, square_film
 from jobs.imaging import decode, geometry, masks
+from jobs.imaging.geometry import Placing
 from jobs.runtime.parallel import CPU_THREADS, ordered_map
 from jobs.runtime.progress import track
 from jobs.settings.config import PreprocessConfig
-from jobs.sources.lookup_table import parse_lookup
-from jobs.storage.manifest import Manifest, Row, read_manifest
+from jobs.storage.manifest import FileRow, Manifest, read_manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
-RECIPE = "3"
+RECIPE = "4"
 REPEATED = "repeated"
-SPLITS = ("train", "val", "test")
-SPLIT_SALT = "lung-segmentation-20"  # gives even 12 phantoms a film for each split
-TEST_BELOW, VAL_BELOW = 0.15, 0.30
-CONTACT_SHEET_FILMS, CONTACT_SHEET_COLUMNS, CONTACT_SHEET_TILE = 24, 6, 256
-TILE_SHAPE = (CONTACT_SHEET_TILE, CONTACT_SHEET_TILE)
-QUARANTINE_COLUMNS = ("id", "patient", "source", "origin", "reason")
-GROUPS = ("split", "source", "label")
+SHEET_FILMS, SHEET_COLUMNS, TILE_PIXELS = 24, 6, 256
+QUARANTINE_COLUMNS = ["id", "patient", "source", "origin", "reason"]
 
 
 def run(config: PreprocessConfig, store: Store) -> Manifest:
@@ -43,137 +39,156 @@ def run(config: PreprocessConfig, store: Store) -> Manifest:
     Raises BadDataError where too many are, or where a split is empty.
     """
     raw = read_manifest(store, config.raw, "download")
-    splits = _read_split_file(store, config.split_file)
-    extra = {"splits": splits} if config.split_file else {}
-    stage = WorkFolder(
+    splits = read_split_file(store, config.split_file)
+    work_folder = WorkFolder(
         store,
         config,
         job="preprocess",
         folder="processed",
         recipe=RECIPE,
         inputs={"raw": raw},
-        extra=extra,
+        extra={"splits": splits} if config.split_file else {},
     )
-    if found := stage.finished():
-        return found
+    if manifest := work_folder.finished():
+        return manifest
+    summary = _process_films(work_folder, raw, splits, config)
+    return _complete(work_folder, summary, config)
+
+
+def _process_films(
+    work_folder: WorkFolder, raw: Manifest, splits: Mapping[str, Split], config: PreprocessConfig
+) -> _Summary:
+    """Write the films, their masks and their rows; return what the manifest says of them."""
+    placing = Placing(config.size, config.fit, config.crop_borders)
+    repeats = _Repeats(work_folder)
     total = raw.counts["films"]
-    admit = _DuplicateCheck(stage)
 
-    place = functools.partial(
-        geometry.place, size=config.size, fit=config.fit, crop_borders=config.crop_borders
-    )
+    def process(row: RawRow) -> ProcessedRow:
+        return _process(work_folder, raw, row, splits, placing)
 
-    def work(row: Row) -> Row:
-        return _process(stage, raw, row, splits, place)
-
-    rows = stage.write_rows(
-        raw.rows(store),
+    rows = work_folder.write_rows(
+        raw_rows(work_folder.store, raw),
         total,
-        work,
+        process,
         threads=CPU_THREADS,
-        finish_part=lambda part: [admit(row) for row in part],
+        finish_part=repeats.quarantine,
     )
     summary = _Summary(total)
     for row in track(rows, total, "preprocess"):
-        admit.note(row)
+        repeats.remember(row)
         summary.add(row)
+    assert summary.records + len(summary.quarantined) == total, "a film was lost"
+    return summary
+
+
+def _complete(work_folder: WorkFolder, summary: _Summary, config: PreprocessConfig) -> Manifest:
+    """Check quarantine and splits, and write quarantine.csv, the contact sheet and the manifest."""
+    lines = ({name: film[name] for name in QUARANTINE_COLUMNS} for film in summary.quarantined)
+    work_folder.add_table("quarantine.csv", QUARANTINE_COLUMNS, lines)
+    _check_quarantine(summary, config.max_quarantined, work_folder.uri_of("quarantine.csv"))
+    summary.log()
     counts = summary.counts()
-    assert counts["records"] + counts["quarantined"] == total, "a film was lost"
-    reasons = ({name: row[name] for name in QUARANTINE_COLUMNS} for row in summary.quarantined)
-    stage.add_table("quarantine.csv", QUARANTINE_COLUMNS, reasons)
-    _check_quarantine(summary, config.max_quarantined, stage.uri_of("quarantine.csv"))
-    details = summary.details()
     _check_splits(counts)
-    stage.add_file("contact_sheet.png", _contact_sheet(stage, summary.records), "image/png")
-    return stage.finish(counts=counts, headline=counts, details=details)
-
-
-def split_of(patient: str) -> str:
-    """train, val or test: a pure function of the patient, so that adding films moves nobody.
-
-    The first 8 bytes of sha256(salt + patient) as a fraction in [0, 1): test below 0.15,
-    validation below 0.30, train above.
-    """
-    digest = hashlib.sha256((SPLIT_SALT + patient).encode()).digest()
-    fraction = int.from_bytes(digest[:8], "big") / 2**64
-    return "test" if fraction < TEST_BELOW else "val" if fraction < VAL_BELOW else "train"
+    sheet = _contact_sheet(work_folder, summary.records)
+    work_folder.add_file("contact_sheet.png", sheet, "image/png")
+    return work_folder.finish(counts=counts, headline=counts, details=summary.details())
 
 
 def _process(
-    stage: WorkFolder, raw: Manifest, row: Row, splits: Mapping[str, str], place: Place
-) -> Row:
-    def read(entry: Entry) -> bytes:
-        return stage.store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"])
+    work_folder: WorkFolder,
+    raw: Manifest,
+    row: RawRow,
+    splits: Mapping[str, Split],
+    placing: Placing,
+) -> ProcessedRow:
+    """The processed row of one film, its image and mask written; or its reason for quarantine."""
 
-    about = {name: row[name] for name in ("id", "patient", "source", "label", "origin")}
+    def read(entry: FileRow) -> bytes:
+        return work_folder.store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"])
+
     try:
-        made = square_film(row, read, place)
+        square = square_film(row, read, placing)
     except decode.ImageError as error:
-        return about | {"status": "quarantined", "reason": str(error)}
-    return about | {
-        "status": "ok",
-        "split": _split(row["patient"], splits),
-        "image": stage.put(f"images/{row['id']}.png", made.image, "image/png"),
-        "mask": stage.put(f"masks/{row['id']}.png", made.mask, "image/png"),
-        **made.placement.numbers(),
-        "lung_fraction": round(made.lung_fraction, 6),
-        "pixels": made.pixels,
-    }
+        return _quarantined(row, str(error))
+    return _processed(work_folder, row, square, split_of(row["patient"], splits))
 
 
-def _split(patient: str, splits: Mapping[str, str]) -> str:
-    if splits and patient not in splits:
-        raise BadDataError(
-            f"the split file names no split for patient {patient!r}: add the line "
-            f"'{patient},train' (or val, or test)"
-        )
-    return splits[patient] if splits else split_of(patient)
+def _processed(
+    work_folder: WorkFolder, row: RawRow, square: SquareFilm, split: Split
+) -> ProcessedRow:
+    return cast(
+        "ProcessedRow",
+        {
+            **film_of(row),
+            "status": "ok",
+            "split": split,
+            "image": work_folder.put(f"images/{row['id']}.png", square.image, "image/png"),
+            "mask": work_folder.put(f"masks/{row['id']}.png", square.mask, "image/png"),
+            **square.placement.numbers(),
+            "lung_fraction": round(square.lung_fraction, 6),
+            "pixels": square.pixels,
+        },
+    )
 
 
-class _DuplicateCheck:
-    """Quarantines a film whose decoded pixels an earlier film has, whatever source it came from.
+def _quarantined(row: RawRow | ProcessedRow, reason: str) -> ProcessedRow:
+    return cast("ProcessedRow", {**film_of(row), "status": "quarantined", "reason": reason})
 
-    Called on new rows in order; `note` is called on every row, also those of an earlier try.
-    """
 
-    def __init__(self, stage: WorkFolder) -> None:
-        self._stage = stage
-        self._first: dict[str, str] = {}
+class _Repeats:
+    """Films whose decoded pixels an earlier film has: the first is kept, from whatever source."""
 
-    def __call__(self, row: Row) -> Row:
-        if row["status"] != "ok":
-            return row
-        first = self._first.setdefault(row["pixels"], row["id"])
-        if first == row["id"]:
-            return row
-        self._stage.store.delete(self._stage.uri_of(row[kind]["key"]) for kind in ("image", "mask"))
-        kept = {name: row[name] for name in ("id", "patient", "source", "label", "origin")}
-        return kept | {"status": "quarantined", "reason": f"{REPEATED}: the same film as {first}"}
+    def __init__(self, work_folder: WorkFolder) -> None:
+        self._work_folder = work_folder
+        self._id_of_pixels: dict[str, str] = {}
 
-    def note(self, row: Row) -> Row:
+    def quarantine(self, part: list[ProcessedRow]) -> list[ProcessedRow]:
+        """A new part's rows, repeated films quarantined and their image and mask deleted.
+
+        Parts come in order, after all rows of earlier parts were remembered.
+        """
+        repeated: list[ProcessedRow] = []
+        rows: list[ProcessedRow] = []
+        for row in part:
+            self.remember(row)
+            first = self._id_of_pixels[row["pixels"]] if row["status"] == "ok" else row["id"]
+            if first == row["id"]:
+                rows.append(row)
+            else:
+                repeated.append(row)
+                rows.append(_quarantined(row, f"{REPEATED}: the same film as {first}"))
+        files = itertools.chain.from_iterable((row["image"], row["mask"]) for row in repeated)
+        self._work_folder.store.delete(self._work_folder.uri_of(file["key"]) for file in files)
+        return rows
+
+    def remember(self, row: ProcessedRow) -> None:
+        """Note the row's pixels as its film's, unless an earlier film has them."""
         if row["status"] == "ok":
-            self._first.setdefault(row["pixels"], row["id"])
-        return row
+            self._id_of_pixels.setdefault(row["pixels"], row["id"])
 
 
 class _Summary:
-    """What is said of the films, gathered from the rows as they pass; keeps few of them."""
+    """Counts for the manifest, from the rows in order; keeps the quarantined rows alone."""
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.quarantined: list[Row] = []
-        self._groups: dict[str, Counter[str]] = {name: Counter() for name in GROUPS}
+        self.quarantined: list[dict[str, Any]] = []
+        self._splits: Counter[str] = Counter()
+        self._by_source: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._by_label: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: ProcessedRow) -> None:
         if row["status"] != "ok":
-            self.quarantined.append(row)
+            self.quarantined.append(dict(row))
             return
-        for name, counter in self._groups.items():
-            counter[row["split"] if name == "split" else f"{row[name]}/{row['split']}"] += 1
+        split = row["split"]
+        self._splits[split] += 1
+        self._by_source[row["source"]][split] += 1
+        self._by_label[row["label"]][split] += 1
 
     @property
     def records(self) -> int:
-        return self._groups["split"].total()
+        return self._splits.total()
 
     def counts(self) -> dict[str, int]:
         counts = {
@@ -181,81 +196,84 @@ class _Summary:
             "records": self.records,
             "quarantined": len(self.quarantined),
         }
-        return counts | {split: self._groups["split"][split] for split in SPLITS}
+        return counts | {split: self._splits[split] for split in SPLITS}
 
     def reasons(self) -> Counter[str]:
-        """Films by reason, without the figures that are each film's own."""
-        return Counter(row["reason"].partition(":")[0] for row in self.quarantined)
+        """Quarantined films by reason, without the details after the reason's colon."""
+        return Counter(film["reason"].partition(":")[0] for film in self.quarantined)
 
     def details(self) -> dict[str, Any]:
-        """For the report; the achieved counts are logged too."""
-        for name in ("source", "label"):
-            found = sorted(self._groups[name].items())
-            log.info("%s: %s", name, ", ".join(f"{key} {count}" for key, count in found))
-        for reason, count in self.reasons().most_common():
-            log.info("quarantined: %s: %d", reason, count)
+        """Reasons of the quarantine, and films of each source and label by split."""
         return {
             "reasons": dict(self.reasons().most_common()),
-            "by_source": dict(sorted(self._groups["source"].items())),
-            "by_label": dict(sorted(self._groups["label"].items())),
+            "by_source": _sorted_counts(self._by_source),
+            "by_label": _sorted_counts(self._by_label),
         }
+
+    def log(self) -> None:
+        for name, groups in (("source", self._by_source), ("label", self._by_label)):
+            for group, counts in _sorted_counts(groups).items():
+                splits = ", ".join(f"{split} {count}" for split, count in counts.items())
+                log.info("%s %s: %s", name, group, splits)
+        for reason, count in self.reasons().most_common():
+            log.info("quarantined: %s: %d", reason, count)
+
+
+def _sorted_counts(groups: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    """{group: {split: films}}, groups and splits sorted."""
+    return {group: dict(sorted(groups[group].items())) for group in sorted(groups)}
 
 
 def _check_quarantine(summary: _Summary, limit: float, uri: str) -> None:
-    """Films without a mask, and in two sets, are expected of the public ones and not held against
-    them."""
+    """Raise BadDataError where over `limit` (0..1) of the films with a mask are quarantined.
+
+    Public sets have films without a mask and films of other sets: these do not count.
+    """
     unusable = summary.reasons()
     with_mask = summary.total - sum(unusable.pop(reason, 0) for reason in (NO_MASK, REPEATED))
     share = unusable.total() / with_mask if with_mask else 1.0
     if share > limit:
-        why = ", ".join(f"{reason} ({count})" for reason, count in unusable.most_common(3))
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in unusable.most_common(3))
         raise BadDataError(
             f"{unusable.total()} of {with_mask} films with a mask are quarantined ({share:.0%}, "
-            f"at most {limit:.0%} by --max-quarantined): {why or 'no film has a mask'}: see {uri}"
+            f"at most {limit:.0%} by --max-quarantined): {reasons or 'no film has a mask'}: "
+            f"see {uri}"
         )
 
 
 def _check_splits(counts: Mapping[str, int]) -> None:
     if empty := [split for split in SPLITS if not counts[split]]:
-        achieved = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
+        films = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
         raise BadDataError(
-            f"the split {empty[0]} is empty ({achieved}): give more patients or a --split-file"
+            f"the split {empty[0]} is empty ({films}): give more patients or a --split-file"
         )
 
 
-def _contact_sheet(stage: WorkFolder, records: int) -> bytes:
-    """24 films spread evenly over the set, their masks outlined, captioned with id and split."""
-    chosen = {number * records // CONTACT_SHEET_FILMS for number in range(CONTACT_SHEET_FILMS)}
-    good = (row for row in stage.rows() if row["status"] == "ok")
-    rows = [row for number, row in enumerate(good) if number in chosen]
+def _contact_sheet(work_folder: WorkFolder, records: int) -> bytes:
+    """SHEET_FILMS films spread evenly over the set, masks outlined, captioned with id and split."""
+    numbers = {number * records // SHEET_FILMS for number in range(SHEET_FILMS)}
+    rows = cast("Iterator[ProcessedRow]", work_folder.rows())
+    good = (row for row in rows if row["status"] == "ok")
+    sampled = [row for number, row in enumerate(good) if number in numbers]
 
-    def tile(row: Row) -> tuple[NDArray[np.uint8], str]:
-        film = decode.decode_film(stage.store.read(stage.uri_of(row["image"]["key"])))
-        mask = decode.decode_mask(stage.store.read(stage.uri_of(row["mask"]["key"])))
-        # At the sheet's own scale, so that the line is as thin on a small film as on a large one.
-        film = geometry.resize_film(film, *TILE_SHAPE)
-        mask = geometry.resize_mask(mask, *TILE_SHAPE)
-        return masks.outline(film, [(mask, masks.TRUTH_COLOR)], 1), f"{row['id']} · {row['split']}"
+    def tile(row: ProcessedRow) -> tuple[NDArray[np.uint8], str]:
+        return _outlined(work_folder, row), f"{row['id']} · {row['split']}"
 
-    tiles = list(ordered_map(tile, rows, threads=stage.store.threads))
-    sheet = masks.contact_sheet(tiles, columns=CONTACT_SHEET_COLUMNS, tile=CONTACT_SHEET_TILE)
-    return decode.encode_png(sheet)
+    tiles: Sequence[tuple[NDArray[np.uint8], str]] = list(
+        ordered_map(tile, sampled, threads=work_folder.store.threads)
+    )
+    return decode.encode_png(masks.contact_sheet(tiles, columns=SHEET_COLUMNS, tile=TILE_PIXELS))
 
 
-def _read_split_file(store: Store, uri: str) -> dict[str, str]:
-    """{patient: split} from a CSV with the columns patient,split; {} where no file is given.
+def _outlined(work_folder: WorkFolder, row: ProcessedRow) -> NDArray[np.uint8]:
+    """The film with its mask's border, uint8 (TILE_PIXELS, TILE_PIXELS, 3).
 
-    Raises ConfigError where it does not give each patient one of the splits, and each split one.
+    Drawn at the tile's scale, so that the line is equally thin on films of every size.
     """
-    if not uri:
-        return {}
-    splits = parse_lookup(store.read(uri), uri, "patient", "split")
-    names = ", ".join(SPLITS)
-    for patient, split in splits.items():
-        if split not in SPLITS:
-            raise ConfigError(f"{uri} gives {patient!r} the split {split!r}: give one of {names}")
-    if empty := [split for split in SPLITS if split not in splits.values()]:
-        raise ConfigError(
-            f"{uri} puts no patient into the split {empty[0]!r}: give each of {names} at least one"
-        )
-    return splits
+    film, mask = (
+        work_folder.store.read(work_folder.uri_of(entry["key"]))
+        for entry in (row["image"], row["mask"])
+    )
+    small_film = geometry.resize_film(decode.decode_film(film), TILE_PIXELS, TILE_PIXELS)
+    small_mask = geometry.resize_mask(decode.decode_mask(mask), TILE_PIXELS, TILE_PIXELS)
+    return masks.outline(small_film, [(small_mask, masks.TRUTH_COLOR)], 1)

@@ -9,20 +9,21 @@ from jobs.storage.manifest import Manifest, read_manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 
-RECIPE = "3"
+RECIPE = "4"
 
 
 def run(config: TrainConfig, store: Store) -> Manifest:
     """Train to the last epoch, from the last checkpoint where there is one.
 
-    `last.pt`, `history.json` and `curves.svg` are written after every epoch, and `last.pt` when the
-    run is told to stop, so that the next one goes on from there; `runs/<run_id>/train.json` says
-    from the start where a run's are.
-    With `--processes N` this process only prepares the films and leaves as its first failing rank.
+    `last.pt`, `history.json` and `curves.svg` are written after every epoch; `last.pt` also when
+    the job is stopped, so that the next run resumes from it. From its start a run names the folder
+    of its training in `runs/<run_id>/train.json`. With `--processes N` this process only prepares
+    the films and ends with the exit code of the rank that failed first.
+
     Raises ConflictError where another run trains the same model.
     """
     processed = read_manifest(store, config.processed, "preprocess")
-    stage = WorkFolder(
+    folder = WorkFolder(
         store,
         config,
         job="train",
@@ -30,12 +31,13 @@ def run(config: TrainConfig, store: Store) -> Manifest:
         recipe=RECIPE,
         inputs={"processed": processed},
     )
+    # Of several ranks, their launcher has written it.
     if "RANK" not in os.environ:
-        place = {"trained": stage.root, "epochs": config.epochs}
-        store.write_json(f"{config.out.rstrip('/')}/runs/{config.run_id}/train.json", place)
-    if found := stage.finished():
-        return found
-    # torch takes seconds to import, which work that is found done need not wait for.
+        location = {"trained": folder.root, "epochs": config.epochs}
+        store.write_json(f"{config.out.rstrip('/')}/runs/{config.run_id}/train.json", location)
+    if manifest := folder.finished():
+        return manifest
+    # torch takes seconds to import, which a finished training need not wait for.
     from jobs.models import training
 
-    return training.fit(stage, config, processed)
+    return training.fit(folder, config, processed)

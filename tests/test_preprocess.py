@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from jobs import download, errors, preprocess
+from jobs.films.split import hashed_split
 from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
@@ -85,11 +86,24 @@ def test_films_are_letterboxed_within_their_borders_and_their_rows_say_where(
     assert run(store, out, raw).fingerprint != made.fingerprint
 
 
+def test_a_film_of_the_squares_own_size_is_cropped_like_any_other(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    for number in range(30):
+        film, left, right = (np.pad(image, 8) for image in draw_pair(number, 48, 48))
+        for folder, image in (("images", film), ("masks", left | right)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{number}.png").write_bytes(png(image))
+    made = run(store, out, fetch(store, out, tmp_path), size=64, crop_borders=True)
+    assert [row["crop"] for row in made.rows(store)] == [[8, 8, 56, 56]] * 30
+    assert [row["box"] for row in made.rows(store)] == [[0, 0, 64, 64]] * 30
+
+
 def test_the_split_is_a_pure_function_of_the_patient() -> None:
     fraction = int(hashlib.sha256(b"lung-segmentation-20MCUCXR_0001").hexdigest()[:16], 16) / 16**16
     expected = "test" if fraction < 0.15 else "val" if fraction < 0.30 else "train"
-    assert preprocess.split_of("MCUCXR_0001") == expected
-    many = [preprocess.split_of(f"patient-{number}") for number in range(20_000)]
+    assert hashed_split("MCUCXR_0001") == expected
+    many = [hashed_split(f"patient-{number}") for number in range(20_000)]
     assert many.count("test") / 20_000 == pytest.approx(0.15, abs=0.01)
     assert many.count("val") / 20_000 == pytest.approx(0.15, abs=0.01)
 
@@ -272,7 +286,8 @@ def test_the_output_stays_the_same_until_the_recipe_says_otherwise(
         ]
         lines.append(repr((row["id"], row["split"], row["lung_fraction"], row["pixels"], *pixels)))
     # Recipe 2 rounds means of exact sums, 1 rounded those of float32; these means are whole.
-    # Recipe 3 words reasons for quarantine otherwise; these films have none.
-    golden = {"3": "abcd898e15c3b4c086c60fede5ee4ff9cd799153ff5c62d64199a69eb7fda51b"}
+    # Recipe 3 words reasons for quarantine otherwise; these films have none. Recipe 4 counts films
+    # by source and split in another form, which no row holds.
+    golden = {"4": "abcd898e15c3b4c086c60fede5ee4ff9cd799153ff5c62d64199a69eb7fda51b"}
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     assert digest == golden[preprocess.RECIPE]

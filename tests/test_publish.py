@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import publish
 from jobs.errors import BadDataError, ConfigError, ConflictError
-from jobs.models import champion
+from jobs.models import champion, package
 from jobs.reports import page
 from jobs.storage.manifest import Manifest, read_manifest
 from tests.support.published import SIZE, Chain, call_dark_lung, chain
@@ -163,7 +162,7 @@ def test_a_champion_is_not_scored_again_on_the_films_on_which_it_won(
 ) -> None:
     five = made.five(0.7)
     first = made.publish(five, name=name, run_id="one")
-    monkeypatch.setattr(champion, "_val_dice", None)
+    monkeypatch.setattr(champion, "mean_val_dice", None)
     again = made.publish(five, name=name, run_id="two")
     assert again.headline == first.headline | {"champion": "kept"}
 
@@ -229,15 +228,16 @@ def test_a_champion_file_that_names_no_version_is_bad_data(made: Chain, name: st
 
 def test_the_package_says_what_the_model_is_made_of_and_for(made: Chain, name: str) -> None:
     five = made.five(0.7)
-    package = made.publish(five, name=name).details["model"]
-    about = made.store.read_json(f"{package}/model.json")
-    weights = made.store.read(f"{package}/model.safetensors", sha256=about["weights"]["sha256"])
+    folder = made.publish(five, name=name).details["model"]
+    about = made.store.read_json(f"{folder}/model.json")
+    weights = made.store.read(f"{folder}/model.safetensors", sha256=about["weights"]["sha256"])
     assert weights == five["trained"].read_file(made.store, "model.safetensors")
     assert about["version"] == five["trained"].fingerprint
     assert about["recipe"] == {
         "spatial_size": SIZE,
         "threshold": 0.5,
         "fit": "stretch",
+        "crop_borders": False,
         "precision": "auto",
     }
     figures = json.loads(five["evaluation"].read_file(made.store, "metrics.json"))
@@ -250,8 +250,8 @@ def test_the_package_says_what_the_model_is_made_of_and_for(made: Chain, name: s
 def test_every_source_that_can_be_recognised_has_its_licence() -> None:
     from jobs.sources import layouts
 
-    assert publish.LICENCES.keys() == {*layouts.FAMILY_SOURCES.values(), "custom"}
-    assert "CC BY-NC-SA 4.0" in publish.LICENCES["shenzhen"]
+    assert package.LICENCES.keys() == {*layouts.FAMILY_SOURCES.values(), "custom"}
+    assert "CC BY-NC-SA 4.0" in package.LICENCES["shenzhen"]
 
 
 @pytest.mark.parametrize("flag", ["raw", "processed", "trained", "predictions", "evaluation"])

@@ -1,6 +1,6 @@
-"""Films and a trained network -> their masks, at the films' own sizes, wherever these are needed.
+"""Films and a trained network -> their masks, at the films' own sizes.
 
-Threads read and decode films while one computes and others write masks, each some films ahead:
+Threads read and decode films while others compute and others write masks, a bounded number ahead:
 
     read, decode, resize   ->   network, a batch at a time   ->   restore, encode, write
 """
@@ -8,30 +8,32 @@ Threads read and decode films while one computes and others write masks, each so
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.films.postprocess import MaskRecipe, to_mask
-from jobs.imaging import decode, geometry, masks
+from jobs.films.rows import PredictionRow
+from jobs.imaging import decode, masks
 from jobs.imaging.geometry import Placement
 from jobs.runtime.parallel import CORES, batched_map, ordered_map
 from jobs.runtime.profile import timed
 from jobs.segmentation import quality
 from jobs.sources.source import too_large
-from jobs.storage.manifest import Row
+from jobs.storage.manifest import FileRow
+
+if TYPE_CHECKING:
+    from jobs.films.network import Network
 
 log = logging.getLogger(__name__)
 
-# Most of them wait for S3: of those that read and those that write, CORES compute at a time. So
-# no more full-size films are in memory decoded, and no more than READERS of them as files.
+# Most of these threads wait for S3; of the readers and the writers, CORES compute at a time. So at
+# most CORES full-size films are in memory decoded, and at most READERS as files.
 READERS, WRITERS = 12, 8
 BATCHES_AHEAD = 2
 
@@ -42,10 +44,14 @@ Probabilities = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Film:
-    """A film to mask: its id, its name where it came from, and where it lies.
+    """A film to mask.
 
-    `sha256` is given where a manifest vouches for it; `bytes` is its size as listed, by which one
-    that is too large is told before it is read; `more` is what else its row is to say.
+    Attributes:
+        origin: its path in its source.
+        sha256: hex; empty where no manifest vouches for the film.
+        bytes: its size as listed, so that a film too large is refused before it is read.
+        is_placed: whether preprocess placed it in a square already.
+        listing: further columns of its row.
     """
 
     id: str
@@ -53,175 +59,108 @@ class Film:
     uri: str
     sha256: str = ""
     bytes: int = 0
-    more: Mapping[str, Any] = field(default_factory=dict)
+    is_placed: bool = False
+    listing: Mapping[str, str] = field(default_factory=dict)
+
+    def row(self, **columns: Any) -> PredictionRow:
+        """The film's row: its name, its listing and `columns`."""
+        return cast(
+            "PredictionRow", {"id": self.id, "origin": self.origin, **self.listing, **columns}
+        )
+
+    def failed(self, reason: str) -> PredictionRow:
+        log.warning("%s: %s", self.origin, reason)
+        return self.row(status="failed", reason=reason)
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A film on its way: its row and, where it could be read, its square and the way back."""
+class _Square:
+    """A film in the network's square (S, S), and the way back to its own size."""
 
-    row: Row
-    square: Pixels | None = None
-    placement: Placement | None = None
-
-
-class Network:
-    """A trained network and what its model.json says of films and masks; threads share it."""
-
-    def __init__(self, about: Mapping[str, Any], weights: bytes) -> None:
-        # torch takes a second to import, which nothing before the first film need wait for.
-        from jobs.segmentation import inference
-
-        self._inference = inference
-        self._model = inference.load_model(weights, about["architecture"])
-        self._placing = placing(about["recipe"])
-        self._precision = about["recipe"]["precision"]
-        self.recipe = MaskRecipe.of(about["recipe"])
-
-    def place(self, film: Pixels) -> Placement:
-        """Where a film (H, W) goes in the square (S, S) that the network sees, and back."""
-        return geometry.place(film, **self._placing)
-
-    def mask(self, probabilities: Probabilities, placement: Placement) -> Mask:
-        """The mask, at the film's own size, of what the network found on its square."""
-        return to_mask(placement.to_film(probabilities), self.recipe)
-
-    def probabilities(self, squares: Sequence[Pixels]) -> Probabilities:
-        """Probabilities of lung (B, S, S) in [0, 1] of one or more squares.
-
-        Their last bits may depend on how many squares come together, as one kernel or another is
-        the fastest for so many.
-        """
-        with timed("compute"):
-            images = np.stack(squares)
-            return self._inference.probabilities(self._model, images, precision=self._precision)
-
-    def in_batches(self, films: Sequence[Film]) -> Iterator[Sequence[Film]]:
-        """The films that are to be computed together."""
-        return self._inference.in_batches(films, self.films_at_once)
-
-    @functools.cached_property
-    def batches_at_once(self) -> int:
-        """How many batches to compute side by side."""
-        return self._inference.batches_at_once(self._placing["size"])
-
-    def share_cores(self) -> None:
-        """Leave the cores' other shares to the batches that other threads compute meanwhile."""
-        if self.batches_at_once > 1:
-            self._inference.share_threads(self.batches_at_once)
-
-    @functools.cached_property
-    def films_at_once(self) -> int:
-        """The most of them, by size and device."""
-        size = self._placing["size"]
-        most = self._inference.films_at_once(self._model, size, precision=self._precision)
-        log.info("%d films of %d x %d pixels at once", most, size, size)
-        return most
-
-
-def load_network(about: Mapping[str, Any], weights: bytes) -> Callable[[Pixels], Probabilities]:
-    """A function of a film (H x W) that returns its probabilities of lung, (S, S) in [0, 1].
-
-    S is the size that model.json names.
-    """
-    network = Network(about, weights)
-    return lambda film: network.probabilities([network.place(film).film_to_square(film)])[0]
-
-
-def load_predictor(about: Mapping[str, Any], weights: bytes) -> Callable[[Pixels], Mask]:
-    """A function of a film (H x W) that returns its mask (H x W), by what model.json says."""
-    network = Network(about, weights)
-
-    def predict(film: Pixels) -> Mask:
-        placement = network.place(film)
-        (probabilities,) = network.probabilities([placement.film_to_square(film)])
-        return network.mask(probabilities, placement)
-
-    return predict
-
-
-def placing(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """How `geometry.place` is to place a film, by what model.json says of the model's films."""
-    return {
-        "size": recipe["spatial_size"],
-        "fit": recipe.get("fit", geometry.STRETCH),
-        "crop_borders": recipe.get("crop_borders", False),
-    }
+    film: Film
+    pixels: Pixels
+    placement: Placement
 
 
 @dataclass(frozen=True)
 class Masker:
-    """Masks films, a part of them after the other.
+    """Masks films, one part of them after the other.
 
-    read: the bytes of a film; None where it is not there any more.
-    put: takes a film's id and its mask (1-bit PNG, H x W of the film), returns what the row says
-        of it.
+    read: the bytes of a film; None where it is no longer there.
+    put: stores a film's mask (1-bit PNG, H x W of the film) under the film's id and returns the
+        entry for its row.
     """
 
     network: Network
     read: Callable[[Film], bytes | None]
-    put: Callable[[str, bytes], Row]
+    put: Callable[[str, bytes], FileRow]
     _cores: threading.BoundedSemaphore = field(
         default_factory=lambda: threading.BoundedSemaphore(CORES), init=False
     )
 
-    def rows(self, parts: Iterable[Sequence[Film]]) -> Iterator[Row]:
+    def rows(self, parts: Iterable[Sequence[Film]]) -> Iterator[PredictionRow]:
         """A row a film, in order: its status is ok, failed (with a reason) or missing.
 
-        Which films go through the network together depends on their part alone, neither on threads
-        nor on what was done before: a part done again has the same bytes.
+        Which films share a batch depends on their part alone, neither on threads nor on earlier
+        work: a part that is masked again has the same bytes.
         """
         batches = itertools.chain.from_iterable(map(self.network.in_batches, parts))
         ahead = 2 * max(READERS, self.network.films_at_once)
+        side_by_side = self.network.batches_at_once
         with contextlib.ExitStack() as stack:
-            ready = batched_map(self._prepare, batches, threads=READERS, ahead=ahead)
-            stack.callback(ready.close)
-            side_by_side = self.network.batches_at_once
-            found = ordered_map(
-                self._compute, ready, threads=side_by_side, ahead=side_by_side + BATCHES_AHEAD
+            prepared = batched_map(self._prepare, batches, threads=READERS, ahead=ahead)
+            stack.callback(prepared.close)
+            computed = ordered_map(
+                self._compute, prepared, threads=side_by_side, ahead=side_by_side + BATCHES_AHEAD
             )
-            stack.callback(found.close)
-            films = itertools.chain.from_iterable(found)
+            stack.callback(computed.close)
+            films = itertools.chain.from_iterable(computed)
             yield from ordered_map(self._finish, films, threads=WRITERS)
 
-    def _prepare(self, film: Film) -> _Prepared:
-        row = {"id": film.id, "origin": film.origin, **film.more}
+    def _prepare(self, film: Film) -> _Square | PredictionRow:
+        """The film in its square, or its row where it has none."""
         if reason := too_large(film.bytes):
-            return _failed(row, reason)
+            return film.failed(reason)
         data = self.read(film)
         if data is None:
-            return _Prepared(row | {"status": "missing"})
+            return film.row(status="missing")
         try:
             with self._cores:
                 with timed("decode"):
                     pixels = decode.decode_film(data)
                 with timed("resize"):
-                    placement = self.network.place(pixels)
-                    return _Prepared(row, placement.film_to_square(pixels), placement)
+                    placement = self.network.place(pixels, is_placed=film.is_placed)
+                    return _Square(film, placement.film_to_square(pixels), placement)
         except decode.ImageError as error:
-            return _failed(row, str(error))
+            return film.failed(str(error))
 
-    def _compute(self, films: Sequence[_Prepared]) -> list[tuple[_Prepared, Probabilities | None]]:
-        """Each film with its probabilities; None for those that could not be read."""
-        squares = [film.square for film in films if film.square is not None]
+    def _compute(
+        self, batch: Sequence[_Square | PredictionRow]
+    ) -> list[tuple[_Square, Probabilities] | PredictionRow]:
+        """Each square of the batch with its probabilities (S, S); rows pass as they are."""
+        squares = [item.pixels for item in batch if isinstance(item, _Square)]
         self.network.share_cores()
-        found = iter(self.network.probabilities(squares) if squares else ())
-        return [(film, None if film.square is None else next(found)) for film in films]
+        probabilities = iter(self.network.probabilities(squares) if squares else ())
+        return [
+            (item, next(probabilities)) if isinstance(item, _Square) else item for item in batch
+        ]
 
-    def _finish(self, pair: tuple[_Prepared, Probabilities | None]) -> Row:
-        film, probabilities = pair
-        if probabilities is None or film.placement is None:
-            return film.row
+    def _finish(self, item: tuple[_Square, Probabilities] | PredictionRow) -> PredictionRow:
+        """The row of a film, its mask stored."""
+        if not isinstance(item, tuple):
+            return item
+        square, probabilities = item
         with self._cores:
             with timed("restore"):
-                mask = self.network.mask(probabilities, film.placement)
-                about = self._about(mask, quality.score(probabilities))
+                mask = self.network.mask(probabilities, square.placement)
+                columns = self._measure(mask, quality.score(probabilities))
             with timed("encode"):
                 png = decode.encode_mask(mask)
-        return film.row | {"status": "ok", "mask": self.put(film.row["id"], png), **about}
+        entry = self.put(square.film.id, png)
+        return square.film.row(status="ok", mask=entry, **columns)
 
-    def _about(self, mask: Mask, score: float) -> Row:
-        """What the row says of a mask. It is for review below the model's quality, or empty."""
+    def _measure(self, mask: Mask, score: float) -> dict[str, Any]:
+        """The row's columns of a mask; an empty mask and one of low quality are for review."""
         lung, score = masks.lung_fraction(mask), round(score, 6)
         return {
             "height": mask.shape[0],
@@ -232,12 +171,7 @@ class Masker:
         }
 
 
-def _failed(row: Row, reason: str) -> _Prepared:
-    log.warning("%s: %s", row["origin"], reason)
-    return _Prepared(row | {"status": "failed", "reason": reason})
-
-
 def log_review(count: int, table: str) -> None:
-    """Say how many masks are for review, where there are any, and in which table they stand."""
+    """Log how many masks are for review, if any, and the table that lists them."""
     if count:
         log.warning("%d masks are for review: those with review True in %s", count, table)

@@ -1,4 +1,4 @@
-"""From probabilities of lung to a mask: the steps, and which of them a model's films ask for."""
+"""From probabilities of lung to a mask: the steps, and their choice on validation films."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from jobs.imaging.masks import fill_holes, largest_components
 from jobs.segmentation import metrics, quality
 
-# From 0.5 outwards: of equals the first is taken.
+# Ordered from 0.5 outwards, since the first of equally good ones is taken.
 THRESHOLDS = (0.45, 0.55, 0.4, 0.6, 0.35, 0.65, 0.3, 0.7)
 LUNGS = 2
 STEPS: tuple[tuple[str, tuple[Any, ...]], ...] = (
@@ -20,22 +20,23 @@ STEPS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("largest_components", (LUNGS,)),
     ("fill_holes", (True,)),
 )
-# Of a mean Dice: less than this is rounding.
+# A smaller gain in mean Dice is rounding.
 SMALLEST_GAIN = 1e-6
-# Standard deviations below the mean. Of films like those of validation 5 to 9 in 100 lie there,
-# be it told by 100 films or by 6, and the worst by Dice are several times as frequent among them.
+# Standard deviations below the mean quality. 5 to 9 of 100 films like the validation films score
+# lower, whether 100 or 6 validation films set the limit; the films of lowest Dice are several times
+# as frequent among these.
 REVIEW_DEVIATIONS = 2.0
 
 
 @dataclass(frozen=True)
 class MaskRecipe:
-    """The part of model.json's recipe that says how probabilities become a mask.
+    """How probabilities become a mask: a part of model.json's recipe.
 
     Attributes:
-        threshold: the least probability that is lung.
-        largest_components: how many components to keep; 0 keeps all.
-        fill_holes: whether what the mask encloses is lung too.
-        review_below: the least quality score of a mask that nobody need look at.
+        threshold: probability in [0, 1] from which a pixel is lung.
+        largest_components: number of components to keep; 0 keeps all.
+        fill_holes: whether holes in the mask become lung.
+        review_below: masks of a lower quality score, in [0, 1], are for review.
     """
 
     threshold: float = 0.5
@@ -45,7 +46,7 @@ class MaskRecipe:
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> MaskRecipe:
-        """What `recipe` says; a model of earlier versions has a threshold and no more."""
+        """From model.json's recipe; steps that it does not name keep their defaults."""
         names = {field.name for field in fields(cls)} & recipe.keys()
         return cls(**{name: recipe[name] for name in names})
 
@@ -59,14 +60,17 @@ def to_mask(probabilities: NDArray[np.float32], recipe: MaskRecipe) -> NDArray[n
 
 
 def choose(probabilities: NDArray[np.float32], masks: NDArray[np.bool_]) -> dict[str, Any]:
-    """The MaskRecipe, as model.json holds it, that does best on validation films.
+    """The MaskRecipe with the highest mean Dice on validation films.
 
-    One step after the other is kept only where it raises the mean Dice; `review_below` comes from
-    the spread of the films' quality scores.
+    The steps are tried in order, and one is kept only where it raises the mean Dice. The spread of
+    the films' quality scores gives `review_below`.
 
     Args:
         probabilities: (N, S, S) float32 in [0, 1], N at least 1.
         masks: (N, S, S) bool, the truth.
+
+    Returns:
+        The MaskRecipe as a dict, for model.json.
     """
 
     def mean_dice(recipe: MaskRecipe) -> float:
@@ -84,10 +88,10 @@ def choose(probabilities: NDArray[np.float32], masks: NDArray[np.bool_]) -> dict
 
 
 def review_below(scores: list[float]) -> float:
-    """The quality score, in [0, 1] and to 6 digits, below which a mask is unusually doubtful.
+    """The quality score, in [0, 1] with 6 digits, below which masks are for review.
 
-    It lies REVIEW_DEVIATIONS under the mean of the validation films' scores. Unlike a quantile of
-    them, that is steady enough when these films are a handful.
+    REVIEW_DEVIATIONS below the mean of the validation films' scores: steadier than a quantile
+    where these films are a handful.
     """
     deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
     return round(max(0.0, float(np.mean(scores)) - REVIEW_DEVIATIONS * deviation), 6)

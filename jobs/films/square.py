@@ -1,34 +1,36 @@
-"""One film and its masks, as they came -> the square pair that the network learns from."""
+"""One film with its masks, as downloaded -> the square pair that the network learns from."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.films.rows import RawRow
 from jobs.imaging import decode, geometry, masks
-from jobs.imaging.geometry import Placement
+from jobs.imaging.geometry import Placement, Placing
 from jobs.runtime.profile import timed
+from jobs.storage.manifest import FileRow
 
+# Of the whole film: below is a mask's fragment or a speck, above is more than a chest can hold.
 MIN_LUNG_FRACTION, MAX_LUNG_FRACTION = 0.02, 0.75
 NO_MASK = "no mask"
 
-Entry = Mapping[str, Any]
-Read = Callable[[Entry], bytes]
-Place = Callable[[NDArray[np.uint8]], Placement]
+Read = Callable[[FileRow], bytes]
 
 
 @dataclass(frozen=True)
 class SquareFilm:
-    """A film and its mask in the square, as PNGs of 8 bits and of 1, and what the whole film is.
+    """A film and its mask in the square, with figures of the whole film.
 
     Attributes:
-        lung_fraction: the share of lung in the whole film.
-        pixels: the sha256 of the film's decoded shape and pixels.
+        image: PNG, uint8 (S, S).
+        mask: PNG of 1 bit (S, S), the union of the lungs.
+        lung_fraction: 0..1, of the whole film.
+        pixels: sha256 (hex) of the decoded film's shape and pixels.
     """
 
     image: bytes
@@ -38,22 +40,22 @@ class SquareFilm:
     pixels: str
 
 
-def square_film(row: Entry, read: Read, place: Place) -> SquareFilm:
-    """The film of a raw row and its lungs: read, decoded, checked, merged, resized and encoded.
+def square_film(row: RawRow, read: Read, placing: Placing) -> SquareFilm:
+    """Read, decode, check, merge, resize and encode the film of a raw row and its lung masks.
 
-    Of the images at full size only the lungs so far and the one just decoded are held at once.
-    Raises ImageError with the reason where they cannot be used; what is the film's own in it, such
-    as a shape, stands behind a colon.
+    At full size only the merged mask and the image decoded last are in memory at once.
+    Raises ImageError with the reason where the film or a mask cannot be used; details of the
+    single film, such as a shape, follow a colon.
     """
     if not row["masks"]:
         raise decode.ImageError(NO_MASK)
     if missing := {"left", "right"} - set(row["masks"]) if "lungs" not in row["masks"] else set():
         raise decode.ImageError(f"the {missing.pop()} lung's mask is missing")
-    image, placement, pixels = _square_image(read(row["film"]), place)
+    image, placement, pixels = _square_image(read(row["film"]), placing)
     lungs = _read_lungs(map(read, row["masks"].values()))
-    own = (placement.height, placement.width)
-    if not geometry.same_aspect(own, lungs.shape):
-        raise decode.ImageError(f"mask of another aspect: {lungs.shape} for {own}")
+    film_shape = (placement.height, placement.width)
+    if not geometry.same_aspect(film_shape, lungs.shape):
+        raise decode.ImageError(f"mask of another aspect: {lungs.shape} for {film_shape}")
     with timed("check"):
         fraction = _checked_fraction(lungs)
     with timed("resize"):
@@ -62,15 +64,15 @@ def square_film(row: Entry, read: Read, place: Place) -> SquareFilm:
         return SquareFilm(image, decode.encode_mask(mask), placement, fraction, pixels)
 
 
-def _square_image(data: bytes, place: Place) -> tuple[bytes, Placement, str]:
-    """(PNG of the film in the square, its placement, the sha256 of its shape and pixels)."""
+def _square_image(data: bytes, placing: Placing) -> tuple[bytes, Placement, str]:
+    """(PNG of the film in the square, its placement, sha256 of its shape and pixels)."""
     with timed("decode"):
         film = decode.decode_film(data)
     with timed("check"):
         pixels = hashlib.sha256(repr(film.shape).encode())
         pixels.update(film.data)
     with timed("resize"):
-        placement = place(film)
+        placement = placing.place(film)
         square = placement.film_to_square(film)
     with timed("encode"):
         return decode.encode_png(square), placement, pixels.hexdigest()

@@ -1,17 +1,18 @@
-"""Processed films with their masks, a split at a time: what is trained on and what is scored on."""
+"""Processed films with their masks, a split at a time: pairs to train on and to score on."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.errors import ConfigError
+from jobs.errors import BadDataError, ConfigError
+from jobs.films.rows import ProcessedRow, Split, processed_rows
 from jobs.imaging import decode
 from jobs.runtime.parallel import ordered_map
 from jobs.runtime.profile import timed
-from jobs.storage.manifest import Manifest, Row
+from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.bool_]]
@@ -20,52 +21,69 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 def read_pairs(
     store: Store,
     processed: Manifest,
-    split: str,
+    split: Split,
     *,
     sources: Container[str] | None = None,
     threads: int,
 ) -> Iterator[Pair]:
-    """(film, mask) of every film of the split in the manifest's order, each H x W, checked.
+    """(film, mask) of every film of the split in the manifest's order, each (S, S), checked.
 
-    With `sources`, of those of the split that came from one of them.
+    With `sources`, of the films of these sources alone.
     """
     rows = rows_of(store, processed, split, sources=sources)
     return ordered_map(lambda row: read_pair(store, processed, row), rows, threads=threads)
 
 
 def rows_of(
-    store: Store, processed: Manifest, split: str, *, sources: Container[str] | None = None
-) -> Iterator[Row]:
+    store: Store, processed: Manifest, split: Split, *, sources: Container[str] | None = None
+) -> Iterator[ProcessedRow]:
     """The rows of the films that `read_pairs` reads, in the same order."""
-    for row in processed.rows(store):
+    for row in processed_rows(store, processed):
         if row.get("split") == split and (sources is None or row["source"] in sources):
             yield row
 
 
-def sources_of(processed: Manifest) -> list[str]:
-    """Where the films came from: montgomery, shenzhen, ..., sorted."""
-    return sorted({key.partition("/")[0] for key in processed.details["by_source"]})
-
-
-def chosen_sources(processed: Manifest, flag: str, chosen: str) -> list[str]:
-    """Those that the flag's value, joined by commas, names, sorted; all where it is empty.
-
-    Raises ConfigError for one that has no films.
-    """
-    there = sources_of(processed)
-    asked = sorted(set(filter(None, chosen.split(",")))) or there
-    if missing := [source for source in asked if source not in there]:
-        raise ConfigError(
-            f"{flag} {chosen}: there are no films of {missing[0]}, give some of {', '.join(there)}"
-        )
-    return asked
-
-
-def read_pair(store: Store, processed: Manifest, row: Row) -> Pair:
-    """(film, mask) of one row of `processed`, each H x W, checked."""
+def read_pair(store: Store, processed: Manifest, row: ProcessedRow) -> Pair:
+    """(film, mask) of one row of `processed`, uint8 and bool (S, S), checked by their sha256."""
     film, mask = (
-        store.read(processed.uri_of(row[kind]["key"]), sha256=row[kind]["sha256"])
-        for kind in ("image", "mask")
+        store.read(processed.uri_of(entry["key"]), sha256=entry["sha256"])
+        for entry in (row["image"], row["mask"])
     )
     with timed("decode"):
         return decode.decode_film(film), decode.decode_mask(mask)
+
+
+def count_films(processed: Manifest, split: Split, sources: Iterable[str]) -> int:
+    """How many films of `sources` are in the split."""
+    by_source = _films_by_source(processed)
+    return sum(by_source.get(source, {}).get(split, 0) for source in sources)
+
+
+def sources_of(processed: Manifest) -> list[str]:
+    """The sources of the films: montgomery, shenzhen, ..., sorted."""
+    return sorted(_films_by_source(processed))
+
+
+def chosen_sources(processed: Manifest, flag: str, names: str) -> list[str]:
+    """The sources that the flag's value `names`, joined by commas, chooses, sorted; empty: all.
+
+    Raises ConfigError for a source without films.
+    """
+    sources = sources_of(processed)
+    chosen = sorted(set(filter(None, names.split(",")))) or sources
+    if missing := [source for source in chosen if source not in sources]:
+        raise ConfigError(
+            f"{flag} {names}: there are no films of {missing[0]}, give some of {', '.join(sources)}"
+        )
+    return chosen
+
+
+def _films_by_source(processed: Manifest) -> dict[str, dict[str, int]]:
+    """{source: {split: films}}. Raises BadDataError for a manifest that version 0.1.0 wrote."""
+    by_source: dict[str, dict[str, int]] = processed.details["by_source"]
+    if not all(isinstance(counts, dict) for counts in by_source.values()):
+        raise BadDataError(
+            f"{processed.uri} was written by version 0.1.0, which counted films in another form: "
+            "run preprocess again on the same raw films and give the manifest that it prints"
+        )
+    return by_source

@@ -1,9 +1,9 @@
 """Which version of a model is its champion, the one that masks new films.
 
 `models/<name>/champion.json` names it: {"version", "val_dice", "run_id", "since", "model",
-"processed", "decision"}, where "model" is the folder of its package, model.safetensors and
-model.json, and the last two say on which films it won, and how. It changes on validation, never on
-test: challenger and champion are scored on the same films, this run's validation split.
+"processed", "decision"}, where "model" is the folder of its package, and "processed" and "decision"
+say on which films it won, and how. The champion changes on validation, never on test: challenger
+and champion are scored on the same films, the validation split of the challenger's run.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from jobs.errors import BadDataError, ConflictError, NotFoundError
-from jobs.films.masker import load_predictor, placing
+from jobs.films.rows import ProcessedRow
 from jobs.films.training_pairs import Pair, read_pair, rows_of
-from jobs.imaging.geometry import Placement
+from jobs.imaging.geometry import Placement, Placing
+from jobs.models.package import Package, read_package
 from jobs.runtime.parallel import CPU_THREADS, ordered_map
 from jobs.segmentation import metrics
-from jobs.storage.manifest import Manifest, Row, created_by
+from jobs.storage.manifest import Manifest, created_by
 from jobs.storage.s3 import Store
 
 log = logging.getLogger(__name__)
@@ -33,19 +34,11 @@ DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Package:
-    """A model under models/<name>/<version>: what model.json says, and the weights' bytes."""
-
-    version: str
-    about: Mapping[str, Any]
-    weights: bytes
-
-
-@dataclass(frozen=True)
 class Decision:
-    """`outcome` is first, replaced, kept or none; `version` is the champion after it.
+    """What became of the champion: `outcome` is first, replaced, kept or none.
 
-    The figures are mean Dice over this run's validation films; None where nothing was to compare.
+    `version` is the champion after the decision. The figures are mean Dice over the validation
+    films of this run; `champion_dice` is None where there was no other version to compare with.
     """
 
     outcome: str
@@ -54,13 +47,6 @@ class Decision:
     val_dice: float
     champion_dice: float | None
     min_dice: float
-
-
-def read_package(store: Store, models: str, version: str) -> Package:
-    about = store.read_json(f"{models}/{version}/model.json")
-    sha256 = about["weights"]["sha256"]
-    weights = store.read(f"{models}/{version}/model.safetensors", sha256=sha256)
-    return Package(version, about, weights)
 
 
 def decide(
@@ -79,79 +65,119 @@ def decide(
     def decision(outcome: str, version: str | None, reason: str) -> Decision:
         return Decision(outcome, reason, version, val_dice, champion_dice, min_dice)
 
-    own = f"Validation Dice {val_dice:.{DIGITS}f}"
+    score = f"Validation Dice {val_dice:.{DIGITS}f}"
     if champion == challenger:
         return decision("kept", champion, "This version is the champion already.")
     if val_dice < min_dice:
-        reason = f"{own} is below the minimum of {min_dice:g}."
+        reason = f"{score} is below the minimum of {min_dice:g}."
         return decision("kept" if champion else "none", champion, reason)
     if champion_dice is None:
-        reason = f"{own} reaches the minimum of {min_dice:g}, and there was no champion."
+        reason = f"{score} reaches the minimum of {min_dice:g}, and there was no champion."
         return decision("first", challenger, reason)
     if val_dice > champion_dice:
-        reason = f"{own} beats the former champion's {champion_dice:.{DIGITS}f} on the same films."
+        reason = (
+            f"{score} beats the former champion's {champion_dice:.{DIGITS}f} on the same films."
+        )
         return decision("replaced", challenger, reason)
-    reason = f"{own} does not beat the champion's {champion_dice:.{DIGITS}f} on the same films."
+    reason = f"{score} does not beat the champion's {champion_dice:.{DIGITS}f} on the same films."
     return decision("kept", champion, reason)
 
 
-def choose(
-    store: Store,
-    models: str,
-    processed: Manifest,
-    challenger: Package,
-    *,
-    min_dice: float,
-    run_id: str,
-) -> Decision:
-    """Score both on the validation films of `processed`, decide, and replace champion.json.
+@dataclass(frozen=True)
+class Contest:
+    """A challenger against the champion of the models folder, on the validation films of a run.
 
-    A champion that another run named meanwhile is scored too, once; ConflictError the second time.
-    A run that is tried again after it replaced the champion says so again.
+    Attributes:
+        models: URI of the folder models/<name>.
+        processed: the challenger's own films.
+        min_dice: 0..1, the mean Dice below which the challenger never wins.
     """
-    uri = f"{models}/champion.json"
-    # The validation films of a source that the challenger was not trained on are its test films.
-    sources = challenger.about["data"].get("train_sources")
 
-    def score(model: Package) -> float:
-        return _val_dice(store, processed, sources, model)
+    store: Store
+    models: str
+    processed: Manifest
+    challenger: Package
+    min_dice: float
+    run_id: str
 
-    own_dice = functools.cache(lambda: score(challenger))
+    @property
+    def uri(self) -> str:
+        return f"{self.models}/champion.json"
 
-    def settle() -> Decision:
-        entry, etag = read_champion(store, uri)
-        champion, theirs = entry.get("version"), None
-        if champion == challenger.version:
-            if entry.get("run_id") == run_id and "decision" in entry:
-                return Decision(**entry["decision"])
-            if entry.get("processed") == processed.content_hash:
-                return decide(champion, entry["val_dice"], champion, None, min_dice)
-        elif champion:
-            theirs = score(read_package(store, models, champion))
-        val_dice = own_dice()
-        decision = decide(challenger.version, val_dice, champion, theirs, min_dice)
+    def settle(self) -> Decision:
+        """Score both, decide, and replace champion.json where the challenger wins.
+
+        Raises ConflictError where another run replaced it meanwhile.
+        """
+        entry, etag = read_champion(self.store, self.uri)
+        if decision := self._earlier_decision(entry):
+            return decision
+        champion = entry.get("version")
+        champion_dice = None
+        if champion and champion != self.challenger.version:
+            champion_dice = self._score(read_package(self.store, self.models, champion))
+        decision = decide(
+            self.challenger.version, self.val_dice, champion, champion_dice, self.min_dice
+        )
         if decision.outcome in ("first", "replaced"):
-            entry = {
-                "version": challenger.version,
-                "val_dice": val_dice,
-                "run_id": run_id,
-                "since": created_by(time.time())["started"],
-                "model": f"{models}/{challenger.version}",
-                "processed": processed.content_hash,
-                "decision": asdict(decision),
-            }
-            store.write_json(uri, entry, if_absent=not etag, if_etag=etag)
+            self._crown(decision, etag)
         return decision
 
+    @functools.cached_property
+    def val_dice(self) -> float:
+        """The challenger's mean Dice, computed once however often the contest is settled."""
+        return self._score(self.challenger)
+
+    def _earlier_decision(self, entry: dict[str, Any]) -> Decision | None:
+        """The decision where the challenger is the champion already and need not be scored.
+
+        A run that is tried again after it replaced the champion repeats its decision.
+        """
+        if entry.get("version") != self.challenger.version:
+            return None
+        if entry.get("run_id") == self.run_id and "decision" in entry:
+            return Decision(**entry["decision"])
+        if entry.get("processed") == self.processed.content_hash:
+            version = self.challenger.version
+            return decide(version, entry["val_dice"], version, None, self.min_dice)
+        return None
+
+    def _crown(self, decision: Decision, etag: str) -> None:
+        """Write champion.json over the object with `etag`, or where there is none."""
+        entry = {
+            "version": self.challenger.version,
+            "val_dice": decision.val_dice,
+            "run_id": self.run_id,
+            "since": created_by(time.time())["started"],
+            "model": f"{self.models}/{self.challenger.version}",
+            "processed": self.processed.content_hash,
+            "decision": asdict(decision),
+        }
+        self.store.write_json(self.uri, entry, if_absent=not etag, if_etag=etag)
+
+    def _score(self, package: Package) -> float:
+        # The validation films of a source left out of the challenger's training are its test films.
+        sources = self.challenger.model_json["data"]["train_sources"]
+        return mean_val_dice(self.store, self.processed, sources, package)
+
+
+def choose(contest: Contest) -> Decision:
+    """Settle the contest, once more where another run changed the champion meanwhile.
+
+    Raises ConflictError the second time.
+    """
     try:
-        return settle()
+        return contest.settle()
     except ConflictError:
         log.info("another run changed the champion meanwhile: deciding again")
-        return settle()
+        return contest.settle()
 
 
 def read_champion(store: Store, uri: str) -> tuple[dict[str, Any], str]:
-    """(what champion.json says, its ETag); ({}, "") where there is none."""
+    """(content of champion.json, its ETag); ({}, "") where there is no champion.
+
+    Raises BadDataError where the file names no version.
+    """
     try:
         text, etag = store.read_tagged(uri)
     except NotFoundError:
@@ -167,41 +193,49 @@ def read_champion(store: Store, uri: str) -> tuple[dict[str, Any], str]:
     return entry, etag
 
 
-def _val_dice(
-    store: Store, processed: Manifest, sources: Sequence[str] | None, model: Package
+def mean_val_dice(
+    store: Store, processed: Manifest, sources: Sequence[str], package: Package
 ) -> float:
-    """Mean hard Dice over the sources' validation films at the size they were processed to.
+    """Mean hard Dice of a model over the sources' validation films, at their processed size.
 
-    To DIGITS digits: what is shown is what is compared, and a smaller difference means nothing.
+    Rounded to DIGITS digits: the figures compared are the figures shown.
     """
-    predict = load_predictor(model.about, model.weights)
-    is_at_home = _fit_of(model.about["recipe"]) == _fit_of(processed.config)
-    rows = rows_of(store, processed, "val", sources=sources)
+    # torch takes seconds to import, and a contest decided earlier needs none.
+    from jobs.films.network import Network
 
-    def read(row: Row) -> tuple[Row, Pair]:
-        return row, read_pair(store, processed, row)
-
+    network = Network(package.model_json, package.weights)
+    placing = processed_placing(processed)
     scores = []
-    for row, (square, mask) in ordered_map(read, rows, threads=CPU_THREADS):
-        if is_at_home:
-            found = predict(square)
+    for row, (square, mask) in _val_pairs(store, processed, sources):
+        if network.placing.same_fit(placing):
+            predicted = network.predict(square, is_placed=True)
         else:
-            own = _own_shape(Placement.of(row, len(square)))
-            found = own.mask_to_square(predict(own.to_film(square)))
-        scores.append(metrics.dice(found, mask))
+            # Placed in another way: undo that, so that the model places the film in its own.
+            placement = _lossless_size(Placement.of(row, placing.size))
+            predicted = placement.mask_to_square(network.predict(placement.to_film(square)))
+        scores.append(metrics.dice(predicted, mask))
     return round(float(np.mean(scores)), DIGITS)
 
 
-def _fit_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """How `settings` place a film, whatever the square's size, which a model makes its own."""
-    return placing({**settings, "spatial_size": 0})
+def processed_placing(processed: Manifest) -> Placing:
+    config = processed.config
+    return Placing(config["size"], config["fit"], config["crop_borders"])
 
 
-def _own_shape(placement: Placement) -> Placement:
-    """The film at its own proportions, as small as it can be and lose nothing of the square.
+def _val_pairs(
+    store: Store, processed: Manifest, sources: Sequence[str]
+) -> Iterator[tuple[ProcessedRow, Pair]]:
+    """Each validation film of the sources: its row, and (film, mask) in the square."""
 
-    A model that was trained on films placed in another way is to place these its own way.
-    """
+    def read(row: ProcessedRow) -> tuple[ProcessedRow, Pair]:
+        return row, read_pair(store, processed, row)
+
+    rows = rows_of(store, processed, "val", sources=sources)
+    return ordered_map(read, rows, threads=CPU_THREADS)
+
+
+def _lossless_size(placement: Placement) -> Placement:
+    """The film in its own aspect, at the smallest size that keeps every pixel of the square."""
     box, crop = placement.box.shape, placement.crop.shape
     scale = max(box[0] / crop[0], box[1] / crop[1])
     return placement.at(round(placement.height * scale), round(placement.width * scale))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.films.masker import load_network
 from jobs.films.training_pairs import read_pair
 from jobs.imaging import geometry
 from jobs.runtime.parallel import CPU_THREADS, ordered_map
@@ -89,6 +88,9 @@ def _predict(
     store: Store, processed: Manifest, trained: Manifest, records: list[Row]
 ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
     """(mask, probabilities) of each film, both (S, S), S the size the network was trained at."""
+    # torch takes seconds to import, which evaluate's start need not wait for.
+    from jobs.films.network import load_network
+
     about = json.loads(trained.read_file(store, "model.json"))
     probabilities_of = load_network(about, trained.read_file(store, "model.safetensors"))
     size = about["recipe"]["spatial_size"]

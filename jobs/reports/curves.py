@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 
-def draw_curves(history: Sequence[Mapping[str, float]]) -> bytes:
+def draw_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
     """A PNG of both losses, beside that of a net that calls everything lung, and of val_dice."""
     from matplotlib.figure import Figure
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
@@ -15,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 34, 412, 8, 216  # the plot's frame within the drawin
 GAP, HEAD = 40, 34  # of the picture: between its two plots, and above them
 
 Lines = Mapping[str, Sequence[float]]
-History = Sequence[Mapping[str, float]]
+History = Sequence[Mapping[str, Any]]
 
 PICTURE_STYLE = """
 svg { --paper: #fdfcf9; --soft: #67635c; --rule: #dcd7ce;

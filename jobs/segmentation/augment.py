@@ -1,4 +1,4 @@
-"""Pixels on their way into the network: augmentation and standardization, batched on the device."""
+"""Augmentation and standardization of the network's input, batched on the device."""
 
 from __future__ import annotations
 
@@ -9,40 +9,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Whole draws. No flips: the heart is on the left.
+# The effect of a draw of 1. No flips: the heart is on the left.
 MAX_ROTATION = math.radians(15)
 MAX_SCALING = 0.2
+# Of the side.
 MAX_SHIFT = 0.1
 MAX_LOG_GAMMA = 0.8
-MAX_NOISE = 0.1  # standard deviation, of a film's range from black to white
-SOFTNESS = 4  # pixels that one is made of where a film is blurred most
+# Standard deviation, of the range from black to white.
+MAX_NOISE = 0.1
+# Side of the squares of pixels that are averaged where a film is blurred most.
+SOFTNESS = 4
 
+# Columns of the draws, and the one that holds the seed of the noise.
 DRAWS = 8
-SEED = 7  # the draw that is none
+SEED = 7
 
 
 def standardize(images: Tensor) -> Tensor:
-    """Images with mean 0 and standard deviation 1 each, whatever their exposure and contrast.
+    """Each image with mean 0 and standard deviation 1, whatever its exposure and contrast.
 
     Args:
         images: (B, H, W) or (B, 1, H, W), uint8 or float, on any scale.
 
     Returns:
-        (B, 1, H, W) float32; a film of one grey is all 0.
+        (B, 1, H, W) float32; an image of one grey is all 0.
     """
     pixels = images.reshape(images.shape[0], 1, *images.shape[-2:]).float()
-    if not len(pixels):  # a rank's slice of a batch smaller than the number of ranks
+    # A rank's slice is empty where the batch has fewer films than there are ranks.
+    if not len(pixels):
         return pixels
     deviation, mean = torch.std_mean(pixels, dim=(2, 3), correction=0, keepdim=True)
     return (pixels - mean) / deviation.clamp_min(1e-6)
 
 
 def draw(seed: int, epoch: int, step: int, count: int) -> Tensor:
-    """Random numbers, (count, DRAWS) float64 on the CPU: rotation, scaling, two shifts, gamma,
-    softness and noise in [-1, 1], and a seed of the noise, a whole number.
+    """Random amounts of augmentation, (count, DRAWS) float64 on the CPU.
 
-    They depend on the arguments alone (epoch and step from 1), so a resumed run or one of several
-    processes, which takes its slice of the rows, augments as an unbroken run of one would.
+    Rotation, scaling, two shifts, gamma, softness and noise in [-1, 1], and a whole number, the
+    seed of the noise. Only the arguments decide them (epoch and step from 1): a resumed run, or one
+    of several processes, which takes its slice of the rows, augments as one unbroken process would.
     """
     random = np.random.default_rng([seed, epoch, step])
     draws = random.uniform(-1, 1, (count, DRAWS))
@@ -51,15 +56,15 @@ def draw(seed: int, epoch: int, step: int, count: int) -> Tensor:
 
 
 def augment(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotate, scale, shift, re-expose, blur and roughen films, and move their masks along.
+    """Rotate, scale and shift films and masks; change the exposure, blur and noise of the films.
 
     Args:
         images: (B, H, W) uint8, H = W.
         masks: (B, H, W) uint8, 0 or 1.
-        draws: (B, DRAWS) of `draw`; of zeros, nothing changes.
+        draws: (B, DRAWS) of `draw`; draws of 0 change nothing.
 
     Returns:
-        images (B, 1, H, W) float32, 0 black and 1 white, where there was no film as at its border;
+        images (B, 1, H, W) float32, 0 black and 1 white, beyond the film the pixels of its border;
         target (B, 1, H, W) float32, 0 or 1.
     """
     pixels = torch.stack([images.float() / 255, masks.float()], dim=1)
@@ -77,13 +82,13 @@ def augment(images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tenso
 
 
 def blurred(images: Tensor) -> Tensor:
-    """Images (B, 1, H, W) as films of SOFTNESS times fewer pixels along each side show them."""
+    """Images (B, 1, H, W) reduced by SOFTNESS along each side and enlarged again."""
     coarse = F.avg_pool2d(images, SOFTNESS, ceil_mode=True)
     return F.interpolate(coarse, size=images.shape[-2:], mode="bilinear")
 
 
 def grains(seeds: Tensor, images: Tensor) -> Tensor:
-    """Normal noise (B, 1, H, W), each film's from its own seed, whatever batch it is in."""
+    """Normal noise (B, 1, H, W), one seed per film, so that it does not depend on the batch."""
     device = images.device
     return torch.stack(
         [
@@ -98,7 +103,7 @@ def grains(seeds: Tensor, images: Tensor) -> Tensor:
 
 
 def affine(draws: Tensor) -> Tensor:
-    """From the output's coordinates to the input's, (B, 2, 3), both in [-1, 1] over the image."""
+    """(B, 2, 3): maps coordinates of the output to the input's, both in [-1, 1] over the image."""
     rotation = MAX_ROTATION * draws[:, 0]
     scaling = 1 + MAX_SCALING * draws[:, 1]
     shift = 2 * MAX_SHIFT * draws[:, 2:4]

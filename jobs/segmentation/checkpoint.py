@@ -1,4 +1,4 @@
-"""Checkpoints and weights as bytes: tensors and plain values only, so loading runs no code."""
+"""Checkpoints and weights as bytes: tensors and plain values only, so that loading runs no code."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ from torch import Tensor
 
 from jobs.errors import BadDataError
 
-# What zipfile and torch raise on damaged bytes.
+# The exceptions of zipfile and torch on damaged bytes.
 DAMAGE = (
-    *(RuntimeError, ValueError, EOFError, LookupError, NotImplementedError),
-    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 
 def to_bytes(contents: Mapping[str, Any]) -> bytes:
-    """The file that `torch.load(..., weights_only=True)` reads; equal contents, equal bytes.
+    """The file that `torch.load(..., weights_only=True)` reads; equal contents give equal bytes.
 
-    Raises TypeError for anything but tensors, numbers, strings, None, and lists and dicts of them.
+    Raises TypeError for values other than tensors, numbers, strings, None, and lists and dicts.
     """
     stream = io.BytesIO()
     torch.save(_plain(contents), stream)
@@ -35,9 +41,9 @@ def to_bytes(contents: Mapping[str, Any]) -> bytes:
 
 
 def from_bytes(data: bytes) -> dict[str, Any]:
-    """The contents, on the CPU. Raises BadDataError when `data` is no whole checkpoint."""
+    """The contents, on the CPU. Raises BadDataError where `data` is not a whole checkpoint."""
     try:
-        # torch does not look at the checksums.
+        # torch.load does not check the checksums.
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if damaged := archive.testzip():
                 raise ValueError(f"a wrong checksum in {damaged}")
@@ -53,12 +59,12 @@ def from_bytes(data: bytes) -> dict[str, Any]:
 
 
 def to_safetensors(state_dict: Mapping[str, Tensor]) -> bytes:
-    """The weights in the safetensors format; equal weights, equal bytes."""
+    """The weights in the safetensors format; equal weights give equal bytes."""
     return safetensors.torch.save({name: t.cpu().contiguous() for name, t in state_dict.items()})
 
 
 def from_safetensors(data: bytes) -> dict[str, Tensor]:
-    """The weights by name, on the CPU. Raises BadDataError when `data` is no safetensors file."""
+    """The weights by name, on the CPU. Raises BadDataError where `data` is not safetensors."""
     try:
         return safetensors.torch.load(data)
     except SafetensorError as error:
@@ -69,7 +75,7 @@ def from_safetensors(data: bytes) -> dict[str, Tensor]:
 
 
 def _plain(value: Any) -> Any:
-    """A deep copy whose bytes depend on its values alone, not on what shares memory with what."""
+    """A deep copy whose bytes depend on its values alone: torch.save writes shared objects once."""
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, Mapping):
@@ -80,7 +86,10 @@ def _plain(value: Any) -> Any:
         return sys.intern(value)
     if value is None or type(value) in (bool, int, float):
         return value
-    raise TypeError(f"a {type(value).__name__} does not go into a checkpoint: give plain values")
+    raise TypeError(
+        f"a checkpoint holds no {type(value).__name__}: give tensors, numbers, strings, None, or "
+        "lists and dicts of them"
+    )
 
 
 def _first_line(error: Exception) -> str:

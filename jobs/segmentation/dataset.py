@@ -14,13 +14,18 @@ from torch import Tensor
 
 Indices = NDArray[np.int64]
 
+# The files of a cache folder.
 IMAGES, MASKS = "images.npy", "masks.npy"
+# Of a GPU's free memory, for the films; the rest is for the network.
 GPU_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Films:
-    """Images and masks (N, S, S) uint8, masks 0 or 1; in memory, memory-mapped or on a GPU."""
+    """Images and masks (N, S, S) uint8, masks 0 or 1; in memory, memory-mapped or on a GPU.
+
+    Raises ValueError where the shapes differ.
+    """
 
     images: Tensor
     masks: Tensor
@@ -36,11 +41,11 @@ class Films:
         return len(self.images)
 
     def lung_fraction(self) -> float:
-        """The share of all pixels that are lung."""
+        """The share of all pixels that is lung, 0..1; 0 without films."""
         return sum(int(mask.count_nonzero()) for mask in self.masks) / max(1, self.masks.numel())
 
     def to(self, device: torch.device) -> Films:
-        """The films on `device` where they fit, with room for the network; else as they are."""
+        """The films on `device` where GPU_SHARE of its free memory holds them; else unmoved."""
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if 2 * self.images.numel() > GPU_SHARE * free:
@@ -48,10 +53,10 @@ class Films:
         return Films(self.images.to(device), self.masks.to(device))
 
     def batch(self, indices: Indices, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The images and masks (B, S, S) uint8 at `indices`, on `device`."""
-        chosen = torch.from_numpy(indices).to(self.images.device)
-        # Copies whole films; indexing by a tensor goes pixel by pixel and takes 20 times as long.
-        images, masks = (pixels.index_select(0, chosen) for pixels in (self.images, self.masks))
+        """The images and masks (B, S, S) uint8 at `indices` (B,), on `device`."""
+        films = torch.from_numpy(indices).to(self.images.device)
+        # index_select copies whole films; indexing by a tensor copies pixels, 20 times slower.
+        images, masks = (pixels.index_select(0, films) for pixels in (self.images, self.masks))
         if images.device != device:
             images, masks = images.pin_memory(), masks.pin_memory()
         return images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
@@ -62,7 +67,7 @@ def write_cache(
 ) -> None:
     """Write `count` pairs of image (size, size) uint8 and mask (size, size) bool to `folder`.
 
-    Raises ValueError when there are more or fewer pairs, or one has another shape.
+    Raises ValueError where there are more or fewer pairs, or a pair has another shape.
     """
     folder.mkdir(parents=True, exist_ok=True)
     images, masks = (
@@ -73,32 +78,32 @@ def write_cache(
     for written, (image, mask) in enumerate(films, start=1):
         if written > count or image.shape != (size, size) or mask.shape != (size, size):
             raise ValueError(
-                f"film {written} of {count}: image {image.shape} and mask {mask.shape}, where both "
-                f"are to be ({size}, {size})"
+                f"film {written} of {count}: image {image.shape} and mask {mask.shape}: give "
+                f"{count} films, each as ({size}, {size})"
             )
         images[written - 1], masks[written - 1] = image, mask
     if written < count:
-        raise ValueError(f"{written} films came where {count} were announced")
+        raise ValueError(f"{written} films of {count}: give {count} pairs")
     images.flush()
     masks.flush()
 
 
 def load_cache(folder: Path) -> Films:
-    """The films that `write_cache` left in `folder`, memory-mapped: processes share the pages."""
-    # Copy on write, because torch warns of arrays that it could not write to.
+    """The films that `write_cache` wrote to `folder`, memory-mapped: processes share the pages."""
+    # Copy on write: torch.from_numpy warns of read-only arrays.
     images, masks = (np.load(folder / name, mmap_mode="c") for name in (IMAGES, MASKS))
     return Films(torch.from_numpy(images), torch.from_numpy(masks))
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Indices:
-    """A permutation of the films for one epoch, from 1; it depends on the arguments alone."""
+    """A permutation of range(count) for an epoch, from 1, that only the arguments decide."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def global_batches(order: Indices, batch_size: int) -> list[Indices]:
-    """`order` in as few batches of at most `batch_size` as hold it, their sizes one apart at most.
+    """`order` in the fewest batches of at most `batch_size` films, their sizes equal or 1 apart.
 
-    So every film is used once and no batch is left with a film or two, whose statistics would be
+    Every film is used once. Even sizes leave no batch of a film or two, whose statistics would be
     noise. Rank r of n takes batch[r::n].
     """
     return np.array_split(order, -(-len(order) // batch_size))

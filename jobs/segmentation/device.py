@@ -1,4 +1,4 @@
-"""Which device this process computes on, in which numbers, and how many films fit into it."""
+"""The device that this process computes on, its number format, and how many films fit into it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 
 def arithmetic(device: torch.device, precision: str) -> torch.dtype:
-    """The numbers that convolutions are computed in.
+    """The dtype that convolutions compute in.
 
     Args:
-        precision: "float32", "bfloat16" or "float16", or "auto": bfloat16 where the device computes
-            in it, else float16 on a GPU, whose small gradients a scaled loss saves, else float32.
+        precision: "float32", "bfloat16", "float16" or "auto". "auto" is bfloat16 where the device
+            computes in it; else float16 on a GPU, where the loss is scaled so that small gradients
+            do not vanish; else float32.
     """
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
@@ -43,15 +44,14 @@ def arithmetic(device: torch.device, precision: str) -> torch.dtype:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context that a network runs in; `precision` as for `arithmetic`."""
-    numbers = arithmetic(device, precision)
-    reduced = numbers != torch.float32
-    return torch.autocast(device.type, numbers if reduced else torch.bfloat16, enabled=reduced)
+    dtype = arithmetic(device, precision)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def most_that_fit(attempt: Callable[[int], None], films: int, device: torch.device) -> int:
     """`films`, halved until `attempt(films)` runs in the memory of `device`.
 
-    On a CPU it is not tried: there the kernel refuses no memory, but kills for it.
+    Nothing is tried on a CPU: its kernel does not refuse memory, it kills the process later.
     Raises ConfigError where not even one film fits.
     """
     while device.type != "cpu":

@@ -1,4 +1,4 @@
-"""What a training run computes: the network by its name, the optimizer, and all their settings."""
+"""The settings of a training, and the network and optimizer that are built from them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from torch import nn
 from jobs.errors import ConfigError
 from jobs.segmentation.unet import UNet
 
+# The networks that --network names, as arguments of UNet.
 NETWORKS: dict[str, dict[str, Any]] = {
     "small": {"base_channels": 16, "depth": 3, "stem_stride": 2},
     "base": {"base_channels": 24, "depth": 4, "stem_stride": 2},
     "large": {"base_channels": 40, "depth": 4, "stem_stride": 2},
 }
-"""What --network names, as arguments of UNet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """What a training run computes; `batch_size` counts the films of all processes together."""
+    """The settings that decide the weights which a training ends with.
+
+    size: side of the films in pixels. batch_size: films of a step over all processes together.
+    learning_rate: peak of the one-cycle schedule. weight_decay: of AdamW. base_channels, depth,
+    stem_stride: arguments of UNet. precision: as for `jobs.segmentation.device.arithmetic`.
+
+    Raises ConfigError where the network does not divide the size.
+    """
 
     size: int
     epochs: int
@@ -36,6 +43,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         multiple = self.stem_stride * 2**self.depth
+        # Two pixels a side at the bottleneck give even a batch of one film a variance there.
         if self.size % multiple or self.size < 2 * multiple:
             raise ConfigError(
                 f"--size {self.size} does not fit a network that divides it by {multiple}: give a "

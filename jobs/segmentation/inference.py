@@ -1,4 +1,4 @@
-"""A trained network on films: probabilities of lung."""
+"""A trained network and square films in, probabilities of lung out."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from jobs.segmentation.unet import UNet
 
 T = TypeVar("T")
 
-# Films together have at most so many pixels. A CPU's caches are too small for more: 16 films of
-# 512 x 512 take a fifth longer each than 4, and 2 GB. A GPU wants work for all its cores. Of the
-# smallest films 64 together are as fast as any number.
+# The most pixels of a batch, by kind of device. A CPU's caches hold no more: 16 films of 512 x 512
+# take a fifth longer per film than 4, and 2 GB. A GPU needs work for all its cores.
 PIXELS_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}
+# The most films of a batch: more small films are no faster.
 MOST_AT_ONCE = 64
 # On a CPU the threads of a network wait for the slowest at the end of each layer. Two batches side
-# by side, each on half of the threads, fill these gaps: 24.0 films a second in place of 21.3.
+# by side, each on half of the threads, fill these gaps: 24.0 films per second instead of 21.3.
 BATCHES_AT_ONCE = 2
 THREADS = torch.get_num_threads()
 
 
 def load_model(weights: bytes, architecture: Mapping[str, int]) -> UNet:
-    """The network of `weights` (safetensors), ready to predict on this process's device.
+    """The network of `weights` (safetensors), in evaluation mode on this process's device.
 
     Args:
         architecture: the arguments of UNet, as UNet.architecture holds them.
 
-    Raises BadDataError when the weights are damaged or of another architecture.
+    Raises BadDataError where the weights are damaged or of another architecture.
     """
     model = UNet(**architecture)
     try:
@@ -55,8 +55,8 @@ def probabilities(
 
     Args:
         model: from `load_model`.
-        images: (B, S, S) uint8, S the size that the network was trained at.
-        precision: "float32", "bfloat16" or "auto".
+        images: (B, S, S) uint8; S is the size that the network was trained at.
+        precision: as for `jobs.segmentation.device.arithmetic`.
     """
     device = next(model.parameters()).device
     inputs = standardize(torch.from_numpy(images).to(device))
@@ -67,24 +67,24 @@ def probabilities(
 
 
 def films_at_once(model: UNet, size: int, *, precision: str = "auto") -> int:
-    """How many films of `size` x `size` pixels are best computed together on this device.
+    """The fastest number of films of `size` x `size` pixels in a batch on this device.
 
-    PIXELS_AT_ONCE says it; on a GPU it is halved until its memory holds them.
+    On a GPU the number that PIXELS_AT_ONCE allows is halved until its memory holds the films.
     """
     device = local_device()
-    wanted = min(MOST_AT_ONCE, max(1, PIXELS_AT_ONCE[device.type] // size**2))
+    most = min(MOST_AT_ONCE, max(1, PIXELS_AT_ONCE[device.type] // size**2))
 
     def attempt(films: int) -> None:
         probabilities(model, np.zeros((films, size, size), np.uint8), precision=precision)
 
-    return most_that_fit(attempt, wanted, device)
+    return most_that_fit(attempt, most, device)
 
 
 def batches_at_once(size: int) -> int:
-    """How many batches of films of `size` x `size` pixels are best computed side by side here.
+    """The fastest number of batches to compute side by side, of films of `size` x `size` pixels.
 
-    One on a GPU, which queues them anyway; where there are no threads to share; and where a single
-    film fills a batch, for its memory.
+    1 on a GPU, which queues the batches; where there is one thread; and where a single film fills a
+    batch, since two would take twice its memory.
     """
     kind = local_device().type
     if kind != "cpu" or size**2 > PIXELS_AT_ONCE[kind]:
@@ -93,12 +93,12 @@ def batches_at_once(size: int) -> int:
 
 
 def share_threads(batches: int) -> None:
-    """Have the calling thread compute one of `batches` that share torch's threads."""
+    """Limit the calling thread to its share of torch's threads, one of `batches` side by side."""
     torch.set_num_threads(max(1, THREADS // batches))
 
 
 def in_batches(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
-    """The items in order in as few slices of at most `most` as there can be, as even as can be."""
+    """The items in order, in the fewest slices of at most `most`, their sizes equal or 1 apart."""
     count = -(-len(items) // most)
     for number in range(count):
         yield items[number * len(items) // count : (number + 1) * len(items) // count]
@@ -107,11 +107,10 @@ def in_batches(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
 def probabilities_of_all(
     model: UNet, images: NDArray[np.uint8], *, precision: str = "auto"
 ) -> NDArray[np.float32]:
-    """As `probabilities`, of any number N of images (N, S, S), by batches that suit the device."""
+    """As `probabilities`, for any number N of images (N, S, S), by batches that suit the device."""
     most = films_at_once(model, images.shape[-1], precision=precision)
-    batches = in_batches(range(len(images)), most)
-    found = np.empty(images.shape, np.float32)
-    for batch in batches:
-        chosen = slice(batch[0], batch[-1] + 1)
-        found[chosen] = probabilities(model, images[chosen], precision=precision)
-    return found
+    result = np.empty(images.shape, np.float32)
+    for batch in in_batches(range(len(images)), most):
+        films = slice(batch[0], batch[-1] + 1)
+        result[films] = probabilities(model, images[films], precision=precision)
+    return result

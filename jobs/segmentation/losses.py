@@ -1,4 +1,4 @@
-"""The soft Dice loss of the global batch, and what it would be for a net that paints everything."""
+"""The soft Dice loss of the global batch, and that of a network that calls every pixel lung."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 from jobs.segmentation.distributed import global_sum
 
-# Pixels: keeps the loss finite and smooth on empty masks, and is nothing beside a lung.
+# Pixels added to both sums: keeps the loss finite on empty masks, and is negligible for a lung.
 SMOOTH = 1.0
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """1 - (2 sum(p t) + s) / (sum(p) + sum(t) + s), over all pixels of all ranks (Milletari, 2016).
 
-    The sums are over the whole batch, so films with little lung count for little; p is the sigmoid
-    of the logits, in float32 at least, whatever the network ran in.
+    p is the sigmoid of the logits, in float32 at least, whatever dtype the network ran in. The sums
+    run over the whole batch, so a film with little lung has little weight.
 
     Args:
         logits: (B, 1, H, W), any float.
@@ -24,7 +24,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         (), in [0, 1], the same on every rank.
 
-    Raises ValueError when the shapes differ: broadcast, the loss would compare different films.
+    Raises ValueError where the shapes differ: broadcasting would compare different films.
     """
     if logits.shape != target.shape:
         raise ValueError(
@@ -41,5 +41,5 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def all_lung_loss(lung_fraction: float) -> float:
-    """The Dice loss of a net that calls every pixel lung, where `lung_fraction` of them are."""
+    """The Dice loss of calling every pixel lung where the share `lung_fraction` (0..1) is lung."""
     return 1 - 2 * lung_fraction / (1 + lung_fraction)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.serving import AIRFLOW_PYTHON, ROOT, Served, served_airflow, start, stop
+from tests.support.serving import AIRFLOW_PYTHON, Served, served_airflow, start, stop
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(400)]
 

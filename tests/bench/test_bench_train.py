@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.films.split import hashed_split
 from jobs.imaging import geometry
-from jobs.preprocess import split_of
 from jobs.segmentation.dataset import Films
 from jobs.segmentation.fit_config import build_model
 from tests.bench import compare, cost, flops, folds, gpu, launch, ours, runs, scores
@@ -38,7 +38,7 @@ def test_every_film_is_read_with_its_own_mask_and_the_split_of_its_patient(
 ) -> None:
     assert records.images.shape == records.masks.shape == (FILMS, SIZE, SIZE)
     assert len(set(records.ids)) == FILMS
-    assert records.splits == [split_of(patient) for patient in records.patients]
+    assert records.splits == [hashed_split(patient) for patient in records.patients]
     for index, name in enumerate(records.ids):
         film, left, right = draw_pair(int(name.split("_")[1]))
         assert np.array_equal(records.images[index], geometry.resize_film(film, SIZE, SIZE))

@@ -14,15 +14,17 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from jobs.films import masker
-from jobs.films.masker import Film, Masker, Network, load_predictor, log_review
+from jobs.films import masker as masker_module
+from jobs.films.masker import Film, Masker, log_review
+from jobs.films.network import Network, load_network, load_predictor
 from jobs.imaging import decode, geometry
+from jobs.imaging.geometry import Placing
 from jobs.segmentation import inference, quality
 from jobs.storage.manifest import Row
 from tests.support.films import draw_pair, ellipse, png
 
 SIZE, HEIGHT, WIDTH = 64, 160, 128
-MOST_READ_AHEAD = 2 * masker.READERS
+MOST_READ_AHEAD = 2 * masker_module.READERS
 FILM = draw_pair(1, HEIGHT, WIDTH)[0]
 LUNGS = ellipse(SIZE, SIZE, (0.5, 0.3)) | ellipse(SIZE, SIZE, (0.5, 0.7))
 
@@ -43,9 +45,9 @@ def found(monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
 
 
 def about(**recipe: Any) -> dict[str, Any]:
-    """A model.json; without `recipe` as models of before the post-processing had it."""
-    known = {"spatial_size": SIZE, "threshold": 0.5, "precision": "auto"}
-    return {"architecture": {}, "recipe": known | recipe}
+    """A model.json that takes the probabilities from 0.5 on as they are, but for `recipe`."""
+    plain = {"fit": "stretch", "crop_borders": False, "threshold": 0.5, "precision": "auto"}
+    return {"architecture": {}, "recipe": {"spatial_size": SIZE} | plain | recipe}
 
 
 def row_of(model: Mapping[str, Any], data: bytes = b"") -> Row:
@@ -70,7 +72,9 @@ def restored(found: NDArray[np.float32]) -> NDArray[np.float32]:
     return geometry.resize(found, HEIGHT, WIDTH)
 
 
-def test_a_model_of_before_the_post_processing_masks_as_ever(found: NDArray[np.float32]) -> None:
+def test_a_recipe_without_steps_takes_the_probabilities_at_their_threshold(
+    found: NDArray[np.float32],
+) -> None:
     assert np.array_equal(load_predictor(about(), b"")(FILM), restored(found) >= 0.5)
     assert row_of(about())["review"] is False
 
@@ -95,7 +99,7 @@ def test_a_mask_lies_where_the_film_was_placed(monkeypatch: pytest.MonkeyPatch, 
     film, left, right = draw_pair(1, 200, 320)
     lungs = np.pad(left | right, ((30, 10), (0, 40)))
     film = np.pad(film, ((30, 10), (0, 40)))
-    placement = geometry.place(film, size=SIZE, fit="letterbox", crop_borders=crop)
+    placement = Placing(SIZE, "letterbox", crop).place(film)
     known = placement.mask_to_square(lungs)[np.newaxis].astype(np.float32)
 
     def find(model: None, images: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
@@ -109,6 +113,28 @@ def test_a_mask_lies_where_the_film_was_placed(monkeypatch: pytest.MonkeyPatch, 
     assert mask.shape == film.shape == (240, 360)
     assert 2 * (mask & lungs).sum() / (mask.sum() + lungs.sum()) > 0.95
     assert row_of(model, png(film))["lung_fraction"] == round(float(mask.mean()), 6)
+
+
+def test_a_raw_film_of_the_networks_size_is_cropped_and_a_placed_one_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A square film with black borders, of just the size that the network sees."""
+    film = np.pad(np.full((SIZE - 16, SIZE - 16), 150, np.uint8), 8)
+    squares: list[NDArray[np.uint8]] = []
+
+    def note(model: None, images: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
+        squares.extend(images)
+        return np.zeros(images.shape, np.float32)
+
+    monkeypatch.setattr(inference, "probabilities", note)
+    model = about(crop_borders=True)
+    masker = Masker(Network(model, b""), lambda film_: png(film), lambda film_id, mask: {})
+    list(masker.rows([[Film("raw", "raw.png", ""), Film("placed", "p.png", "", is_placed=True)]]))
+    load_predictor(model, b"")(film)
+    load_network(model, b"")(film)
+    raw, placed, predicted, scored = squares
+    assert (raw == 150).all() and (predicted == 150).all()
+    assert np.array_equal(placed, film) and np.array_equal(scored, film)
 
 
 def test_the_row_has_the_quality_of_the_networks_own_probabilities(
@@ -258,6 +284,6 @@ def test_films_are_read_and_written_while_others_compute_and_never_far_ahead(
         goes_on.set()
         assert first.result()["id"] == "0-0"
     rows.close()
-    waiting = 4 * (masker.network.batches_at_once + masker.BATCHES_AHEAD)
+    waiting = 4 * (masker.network.batches_at_once + masker_module.BATCHES_AHEAD)
     assert waiting < ahead <= waiting + MOST_READ_AHEAD
-    assert len(read) <= waiting + 2 * 4 + 2 * masker.WRITERS + MOST_READ_AHEAD
+    assert len(read) <= waiting + 2 * 4 + 2 * masker_module.WRITERS + MOST_READ_AHEAD

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from jobs.imaging.borders import Box
-from jobs.imaging.geometry import FITS, Placement, letterbox, place
+from jobs.imaging.geometry import FITS, Placement, Placing, letterbox
 
 RNG = np.random.default_rng(0)
 SIZE = 256
@@ -54,7 +54,7 @@ def center(mask: NDArray[Any]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("film", range(len(FILMS)))
 def test_a_mask_put_into_the_square_and_back_is_itself(film: int, way: tuple[str, bool]) -> None:
     image, opening = draw(*FILMS[film])
-    placement = place(image, size=SIZE, fit=way[0], crop_borders=way[1])
+    placement = Placing(SIZE, fit=way[0], crop_borders=way[1]).place(image)
     mask = disc(image.shape, opening, 0.4)
     square = placement.mask_to_square(mask)
     back = placement.to_film(square.astype(np.float32)) >= 0.5
@@ -68,7 +68,7 @@ def test_a_mask_put_into_the_square_and_back_is_itself(film: int, way: tuple[str
 @pytest.mark.parametrize("film", range(len(FILMS)))
 def test_film_and_mask_lie_alike_in_the_square(film: int, way: tuple[str, bool]) -> None:
     image, opening = draw(*FILMS[film])
-    placement = place(image, size=SIZE, fit=way[0], crop_borders=way[1])
+    placement = Placing(SIZE, fit=way[0], crop_borders=way[1]).place(image)
     mask = disc(image.shape, opening, 0.3)
     seen = placement.film_to_square(np.where(mask, image // 8, image)) < 60
     seen &= placement.mask_to_square(disc(image.shape, opening, 0.45))
@@ -78,20 +78,20 @@ def test_film_and_mask_lie_alike_in_the_square(film: int, way: tuple[str, bool])
 @pytest.mark.parametrize("film", range(len(FILMS)))
 def test_cropping_keeps_just_what_the_borders_leave_open(film: int) -> None:
     image, opening = draw(*FILMS[film])
-    assert place(image, size=SIZE, crop_borders=True).crop == opening
-    assert place(image, size=SIZE).crop == Box(0, 0, *image.shape)
+    assert Placing(SIZE, crop_borders=True).place(image).crop == opening
+    assert Placing(SIZE).place(image).crop == Box(0, 0, *image.shape)
 
 
 def test_a_film_without_borders_is_placed_alike_with_cropping_and_without() -> None:
     image, _ = draw((700, 500), np.zeros(4))
     for fit in FITS:
-        cropped = place(image, size=SIZE, fit=fit, crop_borders=True)
-        assert cropped == place(image, size=SIZE, fit=fit)
+        cropped = Placing(SIZE, fit=fit, crop_borders=True).place(image)
+        assert cropped == Placing(SIZE, fit=fit).place(image)
 
 
 def test_what_was_cropped_has_no_probability() -> None:
     image, opening = draw((600, 500), np.array([0.1, 0.05, 0.2, 0]))
-    placement = place(image, size=SIZE, crop_borders=True)
+    placement = Placing(SIZE, crop_borders=True).place(image)
     back = placement.to_film(np.ones((SIZE, SIZE), np.float32))
     expected = np.zeros(image.shape, np.float32)
     expected[opening.slices] = 1
@@ -111,7 +111,7 @@ def test_a_letterbox_keeps_the_aspect_to_the_nearest_pixel_and_is_centered(
 
 def test_the_bars_of_a_letterbox_are_black_and_hold_no_lung() -> None:
     image = np.full((300, 900), 200, np.uint8)
-    placement = place(image, size=SIZE, fit="letterbox")
+    placement = Placing(SIZE, fit="letterbox").place(image)
     square = placement.film_to_square(image)
     lung = placement.mask_to_square(np.ones(image.shape, bool))
     assert (square[placement.box.slices] == 200).all() and lung[placement.box.slices].all()
@@ -120,21 +120,28 @@ def test_the_bars_of_a_letterbox_are_black_and_hold_no_lung() -> None:
 
 def test_stretching_gives_every_film_the_whole_square() -> None:
     for shape, margins in FILMS:
-        assert place(draw(shape, margins)[0], size=SIZE).box == Box(0, 0, SIZE, SIZE)
+        assert Placing(SIZE).place(draw(shape, margins)[0]).box == Box(0, 0, SIZE, SIZE)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_film_that_was_placed_before_stays_where_it_is(way: tuple[str, bool]) -> None:
     image, _ = draw((500, 900), np.array([0.1, 0, 0, 0.1]))
-    square = place(image, size=SIZE, fit=way[0], crop_borders=way[1]).film_to_square(image)
-    again = place(square, size=SIZE, fit=way[0], crop_borders=way[1])
+    square = Placing(SIZE, fit=way[0], crop_borders=way[1]).place(image).film_to_square(image)
+    again = Placing(SIZE).place(square)
     assert np.array_equal(again.film_to_square(square), square)
     assert again.crop == again.box == Box(0, 0, SIZE, SIZE)
 
 
+@pytest.mark.parametrize("fit", FITS)
+def test_a_raw_film_of_the_squares_own_size_is_cropped_like_any_other(fit: str) -> None:
+    image, opening = draw((SIZE, SIZE), np.array([0.1, 0.05, 0.2, 0]))
+    assert Placing(SIZE, fit, crop_borders=True).place(image).crop == opening
+    assert Placing(SIZE, fit).place(image).crop == Box(0, 0, SIZE, SIZE)
+
+
 def test_a_mask_of_another_size_than_its_film_goes_to_the_same_place() -> None:
     image, opening = draw((1000, 800), np.array([0.1, 0.05, 0.2, 0]))
-    placement = place(image, size=SIZE, fit="letterbox", crop_borders=True)
+    placement = Placing(SIZE, fit="letterbox", crop_borders=True).place(image)
     own = placement.mask_to_square(disc((1000, 800), opening, 0.4))
     half = Box(*(side // 2 for side in (opening.top, opening.left, opening.bottom, opening.right)))
     other = placement.mask_to_square(disc((500, 400), half, 0.4))
@@ -143,12 +150,7 @@ def test_a_mask_of_another_size_than_its_film_goes_to_the_same_place() -> None:
 
 def test_a_row_keeps_the_placement() -> None:
     image, _ = draw((1000, 700), np.array([0.1, 0.05, 0.2, 0]))
-    placement = place(image, size=SIZE, fit="letterbox", crop_borders=True)
+    placement = Placing(SIZE, fit="letterbox", crop_borders=True).place(image)
     numbers = placement.numbers()
     assert (numbers["height"], numbers["width"]) == (1000, 700)
     assert Placement.of(numbers, SIZE) == placement
-
-
-def test_a_row_of_an_earlier_version_was_stretched_whole() -> None:
-    film = np.zeros((90, 70), np.uint8)
-    assert Placement.of({"height": 90, "width": 70}, SIZE) == place(film, size=SIZE)

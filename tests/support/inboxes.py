@@ -16,7 +16,13 @@ def crown(store: Store, out: str, version: str, weights: bytes = b"weights") -> 
     """Make a version the champion, with its package beside it."""
     about = {
         "architecture": ARCHITECTURE,
-        "recipe": {"spatial_size": 64, "threshold": 0.5, "precision": "float32"},
+        "recipe": {
+            "spatial_size": 64,
+            "fit": "stretch",
+            "crop_borders": False,
+            "threshold": 0.5,
+            "precision": "float32",
+        },
         "weights": {"sha256": describe("", weights).sha256},
     }
     store.write(f"{out}/models/lung-unet/{version}/model.safetensors", weights)

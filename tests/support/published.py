@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from jobs import download, evaluate, predict, preprocess, publish
+from jobs.films.training_pairs import sources_of
 from jobs.segmentation import inference
 from jobs.settings.config import (
     DownloadConfig,
@@ -130,10 +131,15 @@ class Chain:
                 "spatial_size": network["size"],
                 "threshold": 0.5,
                 "fit": network.get("fit", "stretch"),
+                "crop_borders": False,
                 "precision": "auto",
             },
             "metrics": {"epoch": 3, "val_dice": 0.9},
-            "data": {"processed": self.processed.content_hash, **network.get("data", {})},
+            "data": {
+                "processed": self.processed.content_hash,
+                "train_sources": sources_of(self.processed),
+                **network.get("data", {}),
+            },
         }
         stage.add_file("model.json", json.dumps(about).encode())
         stage.add_file("model.safetensors", json.dumps(network).encode())
