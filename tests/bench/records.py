@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +85,8 @@ def _fraction(text: str) -> float:
 
 def read_records(source: str, size: int, folder: Path) -> Records:
     """The films of `source` at `size` x `size` pixels; `folder` holds the S3 server's objects."""
-    with embedded_s3(folder) as environment:
-        os.environ.update(environment)
-        store = Store()
+    with embedded_s3(folder) as settings:
+        store = Store(settings)
         raw = download.run(DownloadConfig(source=source, out=OUT), store)
         processed = preprocess.run(PreprocessConfig(raw=raw.uri, size=size, out=OUT), store)
         return _load(store, processed)
