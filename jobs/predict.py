@@ -99,7 +99,7 @@ def _film_set(store: Store, uri: str) -> FilmSet:
 
 
 def _film_below(source: BucketSource, film: layouts.FilmFiles) -> Film:
-    found = source.found[film.film[1]]
+    found = source.objects[film.film[1]]
     return Film(film.id, film.film[1], found.uri, bytes=found.bytes)
 
 
