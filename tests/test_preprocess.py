@@ -229,7 +229,7 @@ def test_a_published_split_replaces_the_hashed_one(store: Store, out: str, films
     [
         ("", "names no patient: give a CSV with the columns patient,split"),
         ("patient,split\n", "names no patient: give a CSV with the columns patient,split"),
-        ("id,split\nP1,train\n", "is no table of splits .*patient,split"),
+        ("id,split\nP1,train\n", "is not a table of splits .*patient,split"),
         ("patient,split\nP1,train\nP1,test\n", "'P1' has two splits, 'train' and 'test': leave"),
         ("patient,split\nP1\nP2,validation\n", "line 2 lacks the patient or its split: give both"),
         ("patient,split\nP1,train\n,val\n", "line 3 lacks the patient or its split: give both"),
