@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from jobs.storage.local_server import embedded_s3
 from jobs.storage.s3 import Store
@@ -67,16 +65,15 @@ def write_archive(path: Path, megabytes: int) -> int:
 def measure(megabytes: int, folder: Path, threads: int = 0) -> Measured:
     """Download an archive of `megabytes` MB from S3 into S3; 0 threads: the job's default."""
     program = ["-c", WITH_THREADS, str(threads)] if threads else ["-m", "jobs"]
-    with embedded_s3(folder / "s3") as environment:
+    with embedded_s3(folder / "s3") as settings:
         path = folder / "big.zip"
         films = write_archive(path, megabytes)
         size = path.stat().st_size
-        with mock.patch.dict(os.environ, environment):
-            Store().upload(path, "s3://lung/big.zip")
+        Store(settings).upload(path, "s3://lung/big.zip")
         path.unlink()
         arguments = ["download", "--source", "s3://lung/big.zip", "--out", "s3://lung/out"]
         started = time.monotonic()
-        peak, result = run_with_peak([*program, *arguments], environment)
+        peak, result = run_with_peak([*program, *arguments], settings.environment())
         seconds = time.monotonic() - started
     assert result["headline"] == {"films": films, "pairs": films, "without_mask": 0}
     rate = round(size / MB / seconds, 1)
@@ -88,7 +85,7 @@ def run_with_peak(arguments: list[str], environment: dict[str, str]) -> tuple[in
     with subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=environment,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

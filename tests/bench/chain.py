@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -82,13 +81,13 @@ class Cost(NamedTuple):
 def costs(folder: Path, films: int) -> dict[str, Cost]:
     """Run the chain on `films` small films; return the cost of each job."""
     write_montgomery(folder / "films", films)
-    with embedded_s3(folder / "s3") as environment:
+    with embedded_s3(folder / "s3") as settings:
         by_job: dict[str, Cost] = {}
         for job, upstream_of in INPUTS.items():
             inputs = {name: by_job[upstream].manifest for name, upstream in upstream_of.items()}
             if job == "download":
                 inputs["source"] = (folder / "films").as_uri()
-            by_job[job] = run_measured(job, inputs, environment)
+            by_job[job] = run_measured(job, inputs, settings.environment())
     return by_job
 
 
@@ -99,7 +98,7 @@ def run_measured(job: str, inputs: Mapping[str, str], environment: Mapping[str, 
     process = subprocess.run(
         [sys.executable, "-c", MEASURED, job, *flags, *settings],
         cwd=ROOT,
-        env=os.environ | dict(environment),
+        env=environment,
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

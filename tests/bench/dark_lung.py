@@ -58,17 +58,22 @@ def _average_all(block: nn.Module | torch.Tensor) -> None:
 def write_trained(store: Store, out: str, network: str, size: int, precision: str) -> Manifest:
     """Write the network of `dark_lung` as the job train would; return its manifest."""
     model = dark_lung(network)
-    recipe = {"spatial_size": size, "precision": precision, "threshold": 0.5}
-    recipe |= {"fit": "stretch", "crop_borders": False}
-    postprocessing = {"largest_components": COMPONENTS, "fill_holes": True}
-    model_json = {"architecture": model.architecture, "recipe": recipe | postprocessing}
+    recipe = {
+        "spatial_size": size,
+        "fit": "stretch",
+        "crop_borders": False,
+        "precision": precision,
+        "threshold": 0.5,
+        "largest_components": COMPONENTS,
+        "fill_holes": True,
+        "review_below": 0.0,
+    }
+    model_json = {"architecture": model.architecture, "recipe": recipe}
     config = TrainConfig(out=out, processed=f"{out}/manifest.json", network=network)
     extra = {"size": size, "precision": precision, "network": "dark lung"}
-    work_folder = WorkFolder(
-        store, config, job="train", folder="trained", recipe="bench", extra=extra
-    )
-    if manifest := work_folder.finished():
-        return manifest
-    work_folder.add_file("model.json", json.dumps(model_json).encode())
-    work_folder.add_file("model.safetensors", checkpoint.to_safetensors(model.state_dict()))
-    return work_folder.finish(counts={}, headline={})
+    work = WorkFolder(store, config, job="train", folder="trained", recipe="bench", extra=extra)
+    if finished := work.finished():
+        return finished
+    work.add_file("model.json", json.dumps(model_json).encode())
+    work.add_file("model.safetensors", checkpoint.to_safetensors(model.state_dict()))
+    return work.finish(counts={}, headline={})

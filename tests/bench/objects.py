@@ -12,6 +12,7 @@ import boto3
 
 from jobs.storage.local_server import BUCKET, embedded_s3
 from jobs.storage.s3 import THREADS, Store
+from jobs.storage.s3_client import S3Settings
 from tests.bench.rounds import Figure, alternate, ratio
 
 COUNT, BYTES = 500, 300_000
@@ -23,19 +24,21 @@ def measure(rounds: int, folder: Path) -> dict[str, Figure]:
     data.mkdir()
     for number in range(COUNT):
         (data / str(number)).write_bytes(os.urandom(BYTES))
-    with embedded_s3(folder / "s3") as environment:
-        os.environ.update(environment)
+    with embedded_s3(folder / "s3") as settings:
         back = folder / "back"
         back.mkdir()
-        sides = {"store": by_store(data, back), "transfer": by_transfer(data, back)}
+        sides = {
+            "store": by_store(settings, data, back),
+            "transfer": by_transfer(settings, data, back),
+        }
         seconds = alternate(rounds, sides)
     against = f"upload_file and download_file, {COUNT} objects of {BYTES // 1000} KB"
     return {"s3_many_small_vs_transfer": ratio(seconds["transfer"], seconds["store"], against)}
 
 
-def by_store(data: Path, back: Path) -> Callable[[], None]:
+def by_store(settings: S3Settings, data: Path, back: Path) -> Callable[[], None]:
     """A function that writes every file of `data` to S3 and reads it back into `back`."""
-    store = Store()
+    store = Store(settings)
     uris = {f"s3://{BUCKET}/store/{path.name}": path for path in data.iterdir()}
 
     def round_trip() -> None:
@@ -46,9 +49,15 @@ def by_store(data: Path, back: Path) -> Callable[[], None]:
     return round_trip
 
 
-def by_transfer(data: Path, back: Path) -> Callable[[], None]:
+def by_transfer(settings: S3Settings, data: Path, back: Path) -> Callable[[], None]:
     """The same with boto3's `upload_file` and `download_file`."""
-    client: Any = boto3.client("s3")
+    client: Any = boto3.client(
+        "s3",
+        endpoint_url=settings.endpoint_url,
+        aws_access_key_id=settings.access_key,
+        aws_secret_access_key=settings.secret_key,
+        region_name=settings.region,
+    )
 
     def upload(path: Path) -> None:
         client.upload_file(str(path), BUCKET, f"transfer/{path.name}")

@@ -77,9 +77,8 @@ def main(rounds: int, folder: Path) -> None:
     keep_freed_memory()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("jobs.runtime.profile").setLevel(logging.INFO)
-    with embedded_s3(folder / "s3") as environment:
-        os.environ.update(environment)
-        store = TimedStore()
+    with embedded_s3(folder / "s3") as settings:
+        store = TimedStore(settings)
         trained = write_trained(store, OUT, NETWORK, SIZE, PRECISION)
         figures = {
             key: compare(store, trained, count, shape, rounds)

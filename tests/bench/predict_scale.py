@@ -82,6 +82,7 @@ class Scale:
         return subprocess.Popen(
             [sys.executable, "-m", "jobs", "predict", *inputs, "--out", f"{OUT}/{name}"],
             cwd=ROOT,
+            env=self.store.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -125,9 +126,8 @@ class Scale:
 
 def measure(count: int, folder: Path) -> tuple[dict[str, Any], list[Sample]]:
     """(the figures of `summarise` with "resume_seconds", the samples of the run without a kill)."""
-    with embedded_s3(folder / "s3") as environment:
-        os.environ.update(environment)
-        scale = Scale(Store(), count)
+    with embedded_s3(folder / "s3") as settings:
+        scale = Scale(Store(settings), count)
         samples = scale.run("whole")
         scale.run("killed", until=round(KILLED_AT * count))
         seconds = scale.resume("killed")

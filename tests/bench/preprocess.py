@@ -22,10 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.films.square import square_film
-from jobs.imaging import decode, geometry, png
+from jobs.films.rows import RawRow
+from jobs.films.square import SquareFilm, square_film
+from jobs.imaging import decode, png
+from jobs.imaging.geometry import Placing
 from jobs.phantoms import source
 from jobs.runtime.parallel import ordered_map
+from jobs.storage.manifest import FileRow
 from tests.bench.rounds import Figure, figure
 
 SIZE = 512
@@ -39,7 +42,7 @@ NOISE = 0.7
 REAL_FILMS = Path(__file__).parents[3] / "shared" / "data" / "kermany-as-montgomery.zip"
 REAL_COUNT = 4
 
-place = functools.partial(geometry.place, size=SIZE)
+PLACING = Placing(SIZE)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,22 @@ class FilmFiles:
     film: bytes
     left: bytes
     right: bytes
+
+
+def _entry(name: str) -> FileRow:
+    return FileRow(key=name, bytes=0, sha256="")
+
+
+# The raw row of every film; its keys are the fields of FilmFiles.
+ROW = RawRow(
+    id="",
+    patient="",
+    source="phantoms",
+    label="unknown",
+    origin="",
+    film=_entry("film"),
+    masks={"left": _entry("left"), "right": _entry("right")},
+)
 
 
 def measure(rounds: int, folder: Path) -> dict[str, Figure]:
@@ -89,19 +108,19 @@ def seconds(work: Callable[..., None], films: Sequence[Any], *others: Any) -> fl
 
 def ours(films: Sequence[FilmFiles]) -> None:
     """The work of the job between its reads and writes of S3, on THREADS threads."""
-    row = {"film": "film", "masks": {"left": "left", "right": "right"}}
-
-    def work(files: FilmFiles) -> None:
-        square_film(row, lambda entry: getattr(files, str(entry)), place)
-
-    for _ in ordered_map(work, films, threads=THREADS):
+    for _ in ordered_map(square, films, threads=THREADS):
         pass
+
+
+def square(files: FilmFiles) -> SquareFilm:
+    """A film and its masks through the job's `square_film`, with no S3 to read from."""
+    return square_film(ROW, lambda entry: getattr(files, entry["key"]), PLACING)
 
 
 def decode_and_resize(films: Sequence[FilmFiles]) -> None:
     for files in films:
         film = decode.decode_film(files.film)
-        place(film).film_to_square(film)
+        PLACING.place(film).film_to_square(film)
 
 
 def inflate(streams: Sequence[bytes]) -> None:

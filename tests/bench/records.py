@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import download, preprocess
+from jobs.films.rows import SPLITS, processed_rows
 from jobs.films.training_pairs import read_pairs
 from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.storage.local_server import BUCKET, embedded_s3
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from tests.bench.runs import SPLITS, Pair, Pixels, write_split
+from tests.bench.runs import Pair, Pixels, write_split
 
 OUT = f"s3://{BUCKET}/bench"
 FOLD_SALT, VAL_SALT = "folds", "folds-val"
@@ -60,7 +60,9 @@ class Records:
 def members(count: int, split_of: Callable[[int], str]) -> dict[str, NDArray[np.int64]]:
     """The indices of the films in each split. Raises SystemExit if a split is empty."""
     splits = np.array([split_of(index) for index in range(count)])
-    by_split = {split: np.flatnonzero(splits == split) for split in SPLITS}
+    by_split: dict[str, NDArray[np.int64]] = {
+        split: np.flatnonzero(splits == split) for split in SPLITS
+    }
     if empty := [split for split, indices in by_split.items() if not len(indices)]:
         raise SystemExit(f"{count} films leave the split {empty[0]} empty: give more in SOURCE")
     return by_split
@@ -83,16 +85,15 @@ def _fraction(text: str) -> float:
 
 def read_records(source: str, size: int, folder: Path) -> Records:
     """The films of `source` at `size` x `size` pixels; `folder` holds the S3 server's objects."""
-    with embedded_s3(folder) as environment:
-        os.environ.update(environment)
-        store = Store()
+    with embedded_s3(folder) as settings:
+        store = Store(settings)
         raw = download.run(DownloadConfig(source=source, out=OUT), store)
         processed = preprocess.run(PreprocessConfig(raw=raw.uri, size=size, out=OUT), store)
         return _load(store, processed)
 
 
 def _load(store: Store, processed: Manifest) -> Records:
-    rows = [row for row in processed.rows(store) if row["status"] == "ok"]
+    rows = [row for row in processed_rows(store, processed) if row["status"] == "ok"]
     rows.sort(key=lambda row: SPLITS.index(row["split"]))
     pairs = [
         pair

@@ -19,8 +19,6 @@ Pixels: TypeAlias = NDArray[np.uint8]
 Probabilities: TypeAlias = NDArray[np.float32]
 Pair: TypeAlias = tuple[Pixels, Pixels]
 
-SPLITS = ("train", "val", "test")
-
 
 def write_split(folder: Path, split: str, films: Pair) -> None:
     """Write images and masks, each uint8 (N, S, S), for a run to read."""

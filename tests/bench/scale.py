@@ -31,10 +31,10 @@ def main(counts: Sequence[int]) -> None:
 
 def measure(folder: Path, counts: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Yield and print a row per job and number of films; predict always has the same network."""
-    with embedded_s3(folder / "s3") as environment:
+    with embedded_s3(folder / "s3") as settings:
 
         def run(job: str, count: int, **inputs: str) -> tuple[str, dict[str, Any]]:
-            cost = run_measured(job, inputs, environment)
+            cost = run_measured(job, inputs, settings.environment())
             milliseconds = 1000 * cost.seconds / count
             print(
                 f"{job:11}{count:>8} films{cost.seconds:>9.1f} s{milliseconds:>8.1f} ms a film"

@@ -67,8 +67,7 @@ def test_each_figure_is_the_median_of_its_rounds(
 def test_both_implementations_make_the_same_square_film(tmp_path: Path) -> None:
     files = bench.draw_film((1100, 1000))
     bench.naive([files], tmp_path)
-    row = {"film": "film", "masks": {"left": "left", "right": "right"}}
-    ours = bench.square_film(row, lambda entry: getattr(files, str(entry)), bench.place)
+    ours = bench.square(files)
     for name, data in (("film", ours.image), ("mask", ours.mask)):
         naive = np.asarray(Image.open(tmp_path / f"square-{name}.png").convert("L"), float)
         difference = np.abs(np.asarray(Image.open(io.BytesIO(data)).convert("L")) - naive)
