@@ -20,7 +20,6 @@ from jobs.films.network import Network, load_network, load_predictor
 from jobs.imaging import decode, geometry
 from jobs.imaging.geometry import Placing
 from jobs.segmentation import inference, quality
-from jobs.storage.manifest import Row
 from tests.support.films import draw_pair, ellipse, png
 
 SIZE, HEIGHT, WIDTH = 64, 160, 128
@@ -50,17 +49,17 @@ def about(**recipe: Any) -> dict[str, Any]:
     return {"architecture": {}, "recipe": {"spatial_size": SIZE} | plain | recipe}
 
 
-def row_of(model: Mapping[str, Any], data: bytes = b"") -> Row:
+def row_of(model: Mapping[str, Any], data: bytes = b"") -> dict[str, Any]:
     (row,) = rows_of({"a": data or png(FILM)}, {}, model)
     return row
 
 
 def rows_of(
     films: Mapping[str, bytes | None], kept: dict[str, bytes], model: Mapping[str, Any]
-) -> list[Row]:
+) -> list[dict[str, Any]]:
     """The rows of films, by their ids, as one part; their masks are put in `kept`."""
 
-    def put(film_id: str, mask: bytes) -> Row:
+    def put(film_id: str, mask: bytes) -> dict[str, Any]:
         kept[film_id] = mask
         return {"key": film_id, "bytes": len(mask)}
 
