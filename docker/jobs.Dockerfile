@@ -32,7 +32,6 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
     LOGNAME=lung \
-    MPLCONFIGDIR=/tmp/matplotlib \
     KAGGLEHUB_CACHE=/tmp/kagglehub \
     TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor
 WORKDIR /app

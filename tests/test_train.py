@@ -1,3 +1,5 @@
+"""train: histories, checkpoints, model.json, and a training that is stopped or has a rival."""
+
 from __future__ import annotations
 
 import csv
@@ -17,7 +19,8 @@ import pytest
 import torch
 
 from jobs import download, errors, preprocess, train
-from jobs.models import epoch_writer, training
+from jobs.models import training
+from jobs.models.epoch_writer import EpochWriter
 from jobs.segmentation import checkpoint
 from jobs.segmentation.fit_config import NETWORKS
 from jobs.settings.config import DownloadConfig, PreprocessConfig, TrainConfig
@@ -95,7 +98,7 @@ def test_a_run_says_where_its_training_is_before_it_trains_and_also_where_it_is_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training.Trainer, "run", stop)
+        patch.setattr(training.Trainer, "epochs", stop)
         train.run(config(processed, out, run_id="first"), store)
     first = store.read_json(f"{out}/runs/first/train.json")
     made = train.run(config(processed, out, run_id="first"), store)
@@ -108,19 +111,19 @@ def test_a_run_says_where_its_training_is_before_it_trains_and_also_where_it_is_
 def test_the_curves_are_drawn_anew_after_every_epoch(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[int] = []
-    write = epoch_writer.Keeper._write
+    points: list[int] = []
+    write = EpochWriter._write_files
 
-    def look(self: Any, result: Any) -> None:
+    def count_points(self: Any, result: Any) -> None:
         write(self, result)
-        root = ElementTree.fromstring(store.read(self._stage.uri_of("curves.svg")))
+        root = ElementTree.fromstring(store.read(self._folder.uri_of("curves.svg")))
         line = root.find(".//{*}polyline[@class='train']")
         assert line is not None
-        drawn.append(len(line.attrib["points"].split()))
+        points.append(len(line.attrib["points"].split()))
 
-    monkeypatch.setattr(epoch_writer.Keeper, "_write", look)
+    monkeypatch.setattr(EpochWriter, "_write_files", count_points)
     train.run(config(processed, out), store)
-    assert drawn == [1, 2]
+    assert points == [1, 2]
 
 
 def test_the_all_lung_loss_stands_beside_the_losses(
@@ -136,11 +139,13 @@ def test_model_json_says_how_to_use_the_weights(
     store: Store, out: str, processed: Manifest
 ) -> None:
     made = train.run(config(processed, out), store)
-    about = json.loads(made.read_file(store, "model.json"))
-    assert about["architecture"] == {"in_channels": 1, "num_classes": 1} | NETWORKS["small"]
-    assert about["recipe"]["spatial_size"] == 32
-    assert (about["recipe"]["fit"], about["recipe"]["crop_borders"]) == ("stretch", False)
-    assert about["data"]["train_films"] == processed.counts["train"]
+    model_json = json.loads(made.read_file(store, "model.json"))
+    recipe = model_json["recipe"]
+    assert model_json["architecture"] == {"in_channels": 1, "num_classes": 1} | NETWORKS["small"]
+    assert recipe["spatial_size"] == 32
+    assert (recipe["fit"], recipe["crop_borders"]) == ("stretch", False)
+    assert model_json["data"]["train_films"] == processed.counts["train"]
+    assert model_json["data"]["by_source"] == processed.details["by_source"]
 
 
 def test_model_json_says_how_its_films_were_placed(
@@ -188,7 +193,7 @@ def test_two_processes_have_the_history_of_one(
 def test_a_run_that_was_stopped_ends_as_an_unbroken_one(
     store: Store, s3: dict[str, str], out: str, processed: Manifest, number: signal.Signals
 ) -> None:
-    # In a process of its own too: how a sum is rounded may depend on a process's threads.
+    # Also in a new process: the rounding of sums may depend on a process's threads.
     unbroken = run_job("train", *config(processed, out, epochs=6).arguments(), environment=s3)
     settings = config(processed, out, epochs=6, force=True, run_id="killed")
     command = [sys.executable, "-m", "jobs", "train", *settings.arguments()]
@@ -212,14 +217,14 @@ def test_a_run_that_was_stopped_ends_as_an_unbroken_one(
 def test_a_second_writer_of_the_same_model_is_refused(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = epoch_writer.Keeper._write
+    write = EpochWriter._write_files
 
     def other_writes_first(self: Any, result: Any) -> None:
         if result.history[-1]["epoch"] == 2:
-            store.write(self._stage.uri_of("last.pt"), b"theirs")
+            store.write(self._folder.uri_of("last.pt"), b"theirs")
         write(self, result)
 
-    monkeypatch.setattr(epoch_writer.Keeper, "_write", other_writes_first)
+    monkeypatch.setattr(EpochWriter, "_write_files", other_writes_first)
     with pytest.raises(errors.ConflictError) as caught:
         train.run(config(processed, out), store)
     assert caught.value.exit_code == 75
@@ -230,15 +235,15 @@ def test_a_second_writer_of_the_same_model_is_refused(
 def test_the_best_model_is_the_one_that_last_pt_speaks_of(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a try was killed between its two puts, or another one's put came late."""
-    finish = epoch_writer.Keeper.best
+    """As after a try that was killed between its two puts, or after a rival's late put."""
+    finish = EpochWriter.finish
     stale = checkpoint.to_bytes({"model": {}, "config": {}, "epoch": 1})
 
     def put_a_stale_one(self: Any) -> Any:
-        store.write(self._stage.uri_of("best.pt"), stale)
+        store.write(self._folder.uri_of("best.pt"), stale)
         return finish(self)
 
-    monkeypatch.setattr(epoch_writer.Keeper, "best", put_a_stale_one)
+    monkeypatch.setattr(EpochWriter, "finish", put_a_stale_one)
     made = train.run(config(processed, out), store)
     best = checkpoint.from_bytes(store.read(made.uri_of("best.pt")))
     assert best["epoch"] == made.headline["best_epoch"]
@@ -272,13 +277,13 @@ def test_only_the_named_sources_are_trained_on(
     data = json.loads(made.read_file(store, "model.json"))["data"]
     by_source = two_sources.details["by_source"]
     assert data["train_sources"] == ["shenzhen"]
-    assert data["train_films"] == by_source["shenzhen/train"] < two_sources.counts["train"]
-    assert data["val_films"] == by_source["shenzhen/val"]
+    assert data["train_films"] == by_source["shenzhen"]["train"] < two_sources.counts["train"]
+    assert data["val_films"] == by_source["shenzhen"]["val"]
     everything = train.run(config(two_sources, out, train_sources="shenzhen,montgomery"), store)
     assert everything.uri != made.uri
-    about = json.loads(everything.read_file(store, "model.json"))["data"]
-    assert about["train_sources"] == ["montgomery", "shenzhen"]
-    assert about["train_films"] == two_sources.counts["train"]
+    data = json.loads(everything.read_file(store, "model.json"))["data"]
+    assert data["train_sources"] == ["montgomery", "shenzhen"]
+    assert data["train_films"] == two_sources.counts["train"]
 
 
 def test_a_source_without_films_is_refused_and_those_there_are_named(
@@ -291,21 +296,21 @@ def test_a_source_without_films_is_refused_and_those_there_are_named(
 def test_an_epoch_trains_while_the_one_before_is_written(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, trained = epoch_writer.Keeper._write, threading.Event()
+    write, trained = EpochWriter._write_files, threading.Event()
 
     def wait_for_the_next_epoch(self: Any, result: Any) -> None:
         if len(result.history) == 1:
             assert trained.wait(30), "the second epoch's steps waited for the first one's writing"
         write(self, result)
 
-    def tell(self: Any, epoch: int, *arguments: Any) -> Any:
+    def note_second_epoch(self: Any, epoch: int, *arguments: Any) -> Any:
         if epoch == 2:
             trained.set()
         return take_step(self, epoch, *arguments)
 
     take_step = training.Trainer.take_step
-    monkeypatch.setattr(epoch_writer.Keeper, "_write", wait_for_the_next_epoch)
-    monkeypatch.setattr(training.Trainer, "take_step", tell)
+    monkeypatch.setattr(EpochWriter, "_write_files", wait_for_the_next_epoch)
+    monkeypatch.setattr(training.Trainer, "take_step", note_second_epoch)
     made = train.run(config(processed, out), store)
     assert len(history(store, made)) == 2
 

@@ -17,7 +17,9 @@ import torch
 from jobs.segmentation import distributed
 from jobs.segmentation.dataset import Films
 from jobs.segmentation.fit_config import build_model
-from jobs.segmentation.trainer import EpochResult, Row, fit
+from jobs.segmentation.history import EpochRow
+from jobs.segmentation.launcher import launch
+from jobs.segmentation.trainer import Trainer
 from tests.bench.flops import gflops_of_training
 from tests.bench.ours import fit_config
 from tests.bench.runs import write_json
@@ -53,7 +55,7 @@ def in_processes(network: str, processes: int) -> dict[str, Any] | str:
         out = Path(work, "figures.json")
         settings = [str(out), network, str(SIZE), str(FILMS), str(EPOCHS)]
         command = [sys.executable, "-m", "tests.bench.gpu", *settings]
-        if code := distributed.launch(command, processes):
+        if code := launch(command, processes):
             return f"not measured: a process ended with {code}"
         figures: dict[str, Any] = json.loads(out.read_text())
     name = torch.cuda.get_device_name()
@@ -73,13 +75,10 @@ def peak_of(gpu: str) -> float | None:
 def measure(network: str, *, size: int, films: int, epochs: int) -> dict[str, float]:
     """Train on synthetic films in this rank; the rates leave out the first epoch as warm-up."""
     config = fit_config(network, size=size, epochs=epochs, seed=0)
-    history: list[Row] = []
-
-    def on_epoch(result: EpochResult) -> None:
-        history[:] = result.history
-
+    history: list[EpochRow] = []
     val = max(1, int(VAL_SHARE * films))
-    fit(config, synthetic(films, size), synthetic(val, size), on_epoch=on_epoch)
+    for result in Trainer(config, synthetic(films, size), synthetic(val, size)).epochs():
+        history = result.history
     # Only rank 0 receives the epochs.
     if not history:
         return {}

@@ -21,7 +21,8 @@ from jobs.models.training import SETTINGS
 from jobs.segmentation import checkpoint, inference
 from jobs.segmentation.dataset import Films, global_batches
 from jobs.segmentation.fit_config import NETWORKS, FitConfig, build_model
-from jobs.segmentation.trainer import EpochResult, Row, fit
+from jobs.segmentation.history import EpochRow
+from jobs.segmentation.trainer import EpochResult, Trainer
 from jobs.settings.config import TrainConfig
 from tests.bench.cost import Throughput, cpu_seconds, epochs_within, peak_mebibytes
 from tests.bench.flops import gflops_per_film
@@ -70,7 +71,8 @@ def train_ours(train: Films, val: Films, *, network: str, seed: int, budget: flo
     meter = _Meter(config, len(train), started + budget, verbose=True)
     meter.throughput.start()
     with contextlib.suppress(_BudgetSpentError):
-        fit(config, train, val, on_epoch=meter.on_epoch, on_step=meter.on_step)
+        for result in Trainer(config, train, val).epochs(meter.on_step):
+            meter.on_epoch(result)
     model = build_model(config)
     facts = {
         "epochs": len(meter.history),
@@ -95,7 +97,8 @@ def epoch_cost(config: FitConfig, train: Films, val: Films, limit: float) -> flo
     meter = _Meter(config, count, limit, verbose=False)
     subset = Films(train.images[:count], train.masks[:count])
     with contextlib.suppress(_BudgetSpentError):
-        fit(config, subset, val, on_epoch=meter.on_epoch, on_step=meter.on_step)
+        for result in Trainer(config, subset, val).epochs(meter.on_step):
+            meter.on_epoch(result)
     epochs = len(meter.ends) - 1
     whole = (meter.ends[-1].cpu - meter.ends[0].cpu) / epochs
     steps = (meter.ends[-1].in_steps - meter.ends[0].in_steps) / epochs
@@ -124,7 +127,7 @@ class _Meter:
     def __init__(self, config: FitConfig, films: int, limit: float, *, verbose: bool) -> None:
         self.throughput = Throughput()
         self.ends: list[_End] = []
-        self.history: list[Row] = []
+        self.history: list[EpochRow] = []
         self.best = b""
         self._epochs = config.epochs
         self._limit = limit

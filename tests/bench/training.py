@@ -10,7 +10,8 @@ import torch
 
 from jobs.imaging import decode
 from jobs.segmentation.dataset import Films, load_cache, write_cache
-from jobs.segmentation.trainer import Row, Trainer
+from jobs.segmentation.history import StepRow
+from jobs.segmentation.trainer import Trainer
 from tests.bench.ours import fit_config
 from tests.bench.rounds import Figure, alternate, figure, ratio
 from tests.support.films import draw_pair
@@ -57,7 +58,7 @@ def steps(rounds: int, films: Films) -> dict[str, Figure]:
     ours = Trainer(config, films, films)
     eager = Trainer(dataclasses.replace(config, precision="float32"), films, films)
     eager.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    rows: list[Row] = []
+    rows: list[StepRow] = []
     seconds = alternate(
         rounds, {"ours": lambda: rows.append(step(ours)), "eager": lambda: step(eager)}
     )
@@ -72,6 +73,6 @@ def steps(rounds: int, films: Films) -> dict[str, Figure]:
     }
 
 
-def step(trainer: Trainer) -> Row:
+def step(trainer: Trainer) -> StepRow:
     trainer.network.train()
     return trainer.train_step(1, 1, np.arange(BATCH))

@@ -1,40 +1,25 @@
-"""Ranks: their sums, and how a launch ends when they do, fail, are killed or are told to stop."""
+"""Ranks: their sums, the gradients of these sums, and a process that is not one of several."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
-from multiprocessing.context import ForkServerProcess
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
-import pytest
 import torch
 
-from jobs.errors import ConfigError
 from jobs.segmentation import distributed
-from tests.support.ranks import context, run_ranks
-
-SECONDS = 60
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.ranks import run_ranks
 
 
 def ranks_and_sum() -> tuple[int, int, bool, list[float], list[float]]:
     """(rank, ranks, main, 3^rank summed over the ranks, gradient of the squares of that sum)."""
-    mine = torch.tensor([3.0 ** distributed.rank()], dtype=torch.float64, requires_grad=True)
-    total = distributed.global_sum(mine)
+    addend = torch.tensor([3.0 ** distributed.rank()], dtype=torch.float64, requires_grad=True)
+    total = distributed.global_sum(addend)
     total.square().sum().backward()
-    assert mine.grad is not None
+    assert addend.grad is not None
     return (
         distributed.rank(),
         distributed.world_size(),
         distributed.is_main(),
         total.tolist(),
-        mine.grad.tolist(),
+        addend.grad.tolist(),
     )
 
 
@@ -42,147 +27,11 @@ def test_a_sum_and_its_gradient_run_over_the_ranks() -> None:
     total = 1 + 3 + 9
     # Each of three ranks squares the sum, and each of their losses depends on each addend.
     gradient = 3 * 2 * total
-    for rank, found in enumerate(run_ranks(ranks_and_sum, 3)):
-        assert found == (rank, 3, rank == 0, [total], [gradient])
+    for rank, result in enumerate(run_ranks(ranks_and_sum, 3)):
+        assert result == (rank, 3, rank == 0, [total], [gradient])
 
 
 def test_a_process_alone_is_main_and_sums_itself() -> None:
     distributed.init()
     assert ranks_and_sum() == (0, 1, True, [1.0], [2.0])
     distributed.shutdown()
-
-
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match="--processes 3 with 2 GPUs"):
-        distributed.launch(["false"], 3)
-
-
-Launch = Callable[[str], ForkServerProcess]
-
-
-def launch_and_exit(script: str, processes: int, cwd: str) -> None:
-    os.chdir(cwd)
-    sys.exit(distributed.launch([sys.executable, "-c", script], processes))
-
-
-@pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Launch]:
-    """Launches two ranks of a script in `tmp_path`; what still runs is ended with the test."""
-    started = []
-
-    def start(script: str) -> ForkServerProcess:
-        script = f"import os, signal, sys, time; rank = int(os.environ['RANK'])\n{script}"
-        arguments = (script, 2, str(tmp_path))
-        process = context().Process(target=launch_and_exit, args=arguments)
-        process.start()
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.join()
-
-
-def exit_code(process: ForkServerProcess) -> int | None:
-    process.join(SECONDS)
-    return process.exitcode
-
-
-def test_ranks_know_each_other_and_end_well(launch: Launch, tmp_path: Path) -> None:
-    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR")
-    process = launch(f"open(f'{{rank}}', 'w').write(' '.join(os.environ[n] for n in {names}))")
-    assert exit_code(process) == 0
-    assert (tmp_path / "0").read_text() == "2 0 0 127.0.0.1"
-    assert (tmp_path / "1").read_text() == "2 1 1 127.0.0.1"
-
-
-@pytest.mark.parametrize(
-    ("end", "code"),
-    [
-        ("sys.exit(65)", 65),
-        ("sys.exit(1)", 1),
-        ("os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL),
-    ],
-)
-def test_the_code_is_that_of_the_rank_that_fails_and_the_others_end_at_once(
-    launch: Launch, end: str, code: int
-) -> None:
-    started = time.monotonic()
-    process = launch(f"if rank == 1: {end}\ntime.sleep({SECONDS})")
-    assert exit_code(process) == code
-    assert time.monotonic() - started < SECONDS / 2
-
-
-def test_sigterm_reaches_the_ranks_and_the_code_is_75(launch: Launch, tmp_path: Path) -> None:
-    process = launch(
-        "signal.signal(signal.SIGTERM, lambda *_: (open(f'{rank}.told', 'w'), sys.exit(75)))\n"
-        f"open(f'{{rank}}.ready', 'w').close()\ntime.sleep({SECONDS})"
-    )
-    wait_for(lambda: len(list(tmp_path.glob("*.ready"))) == 2)
-    process.terminate()
-    assert exit_code(process) == 75
-    assert len(list(tmp_path.glob("*.told"))) == 2
-
-
-def test_ranks_end_with_a_launcher_that_is_killed(launch: Launch, tmp_path: Path) -> None:
-    process = launch(
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from jobs.segmentation import distributed\ndistributed.init()\n"
-        "open(f'{rank}.part', 'w').write(str(os.getpid()))\n"
-        "os.rename(f'{rank}.part', f'{rank}.pid')\n"
-        f"time.sleep({SECONDS})"
-    )
-    wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
-    process.kill()
-    pids = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
-    wait_for(lambda: not any(map(runs, pids)))
-
-
-def runs(pid: int) -> bool:
-    """Whether the process is there and no zombie, which may have nobody to collect it."""
-    try:
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < limit, f"nothing came in {SECONDS} s"
-        time.sleep(0.05)
-
-
-def test_a_rank_that_the_launcher_killed_because_it_took_too_long_to_end_is_no_cause() -> None:
-    failed, killed, at_once = ((1, 100), (-signal.SIGKILL, 103), (-signal.SIGKILL, 101))
-    assert distributed._causes(failures(killed, failed)) == {1: 1}
-    assert distributed._causes(failures(failed, at_once)) == {0: 1, 1: -signal.SIGKILL}
-    assert distributed._causes(failures(killed)) == {0: -signal.SIGKILL}
-
-
-def failures(*ranks: tuple[int, int]) -> dict[int, Any]:
-    """As elastic tells them: of each rank its exit code and when, in seconds."""
-    return {
-        rank: SimpleNamespace(exitcode=code, timestamp=when)
-        for rank, (code, when) in enumerate(ranks)
-    }
-
-
-@pytest.mark.parametrize(
-    ("codes", "expected"),
-    [
-        ({1: 77}, 77),
-        ({0: 1, 1: -signal.SIGKILL}, 137),
-        ({0: 1, 2: 65, 1: -signal.SIGTERM}, 65),
-        ({0: 1, 1: -signal.SIGTERM}, 1),
-        ({1: 1, 0: 75}, 1),
-        ({0: 75, 1: 75}, 75),
-        ({1: -signal.SIGTERM, 0: 1}, 128 + signal.SIGTERM),
-    ],
-)
-def test_the_failure_that_caused_the_others_gives_the_code(
-    codes: dict[int, int], expected: int
-) -> None:
-    assert distributed._exit_code(codes) == expected

@@ -1,4 +1,4 @@
-"""Training fitted to a device: films in parts, other numbers, memory that stays flat."""
+"""Training within a device's limits: films in parts, other dtypes, memory that stays flat."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from jobs.errors import ConfigError
-from jobs.segmentation import checkpoint, memory_probe, trainer
+from jobs.segmentation import checkpoint, memory_probe
 from jobs.segmentation.dataset import load_cache, write_cache
-from jobs.segmentation.fit_config import FitConfig
-from jobs.segmentation.trainer import EpochResult, Trainer
-from tests.support.fits import SMALL, TRAIN, VAL, assert_same_history, history_of_fit, run
+from jobs.segmentation.distributed import rank
+from jobs.segmentation.fit_config import FitConfig, build_model
+from jobs.segmentation.history import EpochRow
+from jobs.segmentation.trainer import FIRST_SCALE, EpochResult, Trainer
+from tests.support.fits import SMALL, TRAIN, VAL, assert_same_history, history_of_rank, run
 from tests.support.ranks import run_ranks
 
 
@@ -24,29 +26,45 @@ def unbroken() -> list[EpochResult]:
     return run()
 
 
-def history_in_parts() -> tuple[bool, list[trainer.Row]]:
-    """As if one film had room on the device at once."""
+def history_in_parts() -> tuple[bool, list[EpochRow]]:
+    """As on a device whose memory holds one film."""
     memory_probe.most_that_fit = lambda attempt, films, device: 1
-    return history_of_fit(SMALL, None)
+    return history_of_rank(SMALL, None)
 
 
 def test_ranks_that_take_their_films_in_parts_agree_too() -> None:
-    found = run_ranks(history_in_parts, 2)
-    assert_same_history(found, alone_in_parts(SMALL, 2))
+    ranks = run_ranks(history_in_parts, 2)
+    assert_same_history(ranks, history_in_parts_of(SMALL, 2))
 
 
-def alone_in_parts(config: FitConfig, films_at_once: int) -> list[trainer.Row]:
+def history_in_parts_of(config: FitConfig, films_at_once: int) -> list[EpochRow]:
     trainer = Trainer(config, TRAIN, VAL)
     trainer.films_at_once = films_at_once
-    results: list[EpochResult] = []
-    trainer.run(results.append)
-    return results[-1].history
+    *_, last = trainer.epochs()
+    return last.history
+
+
+def probe_more_often_than_rank_0() -> int:
+    """Rank r probes r + 1 times before 4 - r films fit."""
+
+    def probe(attempt: Callable[[int], None], films: int, device: torch.device) -> int:
+        for _ in range(rank() + 1):
+            attempt(films)
+        return films - rank()
+
+    memory_probe.most_that_fit = probe
+    return memory_probe.most_films(build_model(SMALL), SMALL, 4, torch.device("cpu"))
+
+
+def test_a_rank_probes_without_the_others_and_the_least_number_of_films_counts() -> None:
+    assert run_ranks(probe_more_often_than_rank_0, 3) == [2, 2, 2]
 
 
 @pytest.mark.parametrize("parts", [2, 3, 7])
 def test_parts_of_a_batch_give_the_loss_and_gradient_of_the_whole(parts: int) -> None:
     trainer = Trainer(SMALL, TRAIN, VAL)
-    network = trainer.model.double().eval()  # a part has no statistics of its own
+    # Evaluation mode: in training mode each part would be normalised by statistics of its own.
+    network = trainer.model.double().eval()
     trainer.statistics = [buffer.clone() for buffer in network.buffers()]
     images, masks = TRAIN.images[:, None].double() / 255, TRAIN.masks[:, None].double()
 
@@ -55,8 +73,8 @@ def test_parts_of_a_batch_give_the_loss_and_gradient_of_the_whole(parts: int) ->
         loss = trainer.backward(images, masks, parts)
         return [loss.detach(), *(p.grad for p in network.parameters() if p.grad is not None)]
 
-    for found, expected in zip(step(parts), step(1), strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for result, expected in zip(step(parts), step(1), strict=True):
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
 
 
 def test_parts_of_a_batch_count_once_in_the_running_statistics() -> None:
@@ -73,33 +91,33 @@ def test_float16_trains_near_float32(unbroken: list[EpochResult]) -> None:
     expected = unbroken[-1].history[-1]["train_loss"]
     assert history[-1]["train_loss"] == pytest.approx(expected, abs=0.02)
     scale = checkpoint.from_bytes(Trainer(config, TRAIN, VAL).state())["scaler"]["scale"]
-    assert scale == trainer.FIRST_SCALE
+    assert scale == FIRST_SCALE
 
 
 def test_a_run_goes_on_where_float16_is_needed_and_was_not_before(
     unbroken: list[EpochResult],
 ) -> None:
-    """As of a training that goes on on an older GPU, with the precision auto."""
+    """As a training with the precision auto that resumes on an older GPU."""
     config = dataclasses.replace(SMALL, precision="float16")
     saved = checkpoint.from_bytes(unbroken[0].last) | {"config": dataclasses.asdict(config)}
     trainer = Trainer(config, TRAIN, VAL, checkpoint.to_bytes(saved))
     assert saved["scaler"] == {}
-    assert trainer.scaler.get_scale() == trainer.FIRST_SCALE
+    assert trainer.scaler.get_scale() == FIRST_SCALE
     assert len(trainer.history) == 1
 
 
-def test_the_trial_of_what_fits_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[int] = []
+def test_the_probe_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[int] = []
 
-    def try_once(attempt: Callable[[int], None], films: int, device: torch.device) -> int:
+    def attempt_once(attempt: Callable[[int], None], films: int, device: torch.device) -> int:
         attempt(films)
-        tried.append(films)
+        attempts.append(films)
         return films
 
     expected = Trainer(SMALL, TRAIN, VAL).state()
-    monkeypatch.setattr(memory_probe, "most_that_fit", try_once)
+    monkeypatch.setattr(memory_probe, "most_that_fit", attempt_once)
     trainer = Trainer(SMALL, TRAIN, VAL)
-    assert tried == [SMALL.batch_size]
+    assert attempts == [SMALL.batch_size]
     assert trainer.state() == expected
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
 
@@ -109,13 +127,13 @@ def test_validation_takes_no_more_films_at_once_than_fit(films_at_once: int) -> 
     trainer = Trainer(SMALL, TRAIN, VAL)
     whole = trainer.validate()
     trainer.films_at_once = films_at_once
-    seen: list[int] = []
-    trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    sizes: list[int] = []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     assert trainer.validate() == pytest.approx(whole, abs=1e-6)
-    assert max(seen) <= films_at_once and sum(seen) == len(VAL)
+    assert max(sizes) <= films_at_once and sum(sizes) == len(VAL)
 
 
-def test_running_out_of_memory_after_all_is_told_with_its_remedy(
+def test_running_out_of_memory_after_all_names_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -124,24 +142,24 @@ def test_running_out_of_memory_after_all_is_told_with_its_remedy(
     trainer = Trainer(SMALL, TRAIN, VAL)
     monkeypatch.setattr(trainer, "train_step", fail)
     with pytest.raises(ConfigError, match="--batch-size"):
-        trainer.run(lambda result: None)
+        list(trainer.epochs())
 
 
 @pytest.mark.slow
 def test_memory_is_flat_over_twenty_thousand_films(tmp_path: Path) -> None:
-    """Of what is the process's own: the films are mapped and shared with the disk's cache."""
+    """Without the films, which are mapped and shared with the disk's cache."""
     image, mask = TRAIN.images[0].numpy(), TRAIN.masks[0].numpy()
     write_cache(tmp_path, ((image, mask) for _ in range(20_000)), 20_000, 32)
     config = dataclasses.replace(SMALL, epochs=1, batch_size=100)
     trainer = Trainer(config, load_cache(tmp_path), VAL)
     used: list[int] = []
-    trainer.run(lambda result: None, lambda epoch, step, *_: used.append(own_memory()))
+    list(trainer.epochs(lambda *_: used.append(own_memory())))
     assert len(used) == 200
     assert used[-1] < 1.05 * used[20]
 
 
 def own_memory() -> int:
-    """In kB; Linux."""
+    """This process's anonymous memory in kB; Linux only."""
     text = Path("/proc/self/status").read_text()
     return int(text.split("RssAnon:")[1].split()[0])
 

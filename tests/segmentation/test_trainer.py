@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from jobs.errors import BadDataError, ConfigError
-from jobs.segmentation import checkpoint, inference, metrics, trainer
+from jobs.segmentation import checkpoint, inference, metrics
 from jobs.segmentation.augment import DRAWS
 from jobs.segmentation.fit_config import build_model, build_optimizer
-from jobs.segmentation.trainer import EpochResult, Trainer, fit
+from jobs.segmentation.trainer import EpochResult, Trainer
 from tests.support.fits import (
     SMALL,
     TRAIN,
     VAL,
     assert_same_history,
     films,
-    history_of_fit,
+    history_of_rank,
     run,
     without_timings,
 )
@@ -102,10 +102,10 @@ def test_a_resumed_run_is_the_unbroken_one_bit_by_bit(
 ) -> None:
     resumed = run(state=unbroken[epoch - 1].last)
     assert len(resumed) == SMALL.epochs - epoch
-    for found, expected in zip(resumed, unbroken[epoch:], strict=True):
-        assert without_timings(found.history) == without_timings(expected.history)
-        assert found.best == expected.best
-        assert state_of(found) == state_of(expected)
+    for result, expected in zip(resumed, unbroken[epoch:], strict=True):
+        assert without_timings(result.history) == without_timings(expected.history)
+        assert result.best == expected.best
+        assert state_of(result) == state_of(expected)
 
 
 def state_of(result: EpochResult) -> bytes:
@@ -117,49 +117,49 @@ class StoppedError(Exception):
     pass
 
 
-def stop_at(place: tuple[int, int]) -> bytes:
+def stop_after(last: tuple[int, int]) -> bytes:
     """The state of a run that is stopped after (epoch, step)."""
     trainer = Trainer(SMALL, TRAIN, VAL)
 
     def stop(epoch: int, step: int, steps: int, loss: float) -> None:
-        if (epoch, step) == place:
+        if (epoch, step) == last:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        trainer.run(lambda result: None, stop)
+        list(trainer.epochs(stop))
     return trainer.state()
 
 
-@pytest.mark.parametrize("place", [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3)])
+@pytest.mark.parametrize("last", [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3)])
 def test_a_run_stopped_at_any_step_is_the_unbroken_one_bit_by_bit(
-    unbroken: list[EpochResult], place: tuple[int, int]
+    unbroken: list[EpochResult], last: tuple[int, int]
 ) -> None:
-    resumed = run(state=stop_at(place))
-    assert len(resumed) == SMALL.epochs + 1 - place[0]
+    resumed = run(state=stop_after(last))
+    assert len(resumed) == SMALL.epochs + 1 - last[0]
     assert without_timings(resumed[-1].history) == without_timings(unbroken[-1].history)
     assert state_of(resumed[-1]) == state_of(unbroken[-1])
 
 
 def test_the_state_in_the_midst_of_a_step_is_that_before_it() -> None:
-    """Asked for by another thread while the network computes, which has new statistics by then."""
+    """Read by another thread during the forward pass, which has changed the statistics by then."""
     trainer = Trainer(SMALL, TRAIN, VAL)
-    found: list[bytes] = []
+    states: list[bytes] = []
 
-    def ask(*arguments: Any) -> None:
-        thread = threading.Thread(target=lambda: found.append(trainer.state()))
+    def read_state(*arguments: Any) -> None:
+        thread = threading.Thread(target=lambda: states.append(trainer.state()))
         thread.start()
         thread.join()
 
     def stop(epoch: int, step: int, steps: int, loss: float) -> None:
         if step == 1:
-            found.append(trainer.state())
-            trainer.model.head.register_forward_hook(ask)
+            states.append(trainer.state())
+            trainer.model.head.register_forward_hook(read_state)
         else:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        trainer.run(lambda result: None, stop)
-    after_the_first, in_the_second = found
+        list(trainer.epochs(stop))
+    after_the_first, in_the_second = states
     assert in_the_second == after_the_first
     assert trainer.state() != after_the_first
 
@@ -175,22 +175,22 @@ def test_a_finished_run_is_resumed_without_a_step(unbroken: list[EpochResult]) -
 def test_several_processes_have_the_history_of_one(processes: int, batch_size: int) -> None:
     # Batches of 3, 2 and 2 films, where the last rank of three has often none, or of 4 and 3.
     config = dataclasses.replace(SMALL, batch_size=batch_size)
-    found = run_ranks(history_of_fit, processes, config, None)
-    assert_same_history(found, run(config)[-1].history)
+    ranks = run_ranks(history_of_rank, processes, config, None)
+    assert_same_history(ranks, run(config)[-1].history)
 
 
 @pytest.mark.slow
 def test_one_process_goes_on_where_two_were_stopped(unbroken: list[EpochResult]) -> None:
-    found = run_ranks(history_of_fit, 2, SMALL, unbroken[0].last)
-    assert_same_history(found, unbroken[-1].history)
+    ranks = run_ranks(history_of_rank, 2, SMALL, unbroken[0].last)
+    assert_same_history(ranks, unbroken[-1].history)
 
 
-def test_every_step_is_told_with_its_loss() -> None:
-    told: list[tuple[int, int, int, float]] = []
+def test_every_step_is_reported_with_its_loss() -> None:
+    steps: list[tuple[int, int, int, float]] = []
     config = dataclasses.replace(SMALL, epochs=2)
-    history = run(config, on_step=lambda *step: told.append(step))[-1].history
-    assert [step[:3] for step in told] == [(e, s, 3) for e in (1, 2) for s in (1, 2, 3)]
-    assert np.mean([loss for _, _, _, loss in told[:3]]) == pytest.approx(history[0]["train_loss"])
+    history = run(config, on_step=lambda *step: steps.append(step))[-1].history
+    assert [step[:3] for step in steps] == [(e, s, 3) for e in (1, 2) for s in (1, 2, 3)]
+    assert np.mean([loss for _, _, _, loss in steps[:3]]) == pytest.approx(history[0]["train_loss"])
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_a_remedy() -> None:
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_a_remedy() -> None:
 @pytest.mark.parametrize(("train", "val", "name"), [(0, 5, "training"), (5, 0, "validation")])
 def test_an_empty_split_is_bad_data(train: int, val: int, name: str) -> None:
     with pytest.raises(BadDataError, match=f"no {name} films"):
-        fit(SMALL, films(train, 0), films(val, 0), on_epoch=lambda result: None)
+        Trainer(SMALL, films(train, 0), films(val, 0))
 
 
 def test_a_checkpoint_of_another_config_is_refused(unbroken: list[EpochResult]) -> None:
@@ -228,12 +228,12 @@ def test_only_weights_of_convolutions_decay() -> None:
 
 def test_the_seed_gives_the_weights_and_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
-    one, other = build_model(SMALL), trainer.build_model(SMALL)
+    one, other = build_model(SMALL), build_model(SMALL)
     assert torch.equal(one.head.weight, other.head.weight)
     assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
 
 
-def test_what_a_callback_raises_ends_training() -> None:
+def test_an_error_of_on_step_ends_training() -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 

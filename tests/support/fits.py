@@ -1,4 +1,4 @@
-"""Trainings small enough for a test: their films, their settings and what they leave."""
+"""Trainings small enough for a test: their films, settings and results."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.segmentation import trainer
 from jobs.segmentation.dataset import Films
 from jobs.segmentation.distributed import is_main
 from jobs.segmentation.fit_config import FitConfig
-from jobs.segmentation.trainer import EpochResult, fit
+from jobs.segmentation.history import EpochRow
+from jobs.segmentation.trainer import EpochResult, OnStep, Trainer
 
 SMALL = FitConfig(
     size=32,
@@ -29,7 +29,7 @@ TIMINGS = {"seconds", "images_per_second", "data_wait"}
 
 
 def films(count: int, seed: int, size: int = 32) -> Films:
-    """Two dark ellipses on noise, and they are the mask."""
+    """Two dark ellipses on noise, which are the mask."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size] / size
     masks = np.zeros((count, size, size), dtype=np.uint8)
@@ -46,27 +46,26 @@ def films(count: int, seed: int, size: int = 32) -> Films:
 TRAIN, VAL = films(7, seed=0), films(5, seed=1)
 
 
-def run(config: FitConfig = SMALL, **arguments: Any) -> list[EpochResult]:
-    results: list[EpochResult] = []
-    fit(config, TRAIN, VAL, on_epoch=results.append, **arguments)
-    return results
+def run(
+    config: FitConfig = SMALL, *, state: bytes | None = None, on_step: OnStep | None = None
+) -> list[EpochResult]:
+    """Train to the last epoch; the results of all epochs."""
+    return list(Trainer(config, TRAIN, VAL, state).epochs(on_step))
 
 
-def without_timings(history: list[trainer.Row]) -> list[trainer.Row]:
-    return [{name: row[name] for name in row.keys() - TIMINGS} for row in history]
+def without_timings(history: list[EpochRow]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in TIMINGS} for row in history]
 
 
-def history_of_fit(config: FitConfig, state: bytes | None) -> tuple[bool, list[trainer.Row]]:
+def history_of_rank(config: FitConfig, state: bytes | None) -> tuple[bool, list[EpochRow]]:
+    """(whether this rank is the main one, its history; [] on another rank)."""
     results = run(config, state=state)
     return is_main(), results[-1].history if results else []
 
 
-def assert_same_history(
-    found: list[tuple[bool, list[trainer.Row]]], expected: list[trainer.Row]
-) -> None:
-    (main, history), *others = found
-    assert main and all(other == (False, []) for other in others), "only the main rank is called"
-    for row, alone in zip(history, expected, strict=True):
-        assert row.keys() == alone.keys()
-        for name in alone.keys() - TIMINGS:
-            assert row[name] == pytest.approx(alone[name], abs=1e-5), name
+def assert_same_history(ranks: list[tuple[bool, list[EpochRow]]], expected: list[EpochRow]) -> None:
+    """The main rank has the expected history but for rounding; the other ranks yield no epoch."""
+    (main, history), *others = ranks
+    assert main and all(other == (False, []) for other in others), "only the main rank yields"
+    for row, alone in zip(without_timings(history), without_timings(expected), strict=True):
+        assert row == pytest.approx(alone, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Runs a function in several processes that know each other, and brings back what each returns."""
+"""Runs a function in several processes of one process group, and returns their results."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
+# A rank that takes longer fails the test.
 SECONDS = 120
 
 
 def context() -> ForkServerContext:
-    """Processes forked from one that has torch imported already, so that they start at once."""
+    """Processes forked from one that has imported torch, so that they start at once."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["jobs.segmentation.trainer", "torch.distributed.launcher.api"])
     return server
 
 
 def run_ranks(function: Callable[..., Any], processes: int, *arguments: Any) -> list[Any]:
-    """What `function(*arguments)` returns on each rank, rank 0's first, in a gloo process group.
+    """The result of `function(*arguments)` on each rank, rank 0 first, in a gloo process group.
 
-    `function` is one of a module's own; it returns no tensors, whose memory would go with the rank.
+    `function` is defined in a module. It returns no tensors: their memory would end with the rank.
     """
     port = free_port()
-    started = [_start(rank, processes, port, function, arguments) for rank in range(processes)]
+    ranks = [_start(rank, processes, port, function, arguments) for rank in range(processes)]
     try:
-        return [_receive(connection) for _, connection in started]
+        return [_receive(connection) for _, connection in ranks]
     finally:
-        for process, _ in started:
+        for process, _ in ranks:
             process.kill()
             process.join()
 
@@ -53,11 +54,11 @@ def _start(
         "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    ours, theirs = multiprocessing.Pipe()
-    process = context().Process(target=_rank, args=(theirs, environment, function, arguments))
+    receiver, sender = multiprocessing.Pipe()
+    process = context().Process(target=_rank, args=(sender, environment, function, arguments))
     process.start()
-    theirs.close()
-    return process, ours
+    sender.close()
+    return process, receiver
 
 
 def _receive(connection: Connection) -> Any:
