@@ -1,4 +1,4 @@
-# Every command does its own set-up. `make help` lists them.
+# Each command sets up what it needs. `make help` lists the commands.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run-local
-run-local: ## Run the whole chain here: SOURCE SIZE EPOCHS NETWORK RUN_ID RUNTIME=docker|process
+run-local: ## Run the whole chain on this machine: SOURCE SIZE EPOCHS NETWORK RUN_ID RUNTIME=docker|process
 	@scripts/run-local.sh run
 
 .PHONY: predict
@@ -33,18 +33,18 @@ s3: $(VENV) ## Serve S3 on 127.0.0.1 from artifacts/.s3, until Ctrl-C
 	@exec .venv/bin/python -m jobs s3
 
 .PHONY: test
-test: $(VENV) ## Run the fast tests, which need neither root nor Docker nor Airflow
+test: $(VENV) ## Run the fast tests; they need neither root nor Docker nor Airflow
 	.venv/bin/python -m pytest -m "not slow and not engine and not airflow"
 
 .PHONY: test-all
-test-all: test $(VENV_AIRFLOW) image ## Run those, the slow ones and, none skipped, those of containers and Airflow (first: make engine BROWSER=1)
+test-all: test $(VENV_AIRFLOW) image ## Run all tests; those of containers and Airflow must not skip (first: make engine BROWSER=1)
 	.venv/bin/python -m pytest -m "slow and not engine and not airflow"
 	LUNG_FORBID_SKIPS=1 .venv/bin/python -m pytest -m "engine and not airflow"
 	LUNG_FORBID_SKIPS=1 PATH="$$PATH:$$PWD/.venv/bin" \
 	  $(AIRFLOW_PYTHON) -m pytest -m airflow $$(grep -lr mark.airflow tests --include='test_*.py')
 
 .PHONY: bench-train
-bench-train: $(VENV) $(if $(FOLDS),,$(VENV_BENCH)) ## Train ours, nnU-Net and MONAI side by side: SOURCE SIZE BUDGET SEEDS; FOLDS=5: ours by patient
+bench-train: $(VENV) $(if $(FOLDS),,$(VENV_BENCH)) ## Compare the training with nnU-Net and MONAI: SOURCE SIZE BUDGET SEEDS; FOLDS=5: ours only, by patient
 	@.venv/bin/python -m tests.bench.train
 
 .PHONY: bench
@@ -59,7 +59,7 @@ lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types, imports and shell scripts
 	.venv/bin/mypy --python-executable $(AIRFLOW_PYTHON) dags docker scripts
 	.venv/bin/lint-imports --no-cache --no-logo
 	@if [ -x .venv/bin/shellcheck ]; then .venv/bin/shellcheck docker/*.sh scripts/*.sh .ci/run; \
-	else echo "shellcheck has no wheel for this machine: the scripts are not checked"; fi
+	else echo "shellcheck has no wheel for this platform: the scripts are not checked"; fi
 
 .PHONY: airflow
 airflow: $(VENV) $(VENV_AIRFLOW) ## Serve Airflow on this machine, until Ctrl-C: PORT RUNTIME=docker|process
@@ -73,11 +73,11 @@ dag-run: $(VENV) $(VENV_AIRFLOW) ## Trigger the DAG and follow it to its end: SO
 	@$(AIRFLOW_PYTHON) -m scripts.airflow.dag_run
 
 .PHONY: dag-e2e
-dag-e2e: $(VENV) $(VENV_AIRFLOW) image ## Run the DAG twice under a scheduler, in containers: SOURCE SIZE EPOCHS NETWORK
+dag-e2e: $(VENV) $(VENV_AIRFLOW) image ## Run the DAG twice under a scheduler, its jobs in containers: SOURCE SIZE EPOCHS NETWORK
 	@$(AIRFLOW_PYTHON) -m scripts.airflow.dag_e2e
 
 .PHONY: dag-test
-dag-test: $(VENV) $(VENV_AIRFLOW) $(if $(filter docker,$(BACKEND)),image) ## Run the Airflow DAG in-process: SOURCE SIZE EPOCHS NETWORK BACKEND=process|docker
+dag-test: $(VENV) $(VENV_AIRFLOW) $(if $(filter docker,$(BACKEND)),image) ## Run the DAG in one process: SOURCE SIZE EPOCHS NETWORK BACKEND=process|docker
 	@$(AIRFLOW_PYTHON) -m scripts.airflow.dag_test
 
 .PHONY: engine
@@ -89,7 +89,7 @@ up: ## Serve Airflow, PostgreSQL and S3 in containers on 127.0.0.1; settings: do
 	@docker/compose.sh up
 
 .PHONY: down
-down: ## Stop them; the data stay, unless VOLUMES=1
+down: ## Stop them; VOLUMES=1 also deletes the data
 	@docker/compose.sh down
 
 .PHONY: image
@@ -98,25 +98,25 @@ image: ## Build the container images lung-jobs:<version> and lung-jobs:local; TO
 	@docker/image.sh local
 
 .PHONY: images
-images: $(VENV) $(VENV_AIRFLOW) ## Make the READMEs' pictures of masks and pages again, from runs on phantoms (first: make engine BROWSER=1)
+images: $(VENV) $(VENV_AIRFLOW) ## Regenerate the READMEs' pictures from runs on phantoms (first: make engine BROWSER=1)
 	@RUN_ID=readme scripts/run-local.sh run
 	cp artifacts/readme/worst.png images/masks.png
 	LUNG_IMAGES=$$PWD/images $(AIRFLOW_PYTHON) -m pytest tests/airflow/test_web.py
 
 .PHONY: locks
-locks: .venv-uv/.stamp-$(UV_VERSION) ## Compile the lock files again after a change of an .in file
+locks: .venv-uv/.stamp-$(UV_VERSION) ## Recompile the lock files after a change of an .in file
 	@scripts/locks.sh
 
 .PHONY: clean
-clean: ## Remove virtual environments, fetched wheels and caches; artifacts/ and images stay
+clean: ## Remove virtual environments, downloaded wheels and caches; artifacts/ and images stay
 	rm -rf .venv .venv-airflow .venv-bench .venv-uv build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './artifacts/*' -prune -exec rm -rf {} +
-	@echo "artifacts/ is kept; so are the images that 'docker image ls lung-jobs' lists"
+	@echo "artifacts/ and the images of 'docker image ls lung-jobs' are kept"
 
 .PHONY: python
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	  || { echo "$(PYTHON) is missing or older than Python 3.11: give a newer one, as in" \
+	  || { echo "$(PYTHON) is missing or older than Python 3.11: name a newer one, as in" \
 	    "'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 2; }
 
 .PHONY: venv
@@ -128,7 +128,7 @@ $(VENV): $(addprefix $(LOCKS)/,jobs.lock local.lock dev.lock torch.in) | python
 $(VENV_AIRFLOW): $(addprefix $(LOCKS)/,airflow.lock airflow-dev.lock) | python
 	@scripts/venv.sh $@ $^
 
-# Without what the lock leaves out (torchvision), and so without looking for it.
+# PIP_NO_DEPS: the lock leaves torchvision out, and pip must not look for it.
 $(VENV_BENCH): $(addprefix $(LOCKS)/,bench-peers.lock torch.in) | python
 	@TORCH=cpu PIP_NO_DEPS=1 scripts/venv.sh $@ $^
 

@@ -1,4 +1,4 @@
-"""The DAG that masks new films with the champion, every day and when there is a new champion."""
+"""The DAG that masks new films with the champion, every day and after a change of the champion."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ from datetime import timedelta
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from lung.assets import CHAMPION
-from lung.tasks import POLICY, container_params, flags, params, schedule, stage
+from lung.tasks import POLICY, container_params, job_task, params, schedule
 
 DOC = """
 ### Masks for new films
 
 Writes a lung mask for every film below **Inbox** that the champion of **Model name** has not masked
-yet: PNG, JPEG or TIFF, in any folders. Each film is done once a model version: one that was
-replaced is done again, and a new champion does all of them again, in a folder of its own. With
-nothing new a run ends in seconds; without a champion it waits for the first.
+yet. Films are PNG, JPEG or TIFF files, in folders of any depth. Each film is masked once per model
+version; a replaced file is masked again. A new champion masks all films again, in a new folder. A
+run without new films ends in seconds; before the first champion, runs succeed without a mask.
 
-Masks: `masks/<name>/<version>/<id>.png` under `LUNG_BUCKET_URI`, at each film's own size. What a run
-did: `runs/<run_id>/masks.csv`, a line a film with its mask's URI, share of lung and
-quality, and whether a person should look at it.
+Masks: `masks/<name>/<version>/<id>.png` under `LUNG_BUCKET_URI`, at each film's original size. The
+run's table, `runs/<run_id>/masks.csv`, has one row per film: the mask's URI, the lung's share of
+the image, the quality score, and whether a person should review the mask.
 
-It runs daily (`LUNG_MASKS_SCHEDULE`), and at once when `lung_segmentation` publishes a new champion,
-the asset `lung_champion`. Paused, it misses nothing: its next run does what is new then.
+The schedule is daily (`LUNG_MASKS_SCHEDULE`), and at once when `lung_segmentation` publishes a new
+champion, the asset `lung_champion`. After a pause, the next run masks all films that arrived
+meanwhile.
 
 | task | what it does | when it fails |
 |---|---|---|
-| inbox | masks the new films | 2: the bucket of **Inbox** is absent. 77: renew the keys in the connection `lung_s3`. 75: another run masks the same films, or it was stopped; the next try goes on. Killed for memory: raise **Memory**. |
+| inbox | masks the new films | 2: the bucket of **Inbox** is absent. 77: renew the keys in the connection `lung_s3`. 75: another run masks the same films, or this one was stopped; the next try resumes. Killed for memory: raise **Memory**. |
 
-A film that cannot be read fails no run: `masks.csv` has its reason, and it is tried again when it is
-replaced. Connections and webhook are those of `lung_segmentation`.
+An unreadable film does not fail the run: `masks.csv` has the reason, and the film is tried again
+once it is replaced. The connections and the webhook are those of `lung_segmentation`.
 """
 
 
 def clock_or_champion(cron: str | None) -> AssetOrTimeSchedule | list[object]:
+    """The schedule of a cron expression or preset and a new champion; None: the champion only."""
     if cron is None:
         return [CHAMPION]
     clock = CronTriggerTimetable(cron, timezone="UTC")
@@ -43,11 +45,11 @@ def clock_or_champion(cron: str | None) -> AssetOrTimeSchedule | list[object]:
 with DAG(
     dag_id="lung_masks",
     dag_display_name="Lung masks",
-    description="Masks with the champion for every new film of an inbox",
+    description="Masks by the champion for every new film of an inbox",
     doc_md=DOC,
     schedule=clock_or_champion(schedule("LUNG_MASKS_SCHEDULE")),
     tags=["lung", "segmentation", "masks"],
     params=params("inbox", **container_params()),
     **POLICY,
 ) as dag:
-    stage("inbox", flags("inbox"), execution_timeout=timedelta(days=1))
+    job_task("inbox", execution_timeout=timedelta(days=1))

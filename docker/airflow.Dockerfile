@@ -1,6 +1,6 @@
-# The image of Airflow's components with the DAGs and the plugin in it. Builds with --network none
-# from build/wheelhouse-airflow (docker/wheelhouse.sh), with BuildKit and with the classic builder;
-# `docker/image.sh airflow` is the way to call it.
+# The image of Airflow's components, with the DAGs and the plugin. `docker/image.sh airflow` builds it,
+# with --network none from build/wheelhouse-airflow (docker/wheelhouse.sh), by BuildKit or the classic
+# builder.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS builder
@@ -18,11 +18,11 @@ FROM ${BASE_IMAGE} AS airflow
 COPY --from=builder /opt/venv /opt/venv
 COPY LICENSE docker/airflow_health.py /opt/lung/
 COPY dags /opt/lung/dags
-# Readable to every user id, whatever umask the clone was made with; a volume takes the folder's
-# mode. The empty settings file keeps Airflow from writing one with secrets of its own.
+# Readable by every user id, whatever the clone's umask was. A volume takes the mode of the folder that
+# it covers. The empty airflow.cfg keeps Airflow from writing one with generated secrets.
 RUN chmod -R a+rX /opt/lung && python3 -m compileall -q /opt/lung \
  && mkdir -p /opt/airflow/logs && chmod 1777 /opt/airflow/logs && touch /opt/airflow/airflow.cfg
-# Any user id works, so nothing asks the password file for a home or a name.
+# HOME and LOGNAME, as the container's user id need not be in /etc/passwd.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/opt/lung/dags \
     PYTHONUNBUFFERED=1 \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Prints the name of the image to build on, and gets that image first where it is not here yet:
-# the official one, or, where no registry can be reached, one made from Debian packages.
-# usage: docker/base-image.sh [python|postgres]      BASE_IMAGE or POSTGRES_IMAGE settles which
+# Prints the name of the base image, and gets the image first if it is missing: the official one or,
+# where no registry can be reached, one built from Debian packages.
+# usage: docker/base-image.sh [python|postgres]      BASE_IMAGE or POSTGRES_IMAGE names another image
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,22 +23,22 @@ case $kind in
 esac
 
 die() { echo "docker/base-image.sh: $*" >&2; exit 1; }
-is_here() { docker image inspect "$1" >/dev/null 2>&1; }
+exists() { docker image inspect "$1" >/dev/null 2>&1; }
 
 mirror() {
-  local found
-  found=$(grep -rhoE 'https?://[^] ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d \
+  local url
+  url=$(grep -rhoE 'https?://[^] ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d \
     2>/dev/null | grep -v snapshot | head -n 1 || true)
-  echo "${found:-http://deb.debian.org/debian}"
+  echo "${url:-http://deb.debian.org/debian}"
 }
 
-make_from_debian_packages() {
-  [ "$(id -u)" = 0 ] || die "no registry gives $OFFICIAL, and an image from Debian packages needs" \
-    "root: run 'sudo docker/base-image.sh $kind' once, or set $VARIABLE to an image that is here"
+build_from_debian_packages() {
+  [ "$(id -u)" = 0 ] || die "no registry has $OFFICIAL, and building an image from Debian packages" \
+    "needs root: run 'sudo docker/base-image.sh $kind' once, or set $VARIABLE to an existing image"
   command -v debootstrap >/dev/null || die "debootstrap is missing: run 'sudo make engine' once"
   local root changes=()
   root=$(mktemp -d)
-  # shellcheck disable=SC2064  # the folder's name is known now, not when the trap runs
+  # shellcheck disable=SC2064  # expands now: the variable is gone when the trap runs
   trap "rm -rf --one-file-system '$root'" EXIT
   # shellcheck disable=SC2046
   debootstrap --variant=minbase --include="$PACKAGES" bookworm "$root" $(mirror) >&2
@@ -49,7 +49,7 @@ make_from_debian_packages() {
   tar --create --numeric-owner --directory "$root" . | docker import "${changes[@]}" - "$LOCAL" >&2
 }
 
-finish_postgres() { # the official image's user id, folders and start; sets $changes
+finish_postgres() { # ROOT: sets the user id, folders and start of the official image, and $changes
   sed -i -E 's/^postgres:x:[0-9]+:[0-9]+:/postgres:x:999:999:/' "$1/etc/passwd"
   sed -i -E 's/^postgres:x:[0-9]+:/postgres:x:999:/' "$1/etc/group"
   rm -rf "$1"/var/lib/postgresql "$1"/run/postgresql
@@ -63,12 +63,12 @@ timeout 10 docker version >/dev/null 2>&1 ||
   die "no Docker engine answers to $(id -un): start one ('sudo make engine'), or join the group docker"
 
 for image in ${CHOSEN:-$OFFICIAL $LOCAL}; do
-  if is_here "$image"; then echo "$image"; exit; fi
+  if exists "$image"; then echo "$image"; exit; fi
 done
-wanted=${CHOSEN:-$OFFICIAL}
-echo "pulling $wanted" >&2
-if timeout 300 docker pull --quiet "$wanted" >&2; then echo "$wanted"; exit; fi
-[ -z "$CHOSEN" ] || die "$VARIABLE $CHOSEN is not here and cannot be pulled"
-echo "no registry gives $OFFICIAL: making $LOCAL from Debian packages" >&2
-make_from_debian_packages
+image=${CHOSEN:-$OFFICIAL}
+echo "pulling $image" >&2
+if timeout 300 docker pull --quiet "$image" >&2; then echo "$image"; exit; fi
+[ -z "$CHOSEN" ] || die "$VARIABLE $CHOSEN is missing and cannot be pulled"
+echo "no registry has $OFFICIAL: building $LOCAL from Debian packages" >&2
+build_from_debian_packages
 echo "$LOCAL"

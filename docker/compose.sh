@@ -16,7 +16,7 @@ secret() { head -c "${1:-48}" /dev/urandom | base64 --wrap 0 | tr '+/' '-_'; }
 serving() { echo "artifacts/airflow-up-$(setting COMPOSE_PROJECT_NAME)/serving.json"; }
 setting() { sed -n "s/^$1=//p" "$ENV_FILE" | tail -n 1; }
 
-compose() { # from that folder, so that compose.override.yaml is found as everywhere
+compose() { # from docker/, where Compose finds compose.override.yaml
   if docker compose version >/dev/null 2>&1; then
     (cd docker && docker compose --env-file "$ENV_FILE" "$@")
   else
@@ -28,30 +28,30 @@ need_engine() {
   timeout 10 docker version >/dev/null 2>&1 ||
     die "no Docker engine answers to $(id -un): run 'sudo make engine', or join the group docker"
   docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null ||
-    die "neither 'docker compose' nor docker-compose is here: run 'sudo make engine'"
+    die "Docker Compose is missing: run 'sudo make engine'"
 }
 
 make_env_file() {
   local name=${COMPOSE_PROJECT_NAME:-lung}
   if docker volume inspect "${name}_postgres" >/dev/null 2>&1; then
-    die "the data of $name are here but $ENV_FILE, which has their passwords, is not: bring it" \
-      "back, or remove the data for good: docker volume rm ${name}_{logs,postgres,s3}"
+    die "the data of $name exist, but $ENV_FILE with their passwords is missing: restore it, or" \
+      "delete the data: docker volume rm ${name}_{logs,postgres,s3}"
   fi
   echo "Writing settings and secrets to $ENV_FILE"
   local partial=$ENV_FILE.partial
   (umask 077 && cat >"$partial") <<ENV
-# Settings and secrets of this Airflow: keep them with its data. After a change: make up
+# Settings and secrets of this Airflow: back them up with its data. After a change: make up
 COMPOSE_PROJECT_NAME=$name
-# Where this machine, and no other, reaches Airflow and S3.
+# Ports of Airflow and S3 on 127.0.0.1: only this machine reaches them.
 LUNG_AIRFLOW_PORT=${LUNG_AIRFLOW_PORT:-8080}
 LUNG_S3_PORT=${LUNG_S3_PORT:-8333}
 LUNG_ADMIN_PASSWORD=$(secret | cut -c 1-20)
-# Cron or preset, or never; the DAGs do nothing by themselves until they are unpaused.
+# Cron expression, preset or never; a schedule is active once its DAG is unpaused.
 LUNG_SCHEDULE=${LUNG_SCHEDULE:-@weekly}
 LUNG_MASKS_SCHEDULE=${LUNG_MASKS_SCHEDULE:-@daily}
-# The films of scheduled runs; empty: the form's default, from Kaggle.
+# Source of the films in scheduled runs; empty: the form's default, from Kaggle.
 LUNG_SOURCE=${LUNG_SOURCE:-}
-# These belong to the data: do not change them.
+# The data depend on these: do not change them.
 LUNG_DATABASE_PASSWORD=$(secret)
 LUNG_FERNET_KEY=$(secret 32)
 LUNG_JWT_SECRET=$(secret)
@@ -63,12 +63,12 @@ ENV
   mv "$partial" "$ENV_FILE"
 }
 
-record() { # NAME VALUE, so that compose by hand does the same
+record() { # NAME VALUE: in the file, for a docker compose typed by hand
   if grep -q "^$1=" "$ENV_FILE"; then sed -i "s|^$1=.*|$1=$2|" "$ENV_FILE"
   else echo "$1=$2" >>"$ENV_FILE"; fi
 }
 
-record_machine() { # what is so on this machine: images, and the engine's socket as containers see it
+record_machine() { # AIRFLOW_IMAGE POSTGRES_IMAGE: these, and the engine's socket as containers see it
   local engine socket
   engine=$(docker context inspect --format '{{.Endpoints.docker.Host}}')
   socket=/var/run/docker.sock
@@ -80,7 +80,7 @@ record_machine() { # what is so on this machine: images, and the engine's socket
     stat --format %g /engine)"
 }
 
-write_serving() { # where this Airflow is, for `make dag-run`
+write_serving() { # FILE: the address and credentials of this Airflow, for `make dag-run`
   mkdir -p "${1%/*}"
   (umask 077 && cat >"$1.partial") <<JSON
 {"AIRFLOW_URL": "http://127.0.0.1:$(setting LUNG_AIRFLOW_PORT)", "AIRFLOW_USER": "admin",
@@ -93,32 +93,32 @@ JSON
   mv "$1.partial" "$1"
 }
 
-states() { # SERVICE STATE... of each container, as in "s3 running Up 5 seconds (healthy)"
+states() { # one line per container, as in "s3 running Up 5 seconds (healthy)"
   docker ps --all --filter "label=com.docker.compose.project=$(setting COMPOSE_PROJECT_NAME)" \
     --format '{{.Label "com.docker.compose.service"}} {{.State}} {{.Status}}' | sort
 }
 
 failed() { states | awk '/ restarting | Exited \([^0]|\(unhealthy\)/ { print $1 }'; }
 
-give_up() { # the last lines of the services that are named
+give_up() { # SERVICE...: prints the last lines of their logs
   local service
   for service in "$@"; do
     echo "--- $service ---" >&2
     compose logs --no-color --tail 20 "$service" >&2
   done
-  die "Airflow did not start${*:+: see $* above}. 'make up' tries again; its ports are in" \
+  die "Airflow did not start${*:+: see $* above}. 'make up' tries again; the ports are set in" \
     "$ENV_FILE"
 }
 
 wait_until_ready() {
-  local waiting said=
+  local waiting printed=
   for _ in $(seq "$WAIT_SECONDS"); do
     # shellcheck disable=SC2046  # names of services, one word each
     [ -z "$(failed)" ] || give_up $(failed)
     waiting=$(states | awk '!/\(healthy\)| Exited \(0\)/ { print $1 }' | paste --serial --delimiters ' ')
     [ -n "$waiting" ] || return 0
-    [ "$waiting" = "$said" ] || echo "  waiting for $waiting"
-    said=$waiting
+    [ "$waiting" = "$printed" ] || echo "  waiting for $waiting"
+    printed=$waiting
     sleep 1
   done
   # shellcheck disable=SC2086
@@ -131,7 +131,7 @@ up() {
   postgres=$(docker/base-image.sh postgres)
   docker/image.sh local >/dev/null
   airflow=$(docker/image.sh airflow)
-  unset "${!COMPOSE_@}" "${!LUNG_@}" # the file alone counts
+  unset "${!COMPOSE_@}" "${!LUNG_@}" # Compose would prefer them to the file's settings
   record_machine "$airflow" "$postgres"
   echo "Starting PostgreSQL, S3 and Airflow: a minute or two"
   # shellcheck disable=SC2046
@@ -140,16 +140,16 @@ up() {
   write_serving "$(serving)"
   echo
   echo "  Airflow   http://127.0.0.1:$(setting LUNG_AIRFLOW_PORT)"
-  echo "  user      admin, with the password LUNG_ADMIN_PASSWORD of $ENV_FILE"
-  echo "  S3        http://127.0.0.1:$(setting LUNG_S3_PORT), with the keys LUNG_S3_* of that file"
+  echo "  user      admin, password: LUNG_ADMIN_PASSWORD in $ENV_FILE"
+  echo "  S3        http://127.0.0.1:$(setting LUNG_S3_PORT), keys: LUNG_S3_* in that file"
 }
 
 down() {
-  [ -e "$ENV_FILE" ] || die "there is no $ENV_FILE: nothing was started from here"
+  [ -e "$ENV_FILE" ] || die "there is no $ENV_FILE: 'make up' was never run here"
   unset "${!COMPOSE_@}" "${!LUNG_@}"
   rm -f "$(serving)"
   rmdir "$(dirname "$(serving)")" 2>/dev/null || true
-  # The scheduler first: its tasks stop their jobs, whose containers would hold the network.
+  # The scheduler first: its tasks stop their jobs, whose containers would keep the network in use.
   compose stop scheduler >"$LOG" 2>&1 || true
   local jobs=(docker ps --all --quiet --filter "network=$(setting COMPOSE_PROJECT_NAME)_jobs"
     --filter label=lung.dag)
@@ -158,11 +158,11 @@ down() {
     sleep 1
   done
   "${jobs[@]}" | xargs --no-run-if-empty docker rm --force --volumes >>"$LOG"
-  local also=()
-  if [ "${VOLUMES:-}" = 1 ]; then also=(--volumes); fi
-  compose down --remove-orphans "${also[@]}" >>"$LOG" 2>&1 || { tail -n 5 "$LOG" >&2; exit 1; }
-  if [ "${VOLUMES:-}" = 1 ]; then echo "Stopped, and its data removed"
-  else echo "Stopped; its data are kept, 'make down VOLUMES=1' removes them"; fi
+  local volumes=()
+  if [ "${VOLUMES:-}" = 1 ]; then volumes=(--volumes); fi
+  compose down --remove-orphans "${volumes[@]}" >>"$LOG" 2>&1 || { tail -n 5 "$LOG" >&2; exit 1; }
+  if [ "${VOLUMES:-}" = 1 ]; then echo "Stopped; the data are removed"
+  else echo "Stopped; the data are kept, 'make down VOLUMES=1' removes them"; fi
 }
 
 mkdir -p build

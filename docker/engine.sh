@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes a Docker engine answer on this machine: installs it where it is missing (Debian, Ubuntu),
-# starts it where it sleeps, prints its version; likewise Compose, and with BROWSER=1 the Chromium
-# that the tests of the web page drive. The only script that installs system packages.
+# Installs Docker and Compose if missing (Debian, Ubuntu), starts the engine if it does not answer,
+# and prints the versions. BROWSER=1 also installs Chromium, which the tests of the web page use. The
+# only script that installs system packages.
 set -euo pipefail
 
 LOG=/var/log/dockerd.log
@@ -23,7 +23,7 @@ install_packages() {
   has apt-get || die "no apt-get here: install Docker by https://docs.docker.com/engine/install/"
   apt-get update -q
   DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
-  # Newer Debian releases keep the client in a package of its own.
+  # In newer Debian releases the client is a separate package.
   has docker || DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends docker-cli
 }
 
@@ -31,15 +31,15 @@ start() {
   if [ -d /run/systemd/system ]; then
     systemctl start docker
   else
-    forget_dead dockerd /var/run/docker.pid
-    forget_dead containerd /var/run/docker/containerd/containerd.pid
+    remove_stale_pid_file dockerd /var/run/docker.pid
+    remove_stale_pid_file containerd /var/run/docker/containerd/containerd.pid
     setsid dockerd >>"$LOG" 2>&1 </dev/null &
   fi
 }
 
-# A killed engine leaves its pid file, and a new one refuses to start while that pid is anyone's,
-# even a zombie's: only a pid of a live process of that name is believed.
-forget_dead() {
+# A killed engine leaves its pid file, and a new one refuses to start while any process has that pid,
+# even a zombie. The file is kept only where a live process of that name has the pid.
+remove_stale_pid_file() { # NAME FILE
   [ -e "$2" ] || return 0
   local pid
   pid=$(<"$2")
@@ -66,4 +66,4 @@ elif ! answers; then
 fi
 docker version --format 'Docker engine {{.Server.Version}}, client {{.Client.Version}}'
 docker compose version 2>/dev/null || docker-compose --version ||
-  echo "no Compose, which 'make up' needs: run 'sudo make engine'"
+  echo "Compose is missing, which 'make up' needs: run 'sudo make engine'"

@@ -1,7 +1,7 @@
-# The image of the jobs. Builds with --network none from build/wheelhouse (docker/wheelhouse.sh),
-# with BuildKit and with the classic builder; `docker/image.sh` is the way to call it.
-#   jobs    (the last, and so the default) the six jobs
-#   local   the same with the embedded S3, for a machine that has none
+# The image of the jobs. `docker/image.sh` builds it, with --network none from build/wheelhouse
+# (docker/wheelhouse.sh), by BuildKit or the classic builder. Targets:
+#   jobs    the jobs; the default, as it is the last
+#   local   the same with the embedded S3 server, for a machine without S3
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS builder
@@ -22,16 +22,16 @@ FROM ${BASE_IMAGE} AS runtime
 COPY --from=builder /opt/venv /opt/venv
 COPY LICENSE /app/
 COPY jobs /app/jobs
-# Readable to every user id, whatever umask the clone was made with.
+# Readable by every user id, whatever the clone's umask was.
 RUN chmod -R a+rX /app && python3 -m compileall -q /app/jobs
-# Any user id works, so nothing asks the password file for a home or a name.
+# HOME and LOGNAME, as the container's user id need not be in /etc/passwd; caches go to /tmp, since
+# the root file system is read-only.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
     LOGNAME=lung \
-    MPLCONFIGDIR=/tmp/matplotlib \
     KAGGLEHUB_CACHE=/tmp/kagglehub \
     TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor
 WORKDIR /app

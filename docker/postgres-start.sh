@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What starts PostgreSQL in the image that docker/base-image.sh makes from Debian packages. It reads
-# the official image's variables, so that either image serves: POSTGRES_USER, POSTGRES_PASSWORD,
-# POSTGRES_DB, PGDATA.
+# Starts PostgreSQL in the image that docker/base-image.sh builds from Debian packages. Reads the
+# official image's variables, so that Compose can use either image: POSTGRES_USER,
+# POSTGRES_PASSWORD, POSTGRES_DB, PGDATA.
 set -euo pipefail
 
 if [ ! -e "$PGDATA/PG_VERSION" ]; then
-  echo "Making the database $POSTGRES_DB"
-  # Under its last name only when it is whole: a start that was killed midway begins again.
+  echo "Creating the database $POSTGRES_DB"
+  # Renamed once it is complete: after a kill the next start begins again.
   new=$PGDATA.new
   rm -rf "$new"
   initdb --pgdata "$new" --username "$POSTGRES_USER" --pwfile <(printf '%s\n' "$POSTGRES_PASSWORD") \

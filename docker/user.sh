@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Prints the user, UID:GID, as whom a container writes files that are to be this user's.
+# Prints UID:GID, the user option of a container whose files shall belong to the current user.
 set -euo pipefail
 
-# A rootless engine's root is this user, and its other users are none of this machine's.
+# In a rootless engine, root is the current user, and other ids map to no user of this machine.
 if [[ $(docker info --format '{{.SecurityOptions}}') == *rootless* ]]; then echo 0:0
 else echo "$(id -u):$(id -g)"; fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fetches the wheels of an image into build/, so that `docker build` needs no network.
+# Downloads the wheels of an image into build/, so that `docker build` needs no network.
 # usage: docker/wheelhouse.sh BASE_IMAGE jobs|airflow
-# The wheels are for the Python and the C library of the base image, not for this machine's.
+# The wheels are for the base image's Python and C library, which differ from this machine's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,30 +20,30 @@ case $2 in
   *) echo "docker/wheelhouse.sh: '$2' is not one of jobs, airflow" >&2; exit 2 ;;
 esac
 
-ask_the_base_image() {
+platform_of_base_image() { # prints: Python version, minor version of glibc, machine
   docker run --rm --network none "$BASE_IMAGE" python3 -c '
 import platform, sys
 print("%d.%d" % sys.version_info[:2], platform.libc_ver()[1].split(".")[1], platform.machine())'
 }
 
-answer=$(ask_the_base_image)
-read -r python_version glibc machine <<<"$answer"
+platform=$(platform_of_base_image)
+read -r python_version glibc machine <<<"$platform"
 target=(--only-binary=:all: --python-version "$python_version" --implementation cp)
-# Given one platform, pip takes no older one for it: every manylinux that the image runs is named.
+# pip does not infer older platforms from one: every manylinux that the image runs is listed.
 for minor in $(seq "$glibc" -1 5); do target+=(--platform "manylinux_2_${minor}_$machine"); done
 target+=(--platform "manylinux2014_$machine" --platform "linux_$machine")
 
 key=$(cat "${LOCKS[@]}" "${TORCH_PIN[@]}" <(echo "${TORCH:-cpu} $python_version $glibc $machine") | sha256sum)
 if [ "$(cat "$HOUSE/key" 2>/dev/null)" = "$key" ]; then exit; fi
 
-echo "fetching the wheels of $2 for Python $python_version, glibc 2.$glibc, $machine${TORCH_PIN:+, torch ${TORCH:-cpu}}"
+echo "downloading the wheels of $2 for Python $python_version, glibc 2.$glibc, $machine${TORCH_PIN:+, torch ${TORCH:-cpu}}"
 fresh=$HOUSE.new
 rm -rf "$fresh" && mkdir -p "$fresh"
 "$PYTHON" -m venv build/pip
 pip=(build/pip/bin/python -m pip download -qq --disable-pip-version-check --dest "$fresh" "${target[@]}")
 "${pip[@]}" --no-deps --require-hashes "${LOCKS[@]/#/--requirement=}"
 if [ "${#TORCH_PIN[@]}" -gt 0 ]; then
-  # torch stands outside the lock, and is held to the lock's versions of what it needs.
+  # torch is not in the lock; the lock's versions constrain the packages that it needs.
   grep -ohE '^[a-z0-9._-]+==[^ ]+' "${LOCKS[0]}" >build/pins.txt
   index=$(scripts/torch-index.sh)
   "${pip[@]}" ${index:+"$index"} --find-links "$fresh" --constraint build/pins.txt \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a command beside an S3 server in a container, on a network of its own that containers of
-# jobs can join. The command finds AWS_* and LUNG_DOCKER_NETWORK set; the S3 server answers at one
-# address to containers and to this machine. Nothing is left behind but FOLDER, where it is given.
+# Runs a command beside an S3 server in a container, on a new network that containers of jobs can
+# join. The command gets AWS_* and LUNG_DOCKER_NETWORK; the server's address is the same for
+# containers and for this machine. Afterwards the container and the network are removed.
 # usage: docker/with-s3.sh [--folder FOLDER] COMMAND...     FOLDER keeps the objects
 set -euo pipefail
 
@@ -18,33 +18,33 @@ if [ "${1:-}" = --folder ]; then
     --mount "type=bind,\"source=$(realpath "$2")\",target=$inside")
   shift 2
 fi
-says=$(mktemp)
+errors=$(mktemp)
 
 clean_up() {
   trap '' INT TERM
-  # What a job left on the network would keep the network.
+  # A job's container on the network would prevent its removal.
   docker ps --all --quiet --filter "network=$name" --filter label=lung.dag \
     | xargs -r docker rm --force --volumes >/dev/null 2>&1 || true
   [ -z "${server:-}" ] || eval "exec ${server[1]}>&-"
   timeout "$SECONDS_TO_STOP" docker wait "$name" >/dev/null 2>&1 || true
   docker rm --force --volumes "$name" >/dev/null 2>&1 || true
-  docker network rm "$name" >/dev/null 2>&1 || echo "the network $name is left" >&2
-  rm -f "$says"
+  docker network rm "$name" >/dev/null 2>&1 || echo "the network $name could not be removed" >&2
+  rm -f "$errors"
 }
 docker network create "$name" >/dev/null
 trap clean_up EXIT
 
-# The server ends when its standard input does, whatever becomes of this script. Its keys come by
-# its standard output, which the engine does not log, and go to the command's environment alone.
+# The server ends when its standard input closes, also where this script is killed. It prints its keys
+# to standard output, which the engine does not log; they go to the command's environment only.
 coproc server {
   trap '' INT TERM
   exec docker run --rm --interactive --sig-proxy=false --init --read-only "${store[@]}" \
     --log-driver none --name "$name" --network "$name" "$image" \
     python -m jobs s3 --host 0.0.0.0 --folder "$inside" -- \
-    sh -c 'env | grep "^AWS_"; echo; exec cat' 2>"$says"
+    sh -c 'env | grep "^AWS_"; echo; exec cat' 2>"$errors"
 }
 while IFS='=' read -r key value && [ -n "$key" ]; do export "$key=$value"; done <&"${server[0]}"
-[ -n "${AWS_ENDPOINT_URL:-}" ] || { cat "$says" >&2; exit 69; }
+[ -n "${AWS_ENDPOINT_URL:-}" ] || { cat "$errors" >&2; exit 69; }
 export LUNG_DOCKER_NETWORK=$name
 
 "$@"

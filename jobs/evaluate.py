@@ -6,13 +6,23 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.errors import ConfigError
-from jobs.films.seen_patients import Seen, read_seen
+from jobs.films.rows import (
+    PredictionRow,
+    ProcessedRow,
+    RawRow,
+    ScoredRow,
+    film_of,
+    prediction_rows,
+    processed_rows,
+    raw_rows,
+)
+from jobs.films.seen_patients import SeenPatients, read_seen_patients
 from jobs.films.training_pairs import chosen_sources
 from jobs.imaging import decode, geometry, masks
 from jobs.reports import calibration, summary
@@ -21,78 +31,103 @@ from jobs.runtime.profile import timed
 from jobs.runtime.progress import track
 from jobs.segmentation import metrics
 from jobs.settings.config import EvaluateConfig
-from jobs.storage.manifest import Manifest, Row, read_manifest
+from jobs.storage.manifest import FileRow, Manifest, read_manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
 RECIPE = "2"
+# Films in worst.png, its columns, and the side of one tile in pixels.
 WORST_FILMS, WORST_COLUMNS, WORST_TILE = 12, 3, 360
-# dice, iou and quality from 0 to 1, hd95 in percent of the film's diagonal; split is what the
-# film was to the network, so that one of a source left out of training says test.
-COLUMNS = (
-    *("id", "patient", "source", "label", "split"),
-    *("dice", "iou", "hd95", "quality", "review", "reason"),
-)
-NOTHING_FOUND = {"dice": 0.0, "iou": 0.0, "hd95": metrics.FARTHEST}
+# dice, iou, quality: 0..1; hd95: percent of the film's diagonal; split: how the network used the
+# film's patient, so that a film of a source left out of training has "test".
+COLUMNS = [
+    "id",
+    "patient",
+    "source",
+    "label",
+    "split",
+    "dice",
+    "iou",
+    "hd95",
+    "quality",
+    "review",
+    "reason",
+]
+# Of a film that could not be predicted.
+LOWEST_SCORES = {"dice": 0.0, "iou": 0.0, "hd95": metrics.FARTHEST}
 
-Triple = tuple[Row, Row, Row]
+FilmRows = tuple[RawRow, ProcessedRow, PredictionRow]
 Mask = NDArray[np.bool_]
 
 
 def run(config: EvaluateConfig, store: Store) -> Manifest:
-    """Score every film that has a truth: Dice, IoU and HD95 from its own pixels, a row a film.
+    """Score every film that has a truth by Dice, IoU and HD95, at its own size, a row a film.
 
-    Both empty is as good as can be, one of them empty as bad, and so is a film that could not be
-    predicted. The figures to trust are those of `test`: of films of patients whom neither training
-    nor a choice has seen, and of `config.test_sources` where these are given.
-    Raises ConfigError where predictions and split are of different films, or a source has none.
+    Two empty masks score best, one empty mask scores lowest, and so does a film that could not be
+    predicted. The figures under `test` are of films of patients used neither for training nor for
+    model selection, from `config.test_sources` where these are given.
+    Raises ConfigError where predictions and split are of different films, or a source has no films.
     """
     predictions = read_manifest(store, config.predictions, "predict")
     processed = read_manifest(store, config.processed, "preprocess")
-    raw = _raw_of(store, predictions, processed)
+    raw = _read_raw(store, predictions, processed)
     trained = read_manifest(store, predictions.inputs["trained"]["uri"], "train")
-    sources = chosen_sources(processed, "--test-sources", config.test_sources)
-    inputs = {"predictions": predictions, "processed": processed, "raw": raw, "trained": trained}
-    stage = WorkFolder(
-        store, config, job="evaluate", folder="evaluations", recipe=RECIPE, inputs=inputs
+    test_sources = chosen_sources(processed, "--test-sources", config.test_sources)
+    work_folder = WorkFolder(
+        store,
+        config,
+        job="evaluate",
+        folder="evaluations",
+        recipe=RECIPE,
+        inputs={"predictions": predictions, "processed": processed, "raw": raw, "trained": trained},
     )
-    if found := stage.finished():
-        return found
-    total = raw.counts["films"]
-    seen = read_seen(store, trained)
-    work = _Scorer(store, raw, predictions, seen, sources)
-    triples = zip(*(m.rows(store) for m in (raw, processed, predictions)), strict=True)
-    rows = stage.write_rows(triples, total, work, threads=CPU_THREADS)
-    scored = [row for row in track(rows, total, "evaluate") if row["status"] == "ok"]
-    told = _write_files(stage, scored, seen)
-    counts = {"films": total, "scored": len(scored), "skipped": total - len(scored)}
-    return stage.finish(counts=counts, headline=_headline(told["test"]))
+    if manifest := work_folder.finished():
+        return manifest
+    films = raw.counts["films"]
+    seen = read_seen_patients(store, trained)
+    scorer = _Scorer(store, raw, predictions, seen, test_sources)
+    row_triples = zip(
+        raw_rows(store, raw),
+        processed_rows(store, processed),
+        prediction_rows(store, predictions),
+        strict=True,
+    )
+    rows = work_folder.write_rows(row_triples, films, scorer, threads=CPU_THREADS)
+    scored = [row for row in track(rows, films, "evaluate") if row["status"] == "ok"]
+    figures = _write_files(work_folder, scored, seen)
+    counts = {"films": films, "scored": len(scored), "skipped": films - len(scored)}
+    return work_folder.finish(counts=counts, headline=_headline(figures["test"]))
 
 
-def _write_files(stage: WorkFolder, scored: Sequence[Row], seen: Seen) -> dict[str, Any]:
-    """metrics.json, whose content is returned, per_film.csv and worst.png."""
-    store, inputs = stage.store, stage.inputs
+def _write_files(
+    work_folder: WorkFolder, scored: Sequence[ScoredRow], seen: SeenPatients
+) -> dict[str, Any]:
+    """Write metrics.json, per_film.csv and worst.png; return the content of metrics.json."""
+    store, inputs = work_folder.store, work_folder.inputs
     tested = [row for row in scored if row["tested"]]
     if not tested:
-        log.warning("no film tests this network: it saw the patients of all that are asked for")
-    told = summary.summarise(scored, seen.sources)
-    told["calibration"] = calibration.measure(
+        log.warning(
+            "no test films: every patient of the chosen sources was used for training or model "
+            "selection"
+        )
+    figures = summary.summarise(scored, seen.sources)
+    figures["calibration"] = calibration.measure(
         store, inputs["processed"], inputs["trained"], {row["id"] for row in tested}
     )
-    text = json.dumps(told, indent=2, allow_nan=False).encode() + b"\n"
-    stage.add_file("metrics.json", text, "application/json")
-    table = ({name: row[name] for name in COLUMNS if name in row} for row in scored)
-    stage.add_table("per_film.csv", COLUMNS, table)
+    text = json.dumps(figures, indent=2, allow_nan=False).encode() + b"\n"
+    work_folder.add_file("metrics.json", text, "application/json")
+    lines = ({name: value for name, value in row.items() if name in COLUMNS} for row in scored)
+    work_folder.add_table("per_film.csv", COLUMNS, lines)
     worst = sorted(tested, key=lambda row: row["dice"])[:WORST_FILMS]
     sheet = _worst_films(store, inputs["raw"], inputs["predictions"], worst)
-    stage.add_file("worst.png", sheet, "image/png")
-    return told
+    work_folder.add_file("worst.png", sheet, "image/png")
+    return figures
 
 
 def _headline(test: Mapping[str, Any]) -> dict[str, Any]:
-    """The few test figures to print; those of no film are None."""
+    """The few test figures to print, None without test films."""
     dice, iou, hd95 = (test[name] or {} for name in ("dice", "iou", "hd95"))
     return {
         "test_films": test["films"],
@@ -107,76 +142,79 @@ def _headline(test: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Makes the row of a film from its rows in the three manifests; threads share it."""
+    """Scores a film from its rows in the three manifests; threads share it."""
 
     store: Store
     raw: Manifest
     predictions: Manifest
-    seen: Seen
-    sources: Collection[str]
+    seen: SeenPatients
+    test_sources: Collection[str]
 
-    def __call__(self, triple: Triple) -> Row:
-        film, record, prediction = triple
-        assert film["id"] == record["id"] == prediction["id"], "the manifests are out of step"
-        if record["status"] != "ok":
-            return {"id": film["id"], "status": "skipped", "reason": record["reason"]}
-        row = {name: record[name] for name in ("id", "patient", "source", "label", "origin")}
-        split = self.seen.split_of(record["patient"])
-        tested = split == "test" and record["source"] in self.sources
-        row |= {"status": "ok", "split": split, "tested": tested}
+    def __call__(self, rows: FilmRows) -> ScoredRow:
+        raw, processed, prediction = rows
+        assert raw["id"] == processed["id"] == prediction["id"], "the manifests are out of step"
+        if processed["status"] != "ok":
+            return {"id": raw["id"], "status": "skipped", "reason": processed["reason"]}
+        split = self.seen.split_of(processed["patient"])
+        film = {
+            **film_of(processed),
+            "status": "ok",
+            "split": split,
+            "tested": split == "test" and processed["source"] in self.test_sources,
+        }
+        return cast("ScoredRow", {**film, **self._scores(raw, prediction)})
+
+    def _scores(self, raw: RawRow, prediction: PredictionRow) -> dict[str, Any]:
         if prediction["status"] != "ok":
-            return row | NOTHING_FOUND | {"reason": prediction["reason"]}
-        # What predict says of its own mask; earlier predictions do not.
-        said = {name: prediction[name] for name in ("quality", "review") if name in prediction}
-        return row | self._scores(film, prediction) | said
-
-    def _scores(self, film: Row, prediction: Row) -> dict[str, float]:
-        predicted = _mask(self.store, self.predictions, prediction["mask"])
-        truth = _truth(self.store, self.raw, film, predicted.shape)
+            return {**LOWEST_SCORES, "reason": prediction["reason"]}
+        predicted = _read_mask(self.store, self.predictions, prediction["mask"])
+        truth = _read_truth(self.store, self.raw, raw, predicted.shape)
         with timed("compute"):
-            found = {
+            scores = {
                 "dice": metrics.dice(predicted, truth),
                 "iou": metrics.iou(predicted, truth),
                 "hd95": metrics.hd95(predicted, truth),
             }
-        return {name: round(score, 6) for name, score in found.items()}
+        rounded = {name: round(score, 6) for name, score in scores.items()}
+        return {**rounded, "quality": prediction["quality"], "review": prediction["review"]}
 
 
-def _raw_of(store: Store, predictions: Manifest, processed: Manifest) -> Manifest:
-    """The raw manifest that both were made from."""
+def _read_raw(store: Store, predictions: Manifest, processed: Manifest) -> Manifest:
+    """The raw manifest that both were made from; ConfigError where these are two."""
     films, raw = predictions.inputs.get("films"), processed.inputs["raw"]
     if films is None or films["content_hash"] != raw["content_hash"]:
         raise ConfigError(
-            f"{predictions.uri} and {processed.uri} are not of the same raw films: predict with "
+            f"{predictions.uri} and {processed.uri} are of different raw films: run predict with "
             f"--films {raw['uri']}"
         )
     return read_manifest(store, raw["uri"], "download")
 
 
-def _truth(store: Store, raw: Manifest, film: Row, shape: tuple[int, int]) -> Mask:
-    """The union of the film's masks; those of another size than the film come to its size."""
-    truth = masks.merge([_mask(store, raw, entry) for entry in film["masks"].values()])
+def _read_truth(store: Store, raw: Manifest, film: RawRow, shape: tuple[int, ...]) -> Mask:
+    """The union of the film's masks, bool of `shape` (H, W), resized if they have another size."""
+    truth = masks.merge([_read_mask(store, raw, entry) for entry in film["masks"].values()])
+    height, width = shape
     if truth.shape == shape:
         return truth
-    return geometry.resize(truth.astype(np.float32), *shape) >= 0.5
+    return geometry.resize(truth.astype(np.float32), height, width) >= 0.5
 
 
-def _mask(store: Store, manifest: Manifest, entry: dict[str, Any]) -> Mask:
+def _read_mask(store: Store, manifest: Manifest, entry: FileRow) -> Mask:
     data = store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"])
     with timed("decode"):
         return decode.decode_mask(data)
 
 
-def _worst_films(store: Store, raw: Manifest, predictions: Manifest, worst: Sequence[Row]) -> bytes:
-    """The films of the lowest Dice, truth green and prediction red."""
-    wanted = [row["id"] for row in worst]
-    found: dict[str, tuple[Row, Row]] = {}
-    for film, prediction in zip(raw.rows(store), predictions.rows(store), strict=True):
-        if film["id"] in wanted:
-            found[film["id"]] = film, prediction
+def _worst_films(
+    store: Store, raw: Manifest, predictions: Manifest, worst: Sequence[ScoredRow]
+) -> bytes:
+    """A PNG of the films of the lowest Dice, truth green and prediction red."""
+    ids = [row["id"] for row in worst]
+    rows = zip(raw_rows(store, raw), prediction_rows(store, predictions), strict=True)
+    rows_by_id = {film["id"]: (film, prediction) for film, prediction in rows if film["id"] in ids}
     tiles = [
         (
-            _overlay(store, raw, predictions, *found[row["id"]]),
+            _overlay(store, raw, predictions, *rows_by_id[row["id"]]),
             f"{row['id']} · Dice {row['dice']:.3f}",
         )
         for row in worst
@@ -185,17 +223,19 @@ def _worst_films(store: Store, raw: Manifest, predictions: Manifest, worst: Sequ
 
 
 def _overlay(
-    store: Store, raw: Manifest, predictions: Manifest, film: Row, prediction: Row
+    store: Store, raw: Manifest, predictions: Manifest, film: RawRow, prediction: PredictionRow
 ) -> NDArray[np.uint8]:
-    """The film, uint8 RGB, its longer side WORST_TILE pixels, with both borders drawn."""
+    """The film, RGB uint8 (H, W, 3), its longer side WORST_TILE pixels, both masks outlined."""
     entry = film["film"]
     pixels = decode.decode_film(store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"]))
-    drawn = [(_truth(store, raw, film, pixels.shape), masks.TRUTH_COLOR)]
+    colored = [(_read_truth(store, raw, film, pixels.shape), masks.TRUTH_COLOR)]
     if prediction["status"] == "ok":
-        drawn.append((_mask(store, predictions, prediction["mask"]), masks.PREDICTION_COLOR))
+        predicted = _read_mask(store, predictions, prediction["mask"])
+        colored.append((predicted, masks.PREDICTION_COLOR))
     scale = WORST_TILE / max(pixels.shape)
-    shape = [max(1, round(side * scale)) for side in pixels.shape]
+    height, width = (max(1, round(side * scale)) for side in pixels.shape)
     small = [
-        (geometry.resize(mask.astype(np.float32), *shape) >= 0.5, color) for mask, color in drawn
+        (geometry.resize(mask.astype(np.float32), height, width) >= 0.5, color)
+        for mask, color in colored
     ]
-    return masks.outline(geometry.resize(pixels, *shape), small, thickness=2)
+    return masks.outline(geometry.resize(pixels, height, width), small, thickness=2)

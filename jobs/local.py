@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import subprocess
 import time
@@ -44,9 +43,8 @@ def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False
             "which would take its place: give another name"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with embedded_s3(folder / ".s3") as environment:
-        os.environ.update(environment)
-        store = TimedStore()
+    with embedded_s3(folder / ".s3") as settings:
+        store = TimedStore(settings)
         made: dict[str, Manifest] = {}
         seconds: dict[str, float] = {}
         for job, inputs in INPUTS.items():
@@ -72,9 +70,8 @@ def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
         raise NotFoundError(f"{films} is not a folder: give one that holds PNG, JPEG or TIFF films")
     from jobs import predict
 
-    with embedded_s3(folder / ".s3") as environment:
-        os.environ.update(environment)
-        store = Store()
+    with embedded_s3(folder / ".s3") as settings:
+        store = Store(settings)
         prefix = copy_to_incoming(store, films.resolve().as_uri(), OUT)
         trained = json.loads(last.read_text())["trained"]
         made = predict.run(PredictConfig(trained=trained, films=prefix, out=OUT), store)
@@ -93,11 +90,11 @@ def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
 
 def serve_s3(folder: Path, *, host: str, port: int, program: Sequence[str]) -> int:
     """Serve S3 until stopped, or while `program` runs with the AWS variables set."""
-    with embedded_s3(folder, host=host, port=port) as environment:
+    with embedded_s3(folder, host=host, port=port) as settings:
         if program:
-            return subprocess.run(program, env=os.environ | environment).returncode
+            return subprocess.run(program, env=settings.environment()).returncode
         print(f"S3 with the bucket {BUCKET!r}; keys in {folder / 'credentials.json'}; Ctrl-C ends")
-        print(f"export AWS_ENDPOINT_URL={environment['AWS_ENDPOINT_URL']}", flush=True)
+        print(f"export AWS_ENDPOINT_URL={settings.endpoint_url}", flush=True)
         while True:
             time.sleep(3600)
 

@@ -142,7 +142,7 @@ def _films_below(source: BucketSource, uri: str) -> FilmSet:
 
 def _listed_film(source: BucketSource, film: layouts.FilmFiles) -> Film:
     origin = film.film[1]
-    item = source.found[origin]
+    item = source.objects[origin]
     return Film(film.id, origin, item.uri, bytes=item.bytes)
 
 

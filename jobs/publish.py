@@ -76,7 +76,7 @@ def run(config: PublishConfig, store: Store) -> Manifest:
         "jobs": _jobs(store, f"{folder}/results/", manifests),
         "versions": _versions(),
     }
-    html = page.build(store, manifests, details, about=challenger.model_json, config=config)
+    html = page.build(store, manifests, details, model_json=challenger.model_json, config=config)
     store.write(f"{folder}/report.html", html, content_type="text/html; charset=utf-8")
     run_json = _run_json(config, manifests, metrics, details, html=html, started=started)
     store.write_json(f"{folder}/run.json", run_json)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs the whole chain, or masks for a folder of films, on this machine: in a container where a
-# Docker engine answers, and otherwise in .venv. Results and the S3 server's data: artifacts/.
-# usage: scripts/run-local.sh run      with SOURCE SIZE EPOCHS NETWORK RUN_ID, each optional
-#        scripts/run-local.sh masks    with FILMS and OUT
-# RUNTIME=docker|process settles where.
+# Runs the whole chain, or masks a folder of films, on this machine: in a container where a Docker
+# engine answers, in .venv otherwise. Results and the S3 server's data: artifacts/.
+# usage: scripts/run-local.sh run      variables SOURCE SIZE EPOCHS NETWORK RUN_ID, all optional
+#        scripts/run-local.sh masks    variables FILMS and OUT
+# RUNTIME=docker|process overrides the choice.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ environment=()
 network=none
 declare -A mounted
 
-mount() { # what lies outside appears in the container under its own path
+mount() { # PATH [OPTIONS]: the container sees it under the same path
   if [ -n "${mounted[$1]:-}" ]; then return; fi
   mounted[$1]=yes
   mounts+=(--mount "type=bind,\"source=$1\",\"target=$1\"${2:+,$2}")
@@ -49,7 +49,7 @@ collect_sources() {
   arguments+=(--source "$(IFS=+ && echo "${parts[*]}")")
 }
 
-existing_path() { # with .. and %20 resolved; a path that does not exist stays for the job to refuse
+existing_path() { # resolves .. and %20; a missing path is printed as it is, and the job refuses it
   local decoded
   decoded=$(printf '%b' "${1//%/\\x}")
   realpath --canonicalize-existing --quiet "$1" ||
@@ -58,7 +58,7 @@ existing_path() { # with .. and %20 resolved; a path that does not exist stays f
 
 collect_masks() {
   [ -n "${FILMS:-}" ] || die "FILMS is missing: make predict FILMS=./mine OUT=artifacts/mine"
-  [ -d "$FILMS" ] || die "FILMS=$FILMS is not a folder: give one that holds PNG, JPEG or TIFF films"
+  [ -d "$FILMS" ] || die "FILMS=$FILMS is not a folder: give one with PNG, JPEG or TIFF films"
   local out=${OUT:-$FOLDER/masks}
   mkdir -p "$out"
   arguments=(masks --films "$FILMS" --folder "$FOLDER" --to "$out")
@@ -74,7 +74,7 @@ run_in_docker() {
     if [ -n "${!name:-}" ]; then environment+=(--env "$name"); fi
   done
   if [ "$network" = bridge ]; then
-    # An archive of gigabytes goes to the disk: the container's /tmp is memory.
+    # Downloads of gigabytes go to the disk: the container's /tmp is in memory.
     mkdir -p "$FOLDER/.download"
     environment+=(--env "TMPDIR=$PWD/$FOLDER/.download")
     if [ -d "$HOME/.kaggle" ]; then
@@ -83,7 +83,7 @@ run_in_docker() {
   fi
   if [ -t 1 ]; then environment+=(--tty); fi
   user=$(docker/user.sh)
-  # The working directory is the same path as here, so that relative paths mean the same.
+  # The same working directory as here, so that relative paths are valid in the container.
   exec docker run --rm --init --user "$user" --read-only --tmpfs /tmp \
     --cap-drop ALL --security-opt no-new-privileges --network "$network" --shm-size 1g \
     --workdir "$PWD" "${environment[@]}" "${mounts[@]}" "$image" python -m jobs "${arguments[@]}"

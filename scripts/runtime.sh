@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints where jobs run on this machine: docker where an engine answers, and otherwise process.
-# RUNTIME=docker|process settles it.
+# Prints where jobs run on this machine: docker where an engine answers, process otherwise.
+# RUNTIME=docker|process overrides it.
 set -euo pipefail
 
 SECONDS_FOR_ENGINE=5

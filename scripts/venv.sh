@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes a virtual environment from lock files, and torch where asked, unless its stamp is newer.
-# usage: scripts/venv.sh STAMP REQUIREMENTS...      STAMP lies in the environment's folder; a
-#        requirements file that is no .lock (torch.in) is installed last, without hashes
+# Creates a virtual environment from lock files, unless its stamp is newer than they are.
+# usage: scripts/venv.sh STAMP REQUIREMENTS...
+#        STAMP is a file in the environment's folder. A requirements file other than a .lock
+#        (torch.in) is installed last, without hashes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +16,7 @@ is_current() {
   [ -e "$stamp" ]
 }
 
-# Two commands typed at once want the same folder: the second waits and finds it made.
+# Of two commands at once the second waits for the first and finds the environment there.
 mkdir -p build
 exec 9>"build/${folder##*/}.lock"
 flock 9

@@ -43,11 +43,19 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The AWS variables of a server that lives as long as the session."""
+    """The AWS variables of a server that lives as long as the session, and those for no proxy.
+
+    Until the session ends this process has none of the AWS variables of whoever runs the tests.
+    """
     from jobs.storage.local_server import embedded_s3
 
-    with embedded_s3(tmp_path_factory.mktemp("s3")) as environment:
-        yield environment
+    with (
+        embedded_s3(tmp_path_factory.mktemp("s3")) as settings,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name in os.environ.keys() - settings.environment().keys():
+            patch.delenv(name)
+        yield settings.variables() | settings.no_proxy()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""evaluate on a made-up network: scores by hand, and which films test it."""
+"""evaluate on a fake network: scores against reference implementations, and the test films."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,9 @@ from jobs.storage.work_folder import WorkFolder
 from tests.support.films import draw_pair, write_montgomery
 
 SIZE, FILMS = 64, 30
-SHENZHEN = range(21, 31)  # the numbers of the films that bear Shenzhen's names
+SHENZHEN = range(21, 31)  # the numbers of the films with names as in the Shenzhen set
 SPLITS = ("train", "val", "test", "train", "train")
+SOURCES = ("montgomery", "shenzhen")
 
 
 def truth_of(film_id: str) -> NDArray[np.bool_]:
@@ -42,8 +43,8 @@ def truth_of(film_id: str) -> NDArray[np.bool_]:
     return left | right
 
 
-def found_in(film_id: str) -> NDArray[np.bool_]:
-    """The truth some pixels aside, as many as the film's number tells."""
+def predicted_mask_of(film_id: str) -> NDArray[np.bool_]:
+    """The truth shifted by 0 to 6 pixels, by the film's number."""
     return np.roll(truth_of(film_id), int(film_id.split("_")[1]) % 7, axis=1)
 
 
@@ -55,56 +56,78 @@ def call_dark_lung(
 
 @dataclass(frozen=True)
 class Films:
-    """Films of two sources in S3, split by their numbers; a network is made by `train`."""
+    """Films of two sources in S3, split by their numbers, and the jobs on them."""
 
     store: Store
     out: str
     raw: Manifest
     processed: Manifest
 
-    def train(self, processed: Manifest | None = None, **data: Any) -> Manifest:
-        """A network whose model.json says `data` of what it was trained on."""
+    def train(
+        self, processed: Manifest | None = None, sources: Sequence[str] = SOURCES, note: str = ""
+    ) -> Manifest:
+        """A fake network trained on `sources`; `note` distinguishes one from another."""
         processed = processed or self.processed
-        stage = WorkFolder(
+        data = {"train_sources": list(sources), "note": note}
+        work_folder = WorkFolder(
             self.store,
             TrainConfig(processed=processed.uri, out=self.out),
             job="train",
             folder="trained",
-            recipe="made up",
+            recipe="test",
             inputs={"processed": processed},
             extra=data,
         )
-        if found := stage.finished():
-            return found
-        recipe = {"spatial_size": SIZE, "threshold": 0.5, "fit": "stretch", "precision": "auto"}
-        about = {"architecture": {}, "recipe": recipe, "data": {"processed": "", **data}}
-        stage.add_file("model.json", json.dumps(about).encode())
-        stage.add_file("model.safetensors", b"")
-        return stage.finish(counts={}, headline={})
+        if manifest := work_folder.finished():
+            return manifest
+        model_json = {
+            "architecture": {},
+            "recipe": {
+                "spatial_size": SIZE,
+                "threshold": 0.5,
+                "fit": "stretch",
+                "crop_borders": False,
+                "precision": "auto",
+            },
+            "data": data,
+        }
+        work_folder.add_file("model.json", json.dumps(model_json).encode())
+        work_folder.add_file("model.safetensors", b"")
+        return work_folder.finish(counts={}, headline={})
 
     def predict(
-        self, trained: Manifest, said: Mapping[str, Row] | None = None, **inputs: Manifest
+        self, trained: Manifest, changes: Mapping[str, Row] | None = None, **inputs: Manifest
     ) -> Manifest:
-        """Masks as a bad network's, the truth moved aside; `said` has more of a film's row."""
-        said = dict(said or {})
-        stage = WorkFolder(
+        """Shifted masks; every seventh number and the one after it are flagged for review.
+
+        `changes` has, by the film's id, what to change in its row.
+        """
+        changes = dict(changes or {})
+        work_folder = WorkFolder(
             self.store,
             PredictConfig(trained=trained.uri, films=self.raw.uri, out=self.out),
             job="predict",
             folder="predictions",
-            recipe="made up",
+            recipe="test",
             inputs={"trained": trained, **(inputs or {"films": self.raw})},
-            extra=said,
+            extra=changes,
         )
 
-        def work(row: Row) -> Row:
-            data = decode.encode_mask(found_in(row["id"]))
-            made = {"id": row["id"], "status": "ok", "mask": stage.put(f"{row['id']}.png", data)}
-            return made | said.get(row["id"], {})
+        def predict(row: Row) -> Row:
+            png = decode.encode_mask(predicted_mask_of(row["id"]))
+            number = int(row["id"].split("_")[1]) - 1
+            prediction = {
+                "id": row["id"],
+                "status": "ok",
+                "mask": work_folder.put(f"{row['id']}.png", png),
+                "quality": round(0.2 + number % 7 / 10, 6),
+                "review": number % 7 < 2,
+            }
+            return prediction | changes.get(row["id"], {})
 
-        for _ in stage.write_rows(self.raw.rows(self.store), FILMS, work):
+        for _ in work_folder.write_rows(self.raw.rows(self.store), FILMS, predict):
             pass
-        return stage.finish(counts={"films": FILMS}, headline={})
+        return work_folder.finish(counts={"films": FILMS}, headline={})
 
     def evaluate(self, predictions: Manifest, **options: Any) -> Manifest:
         options = {"processed": self.processed.uri, "out": self.out} | options
@@ -132,7 +155,7 @@ def films(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def process(store: Store, out: str, raw: Manifest, moved: Mapping[str, str]) -> Manifest:
-    """The films split by their numbers, but for the patients that are moved."""
+    """The films split by their numbers, except for the patients in `moved`."""
     patients = {
         f"{'CHNCXR' if number in SHENZHEN else 'MCUCXR'}_{number:04d}": SPLITS[number % 5]
         for number in range(1, FILMS + 1)
@@ -148,23 +171,28 @@ def hd95_by_distance_maps(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> f
     borders = [mask & ~ndimage.binary_erosion(mask) for mask in (one, other)]
     maps = [ndimage.distance_transform_edt(~border) for border in borders]
     directed = (maps[1][borders[0]], maps[0][borders[1]])
-    return float(100 * max(np.percentile(found, 95) for found in directed) / np.hypot(*one.shape))
+    return float(
+        100 * max(np.percentile(distances, 95) for distances in directed) / np.hypot(*one.shape)
+    )
 
 
-def test_a_films_scores_are_those_of_others_at_its_own_size(films: Films) -> None:
-    made = films.evaluate(films.predict(films.train()))
-    by_hand = {}
-    for row in made.rows(films.store):
-        truth, found = truth_of(row["id"]), found_in(row["id"])
-        by_hand[row["id"]] = f1_score(truth.ravel(), found.ravel())
-        assert row["dice"] == pytest.approx(by_hand[row["id"]], abs=1e-6)
-        assert row["iou"] == pytest.approx(jaccard_score(truth.ravel(), found.ravel()), abs=1e-6)
-        assert row["hd95"] == pytest.approx(hd95_by_distance_maps(found, truth), abs=1e-6)
-    tested = [by_hand[row["id"]] for row in made.rows(films.store) if row["split"] == "test"]
-    figures = films.figures(made)
+def test_a_films_scores_are_those_of_scikit_learn_and_distance_maps_at_its_size(
+    films: Films,
+) -> None:
+    evaluation = films.evaluate(films.predict(films.train()))
+    dice = {}
+    for row in evaluation.rows(films.store):
+        truth, predicted = truth_of(row["id"]), predicted_mask_of(row["id"])
+        dice[row["id"]] = f1_score(truth.ravel(), predicted.ravel())
+        iou = jaccard_score(truth.ravel(), predicted.ravel())
+        assert row["dice"] == pytest.approx(dice[row["id"]], abs=1e-6)
+        assert row["iou"] == pytest.approx(iou, abs=1e-6)
+        assert row["hd95"] == pytest.approx(hd95_by_distance_maps(predicted, truth), abs=1e-6)
+    tested = [dice[row["id"]] for row in evaluation.rows(films.store) if row["split"] == "test"]
+    figures = films.figures(evaluation)
     assert figures["test"]["films"] == len(tested) == films.processed.counts["test"] == 6
     assert figures["test"]["dice"]["mean"] == pytest.approx(np.mean(tested), abs=1e-6)
-    assert made.headline == {
+    assert evaluation.headline == {
         "test_films": 6,
         "test_dice": figures["test"]["dice"]["mean"],
         "test_dice_low": figures["test"]["dice"]["low"],
@@ -173,38 +201,41 @@ def test_a_films_scores_are_those_of_others_at_its_own_size(films: Films) -> Non
         "test_iou": figures["test"]["iou"]["mean"],
         "test_hd95": figures["test"]["hd95"]["mean"],
     }
-    assert made.read_file(films.store, "worst.png").startswith(b"\x89PNG")
+    assert evaluation.read_file(films.store, "worst.png").startswith(b"\x89PNG")
 
 
 def test_the_bytes_change_only_with_the_recipes_version(films: Films) -> None:
     """Golden output: where this fails, bump evaluate.RECIPE and put the new hash here."""
-    made = films.evaluate(films.predict(films.train()))
-    files = [made.read_file(films.store, name) for name in ("metrics.json", "per_film.csv")]
-    golden = {"2": "668712f3fd5b8a4d953edc335f09459dba809ca8869baa0973259062f7c8d516"}
+    evaluation = films.evaluate(films.predict(films.train()))
+    files = [evaluation.read_file(films.store, name) for name in ("metrics.json", "per_film.csv")]
+    golden = {"2": "1ed85e1ff6251a664139f2c24ddba6289eb76807e9c46aa7d8993c6e70eee098"}
     assert hashlib.sha256(b"".join(files)).hexdigest() == golden[evaluate.RECIPE]
 
 
 def test_the_same_work_writes_the_same_bytes(films: Films) -> None:
     predictions = films.predict(films.train())
-    made = films.evaluate(predictions)
+    evaluation = films.evaluate(predictions)
     again = films.evaluate(predictions, force=True, run_id="again")
-    assert again.uri != made.uri
-    assert again.content_hash == made.content_hash
+    assert again.uri != evaluation.uri
+    assert again.content_hash == evaluation.content_hash
 
 
-def test_a_film_that_could_not_be_predicted_scores_nothing(films: Films) -> None:
+def test_a_film_that_could_not_be_predicted_has_the_lowest_scores(films: Films) -> None:
     failed = {"MCUCXR_0002_0": {"status": "failed", "reason": "truncated"}}
-    made = films.evaluate(films.predict(films.train(), failed))
-    rows = {row["id"]: row for row in made.rows(films.store)}
+    evaluation = films.evaluate(films.predict(films.train(), failed))
+    rows = {row["id"]: row for row in evaluation.rows(films.store)}
     row = rows["MCUCXR_0002_0"]
     assert (row["dice"], row["iou"], row["hd95"]) == (0.0, 0.0, 100.0)
     assert row["reason"] == "truncated"
-    assert films.figures(made)["test"]["films"] == 6
+    assert films.figures(evaluation)["test"]["films"] == 6
+    assert films.figures(evaluation)["review"]["films"] == 5
+    line = table_of(films, evaluation)["MCUCXR_0002_0"]
+    assert line["quality"] == line["review"] == ""
 
 
 def test_predictions_of_other_films_are_refused(films: Films) -> None:
     predictions = films.predict(films.train(), films=films.processed)
-    with pytest.raises(ConfigError, match="not of the same raw films"):
+    with pytest.raises(ConfigError, match="are of different raw films"):
         films.evaluate(predictions)
 
 
@@ -213,51 +244,53 @@ def test_predictions_of_other_films_are_refused(films: Films) -> None:
 
 def numbers_tested(films: Films, evaluation: Manifest) -> dict[str, set[int]]:
     """The numbers of the tested films of each source."""
-    found: dict[str, set[int]] = {}
+    numbers: dict[str, set[int]] = {}
     for row in evaluation.rows(films.store):
         if row["tested"]:
-            found.setdefault(row["source"], set()).add(int(row["id"].split("_")[1]))
-    return found
+            numbers.setdefault(row["source"], set()).add(int(row["id"].split("_")[1]))
+    return numbers
 
 
 def test_every_film_of_a_source_that_was_left_out_of_training_tests(films: Films) -> None:
-    made = films.evaluate(films.predict(films.train(train_sources=["montgomery"])))
-    assert numbers_tested(films, made) == {"montgomery": {2, 7, 12, 17}, "shenzhen": set(SHENZHEN)}
-    figures = films.figures(made)
+    evaluation = films.evaluate(films.predict(films.train(sources=["montgomery"])))
+    assert numbers_tested(films, evaluation) == {
+        "montgomery": {2, 7, 12, 17},
+        "shenzhen": set(SHENZHEN),
+    }
+    figures = films.figures(evaluation)
     assert figures["test"]["films"] == 14
     assert figures["train"]["films"] == 12 and figures["val"]["films"] == 4
     table = {row["tested_on"]: row for row in figures["cross_source"]}
     assert table.keys() == {"montgomery", "shenzhen"}
     for source, row in table.items():
         assert row["trained_on"] == ["montgomery"]
-        dice = [r["dice"] for r in made.rows(films.store) if r["tested"] and r["source"] == source]
+        dice = [
+            r["dice"] for r in evaluation.rows(films.store) if r["tested"] and r["source"] == source
+        ]
         assert row["dice"]["mean"] == pytest.approx(np.mean(dice), abs=1e-6)
     assert figures["calibration"]["films"] == 14
 
 
-@pytest.mark.parametrize("data", [{}, {"train_sources": ["montgomery", "shenzhen"]}])
-def test_a_network_that_saw_all_sources_is_tested_on_the_test_split(
-    films: Films, data: dict[str, Any]
-) -> None:
-    made = films.evaluate(films.predict(films.train(**data)))
-    assert numbers_tested(films, made) == {"montgomery": {2, 7, 12, 17}, "shenzhen": {22, 27}}
-    for row in films.figures(made)["cross_source"]:
+def test_a_network_that_saw_all_sources_is_tested_on_the_test_split(films: Films) -> None:
+    evaluation = films.evaluate(films.predict(films.train()))
+    assert numbers_tested(films, evaluation) == {"montgomery": {2, 7, 12, 17}, "shenzhen": {22, 27}}
+    for row in films.figures(evaluation)["cross_source"]:
         assert row["trained_on"] == ["montgomery", "shenzhen"]
 
 
-def test_what_the_network_saw_counts_and_not_what_another_split_says(films: Films) -> None:
+def test_the_split_that_the_network_was_trained_with_decides_which_films_test(films: Films) -> None:
     moved = {"MCUCXR_0002": "train", "MCUCXR_0003": "test"}
     other = process(films.store, films.out, films.raw, moved)
     predictions = films.predict(films.train(processed=other, note="another split"))
-    made = films.evaluate(predictions)
-    assert numbers_tested(films, made)["montgomery"] == {3, 7, 12, 17}
+    evaluation = films.evaluate(predictions)
+    assert numbers_tested(films, evaluation)["montgomery"] == {3, 7, 12, 17}
 
 
 def test_the_test_figures_can_be_over_some_sources_alone(films: Films) -> None:
     predictions = films.predict(films.train())
-    made = films.evaluate(predictions, test_sources="shenzhen")
-    assert numbers_tested(films, made) == {"shenzhen": {22, 27}}
-    figures, every = films.figures(made), films.figures(films.evaluate(predictions))
+    evaluation = films.evaluate(predictions, test_sources="shenzhen")
+    assert numbers_tested(films, evaluation) == {"shenzhen": {22, 27}}
+    figures, every = films.figures(evaluation), films.figures(films.evaluate(predictions))
     assert figures["test"]["films"] == 2
     assert figures["by_source"] == {"shenzhen": every["by_source"]["shenzhen"]}
     assert figures["train"] == every["train"]
@@ -265,55 +298,42 @@ def test_the_test_figures_can_be_over_some_sources_alone(films: Films) -> None:
     assert films.figures(both) == every
 
 
-@pytest.mark.parametrize("asked", ["phantoms", "montgomery,phantoms"])
-def test_a_source_without_films_is_refused_and_those_there_are_named(
-    films: Films, asked: str
+@pytest.mark.parametrize("test_sources", ["phantoms", "montgomery,phantoms"])
+def test_a_source_without_films_is_refused_and_the_sources_with_films_are_named(
+    films: Films, test_sources: str
 ) -> None:
     with pytest.raises(ConfigError, match=r"no films of phantoms.*montgomery, shenzhen"):
-        films.evaluate(films.predict(films.train()), test_sources=asked)
+        films.evaluate(films.predict(films.train()), test_sources=test_sources)
 
 
 # The quality score
 
 
-@pytest.fixture(scope="module")
-def judged(films: Films) -> Manifest:
-    """Predictions whose quality is told by a rank, the odd one out flagged."""
-    names = [row["id"] for row in films.raw.rows(films.store)]
-    said = {
-        name: {"quality": round(0.2 + number % 7 / 10, 6), "review": number % 7 < 2}
-        for number, name in enumerate(names)
-    }
-    return films.predict(films.train(), said)
+def table_of(films: Films, evaluation: Manifest) -> dict[str, dict[str, str]]:
+    """The lines of per_film.csv by the film's id."""
+    text = evaluation.read_file(films.store, "per_film.csv").decode()
+    return {line["id"]: line for line in csv.DictReader(io.StringIO(text))}
 
 
-def test_the_quality_score_is_ranked_against_the_true_dice(films: Films, judged: Manifest) -> None:
-    made = films.evaluate(judged)
-    tested = [row for row in made.rows(films.store) if row["tested"]]
+def test_the_quality_score_is_ranked_against_the_true_dice(films: Films) -> None:
+    evaluation = films.evaluate(films.predict(films.train()))
+    tested = [row for row in evaluation.rows(films.store) if row["tested"]]
     expected = stats.spearmanr(
         [row["quality"] for row in tested], [row["dice"] for row in tested]
     ).statistic
-    review = films.figures(made)["review"]
+    review = films.figures(evaluation)["review"]
     assert review["rank_correlation"] == pytest.approx(expected, abs=1e-6)
     assert review["films"] == 6
     assert review["flagged"] == sum(row["review"] for row in tested)
 
 
-def test_the_table_has_a_film_a_row_with_all_scores(films: Films, judged: Manifest) -> None:
-    made = films.evaluate(judged)
-    text = made.read_file(films.store, "per_film.csv").decode()
-    table = {row["id"]: row for row in csv.DictReader(io.StringIO(text))}
+def test_the_table_has_a_film_a_row_with_all_scores(films: Films) -> None:
+    evaluation = films.evaluate(films.predict(films.train()))
+    table = table_of(films, evaluation)
     assert len(table) == FILMS
-    for row in made.rows(films.store):
-        told = table[row["id"]]
+    for row in evaluation.rows(films.store):
+        line = table[row["id"]]
         for name in ("dice", "iou", "hd95", "quality"):
-            assert float(told[name]) == row[name]
-        assert told["review"] == str(row["review"])
-        assert (told["split"], told["source"]) == (row["split"], row["source"])
-
-
-def test_older_predictions_without_a_quality_score_are_evaluated_too(films: Films) -> None:
-    made = films.evaluate(films.predict(films.train()))
-    assert films.figures(made)["review"]["films"] == 0
-    (first, *_) = csv.DictReader(io.StringIO(made.read_file(films.store, "per_film.csv").decode()))
-    assert first["quality"] == first["review"] == ""
+            assert float(line[name]) == row[name]
+        assert line["review"] == str(row["review"])
+        assert (line["split"], line["source"]) == (row["split"], row["source"])

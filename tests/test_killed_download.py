@@ -73,7 +73,7 @@ def kill_midway(command: list[str], environment: dict[str, str], store: Store, o
 
 
 def stored_ranges(server: RangeServer) -> list[Request]:
-    return [request for request in server.requests if request.what == "storage"]
+    return [request for request in server.requests if request.operation == "storage"]
 
 
 def settled_ranges(server: RangeServer) -> list[Request]:

@@ -220,7 +220,7 @@ def test_shards_of_a_prefix_complete_one_listing_and_their_logs_tell_it_from_ano
         """Whether the set is complete after the shard, and the hash that its log names."""
         caplog.clear()
         made = run(store, out, trained, f"{out}/inbox", shard=shard)
-        (listing,) = re.findall(rf"shard {shard} is of the listing ([0-9a-f]{{64}})", caplog.text)
+        (listing,) = re.findall(rf"shard {shard} has the listing ([0-9a-f]{{64}})", caplog.text)
         return store.exists(made.uri), listing
 
     store.write_many((f"{out}/inbox/{n:02}.png", png(draw_pair(n)[0])) for n in range(16))

@@ -90,10 +90,10 @@ def test_a_film_of_the_squares_own_size_is_cropped_like_any_other(
     store: Store, out: str, tmp_path: Path
 ) -> None:
     for number in range(30):
-        film, left, right = (np.pad(image, 8) for image in draw_pair(number, 48, 48))
+        film, left, right = draw_pair(number, 48, 48)
         for folder, image in (("images", film), ("masks", left | right)):
             (tmp_path / folder).mkdir(exist_ok=True)
-            (tmp_path / folder / f"{number}.png").write_bytes(png(image))
+            (tmp_path / folder / f"{number}.png").write_bytes(png(np.pad(image, 8)))
     made = run(store, out, fetch(store, out, tmp_path), size=64, crop_borders=True)
     assert [row["crop"] for row in made.rows(store)] == [[8, 8, 56, 56]] * 30
     assert [row["box"] for row in made.rows(store)] == [[0, 0, 64, 64]] * 30
@@ -229,7 +229,7 @@ def test_a_published_split_replaces_the_hashed_one(store: Store, out: str, films
     [
         ("", "names no patient: give a CSV with the columns patient,split"),
         ("patient,split\n", "names no patient: give a CSV with the columns patient,split"),
-        ("id,split\nP1,train\n", "is no table of splits .*patient,split"),
+        ("id,split\nP1,train\n", "is not a table of splits .*patient,split"),
         ("patient,split\nP1,train\nP1,test\n", "'P1' has two splits, 'train' and 'test': leave"),
         ("patient,split\nP1\nP2,validation\n", "line 2 lacks the patient or its split: give both"),
         ("patient,split\nP1,train\n,val\n", "line 3 lacks the patient or its split: give both"),

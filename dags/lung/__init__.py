@@ -1,1 +1,1 @@
-"""What the lung DAGs are made of: stages, their operators and the contract with the jobs."""
+"""The parts of the lung DAGs: tasks, their operators and the contract with the jobs."""

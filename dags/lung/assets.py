@@ -1,7 +1,7 @@
-"""What Airflow shows of the pipeline as assets: each training with its figures, each new champion.
+"""The pipeline's assets in Airflow: each training with its figures, each new champion.
 
-They have names and no S3 URI: Airflow would load boto3 for one at every parse of a DAG. Where in S3
-they are stands in their events.
+Assets have names and no S3 URI: for a URI Airflow would load boto3 at every parse of a DAG. The
+URIs are in the events.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from airflow.sdk import Asset, AssetAlias, Context
 
 TRAINING = Asset("lung_training")
 CHAMPION = Asset("lung_champion")
-# A task's outlet has an event with every success; what an alias stands for, only when it is said.
+# An outlet gets an event at every success of its task, an alias only when the task adds one.
 CHAMPION_MOVED = AssetAlias("lung_champion_moved")
 MOVED = ("first", "replaced")
 
 
 def record_training(context: Context, result: dict[str, Any]) -> None:
-    """train's `post_execute`: the last figures and where the histories are."""
+    """train's `post_execute`: adds the last figures and the histories' URIs to its event."""
     context["outlet_events"][TRAINING].extra = {
         **result["headline"],
         "reused": result["reused"],
@@ -28,7 +28,7 @@ def record_training(context: Context, result: dict[str, Any]) -> None:
 
 
 def record_champion(context: Context, result: dict[str, Any]) -> None:
-    """publish's `post_execute`: an event of the champion, only when it really moved."""
+    """publish's `post_execute`: an event of the champion, only where the champion changed."""
     if result["headline"]["champion"] in MOVED:
         extra = {
             "name": context["params"]["name"],

@@ -1,11 +1,11 @@
-"""A DockerOperator that owns the end of its container.
+"""A DockerOperator that always stops and removes its container.
 
-The stock operator leaves a container running after a time-out, or a dead one behind, or hides the
-error, depending on `auto_remove`. Here every way out of `execute` (success, failure, time-out,
-kill) stops the container within a short grace and removes it; where this process itself is killed,
-the container's lifeline (`engine_client.py`) does. Which containers are this task's is asked of the
-engine, by label, so none is missed because an id was not yet known; one left by an earlier try is
-removed before a new one starts.
+The provider's operator leaves a container running after a time-out, leaves a dead one behind, or
+hides the error, depending on `auto_remove`. Here every way out of `execute` (success, failure,
+time-out, kill) stops the container within a short grace and removes it. Where this process itself
+is killed, the container's lifeline (`engine_client.py`) stops the job. The engine is asked for the
+task's containers by label, so that a container whose id never arrived is found too. A container
+that an earlier try left is removed before a new one starts.
 """
 
 from __future__ import annotations
@@ -22,53 +22,51 @@ from docker.errors import APIError, DockerException
 from docker.types import DeviceRequest, Mount
 from requests.exceptions import RequestException
 
-from lung.contract import LIFELINE, STOPPED, Ending, carry_out
+from lung.contract import LIFELINE, STOPPED, Ending, run_job
 from lung.engine_client import JobClient
 from lung.supervision import supervised
 
 GPU_LABEL = "lung.gpus"
-# By then a container whose task is gone has ended itself.
+# By then the lifeline has stopped a job whose task is gone (40 s of silence, 10 s of grace).
 GPU_WAIT_SECONDS = 60
 
 
 class ContainerOperator(DockerOperator):
     """Runs one job in a container; returns the job's result. `environment` holds RESULT_URI.
 
-    `gpus` is how many the container is given, a number or its text. `shard` is for the command's
+    `gpus` is the number of GPUs of the container, an int or its text. `shard` is for the command's
     template, where the task is mapped over parts of the films.
     """
 
-    template_fields = (
-        *DockerOperator.template_fields,
-        *("mem_limit", "shm_size", "gpus", "shard"),
-    )
-    # A command's argument that ends with .sh or .env is an argument, not a file to be read.
+    template_fields = (*DockerOperator.template_fields, "mem_limit", "shm_size", "gpus", "shard")
+    # Airflow would read an argument that ends with .sh or .env as a file's name.
     template_ext = ()
 
     def __init__(self, *, gpus: int | str = 0, shard: str = "1/1", **kwargs: Any) -> None:
-        # A volume of the container's own, not a tmpfs: downloads would count as memory.
+        # An anonymous volume, not a tmpfs, whose downloads would count as memory.
         scratch = Mount(target="/tmp", source=None, type="volume")
-        # The base removes nothing: the engine does, or `_end`.
+        # DockerOperator removes nothing: the engine does, or `_remove_containers`.
         super().__init__(auto_remove="never", mount_tmp_dir=False, mounts=[scratch], **kwargs)
         self.gpus = gpus
         self.shard = shard
-        self._stopped = ""  # the reason, once there is one
+        self._stop_reason = ""
 
     @cached_property
     def cli(self) -> Any:
-        return JobClient(self.hook.api_client, lambda: self._stopped)
+        return JobClient(self.hook.api_client, lambda: self._stop_reason)
 
     def execute(self, context: Context) -> Any:
-        return carry_out(partial(self._run, context), self.environment["RESULT_URI"])
+        return run_job(partial(self._run, context), self.environment["RESULT_URI"])
 
     def _run(self, context: Context, secrets: dict[str, str]) -> Ending:
         self._private_environment = secrets | LIFELINE
         labels = self._labels(context)
         client = self.cli
         try:
+            # Without the label of the try: the containers of earlier tries too.
             self._remove({name: value for name, value in labels.items() if name != "lung.try"})
             self.labels = labels
-            with supervised(self._beat, self._stop):
+            with supervised(self._send_heartbeat, self._stop):
                 if count := int(self.gpus):
                     self.labels = labels | {GPU_LABEL: str(count)}
                     self.device_requests = [DeviceRequest(count=count, capabilities=[["gpu"]])]
@@ -77,13 +75,13 @@ class ContainerOperator(DockerOperator):
         except DockerContainerFailedException as error:
             return self._ending(error)
         except AirflowTaskTimeout:
-            self._end()
-            fetch_logs(client.last_words(), self.log)
+            self._remove_containers()
+            fetch_logs(client.remaining_output(), self.log)
             raise
-        except OSError as error:  # all that the client raises
-            raise self._refusal(error) from error
+        except OSError as error:  # the base class of all errors of docker-py and requests
+            raise self._engine_error(error) from error
         finally:
-            self._end()
+            self._remove_containers()
             client.close()
         return Ending(0)
 
@@ -91,16 +89,16 @@ class ContainerOperator(DockerOperator):
         self._stop(STOPPED)
 
     def _stop(self, reason: str) -> None:
-        self._stopped = reason
-        self._end()
+        self._stop_reason = reason
+        self._remove_containers()
         if self.hook.client_created:
-            self.cli.hang_up()
+            self.cli.disconnect()
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         try:
-            self.cli.beat()
+            self.cli.send_heartbeat()
         except OSError as error:
-            raise self._refusal(error) from error
+            raise self._engine_error(error) from error
 
     def _labels(self, context: Context) -> dict[str, str]:
         instance = context["ti"]
@@ -115,46 +113,50 @@ class ContainerOperator(DockerOperator):
         }
 
     def _wait_for_gpus(self) -> None:
-        """Return as soon as no container has GPUs, as the engine would give the same ones twice.
+        """Return once no container has GPUs: the engine would give the same GPUs to two containers.
 
-        One of another run, whose task was just marked failed, may still be saving its state.
+        The training of a run that was just marked failed may still be saving its state. Raises
+        AirflowException after GPU_WAIT_SECONDS.
         """
         deadline = time.monotonic() + GPU_WAIT_SECONDS
-        while others := self.cli.containers(filters={"label": GPU_LABEL}):
-            theirs = others[0]["Labels"]
-            holder = f"{theirs.get('lung.task')} of the run {theirs.get('lung.run')}"
-            if self._stopped or time.monotonic() > deadline:
-                taken = f"The GPUs are taken by {holder}: give the pool of these tasks one slot"
-                raise AirflowException(self._stopped or taken)
-            self.log.info("Waiting for the GPUs, which %s still has", holder)
+        while holders := self.cli.containers(filters={"label": GPU_LABEL}):
+            labels = holders[0]["Labels"]
+            holder = f"{labels.get('lung.task')} of the run {labels.get('lung.run')}"
+            if self._stop_reason:
+                raise AirflowException(self._stop_reason)
+            if time.monotonic() > deadline:
+                raise AirflowException(
+                    f"The GPUs are in use by {holder}: give the pool of these tasks one slot"
+                )
+            self.log.info("Waiting for the GPUs, in use by %s", holder)
             time.sleep(1)
 
     def _ending(self, error: DockerContainerFailedException) -> Ending:
-        if self._stopped:
-            raise AirflowException(self._stopped)
-        said = [str(line) for line in error.logs or () if line]
+        if self._stop_reason:
+            raise AirflowException(self._stop_reason)
+        lines = [str(line) for line in error.logs or () if line]
         limit = str(self.mem_limit or "the machine's memory") if self.cli.was_out_of_memory else ""
         return Ending(
             self.cli.exit_code,
-            said[-1] if said else "",
+            lines[-1] if lines else "",
             memory_limit=limit,
-            was_told_to_stop=self.cli.was_told_to_stop,
+            was_stopped=self.cli.was_stopped,
         )
 
-    def _refusal(self, error: OSError) -> AirflowException:
-        """What to say where the engine would not run the container, or went away."""
-        if self._stopped:
-            return AirflowException(self._stopped)
+    def _engine_error(self, error: OSError) -> AirflowException:
+        """The task's error where the engine refused the container, or stopped answering."""
+        if self._stop_reason:
+            return AirflowException(self._stop_reason)
         if isinstance(error, APIError):
-            said = error.explanation or error
-            return AirflowException(f"The engine did not run {self.image}: {said}")
+            reason = error.explanation or error
+            return AirflowException(f"The engine did not run {self.image}: {reason}")
         return AirflowException(
-            f"The engine at {self.docker_url} went away: {error}. What ran there ends itself within"
-            " a minute; the next try goes on from what it saved"
+            f"The engine at {self.docker_url} went away: {error}. Its jobs end themselves within a "
+            "minute; the next try resumes from the saved state"
         )
 
-    def _end(self) -> None:
-        """Remove this try's containers; a failure is logged, as the error shown is the task's."""
+    def _remove_containers(self) -> None:
+        """Remove this try's containers; only log a failure, which would hide the task's error."""
         try:
             if isinstance(self.labels, dict):
                 self._remove(self.labels)
@@ -163,8 +165,8 @@ class ContainerOperator(DockerOperator):
 
     def _remove(self, labels: dict[str, str]) -> None:
         """Stop and remove the containers that have all of these labels."""
-        wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
-        for found in self.cli.containers(all=True, filters=wanted):
-            self.cli.remove(found["Id"])
-            # Not before: to log fails where the supervisor, which writes the log, was killed.
-            self.log.info("Removed container %s (%s)", found["Id"][:12], found["Status"])
+        filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
+        for container in self.cli.containers(all=True, filters=filters):
+            self.cli.remove(container["Id"])
+            # After the removal: logging fails where the supervisor, which writes the log, is dead.
+            self.log.info("Removed container %s (%s)", container["Id"][:12], container["Status"])

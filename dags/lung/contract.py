@@ -1,8 +1,8 @@
 """The contract between a task and its job, the same on every backend.
 
-The task gives the job its credentials, from Airflow's connections and only at run time, and
-RESULT_URI. The job writes its result there as JSON and ends with an exit code of `jobs/errors.py`;
-the result becomes the task's XCom, the exit code decides whether the task is tried again.
+At run time the task passes the job its credentials, from Airflow's connections, and RESULT_URI. The
+job writes its result there as JSON and ends with an exit code of `jobs/errors.py`. The result
+becomes the task's XCom; the exit code decides whether the task is retried.
 
 Connections: `lung_s3` (type aws: login, password, extra {"endpoint_url": ..., "region_name": ...}),
 required; `kaggle` (password: an API token), only for kaggle:// sources.
@@ -24,67 +24,68 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 S3_CONNECTION = "lung_s3"
 KAGGLE_CONNECTION = "kaggle"
 DEFAULT_REGION = "us-east-1"
-# The supervisor kills a task's process 5 s after TERM, so its job gets less than that.
+# Airflow's supervisor kills a task's process 5 s after SIGTERM: the job gets less than that.
 STOP_GRACE_SECONDS = 3
 STOPPED = "The task was stopped from outside, and its job with it"
-# The job watches its standard input, on which the task's process beats
-# (`jobs/runtime/lifeline.py`).
+# Makes the job watch its standard input for heartbeats (`jobs/runtime/lifeline.py`).
 LIFELINE = {"LUNG_LIFELINE": "stdin"}
 
 LESS_MEMORY = "lower the batch size, the image size or the network"
-# What an exit code means, and what to do about it.
+# {exit code: (meaning, remedy)}
 MEANINGS = {
     2: (
         "wrong arguments or configuration, or an absent bucket or source",
-        "Correct what it names in the run's form or in the deployment's settings, and trigger anew",
+        "Correct the value that the log names, on the form or in the settings, and trigger anew",
     ),
-    65: ("bad data", "Mend or take out the films that it names, then clear this task"),
+    65: ("bad data", "Mend or remove the films that the log names, then clear this task"),
     69: (
         "a service is unavailable",
-        "It is tried again; if that does not help, see that S3 and the source of the films answer",
+        "It is retried; if that does not help, check that S3 and the source of the films answer",
     ),
     75: (
         "interrupted, its state saved",
-        "The next try goes on from there; after the last one, clear this task",
+        "The next try resumes from there; after the last try, clear this task",
     ),
     77: (
         "access refused",
         "Renew the keys in the connection lung_s3 (or kaggle), then clear this task",
     ),
     137: (
-        "killed (SIGKILL), most often by the kernel for want of memory",
+        "killed (SIGKILL), most often by the kernel for lack of memory",
         f"Give the machine more memory, or {LESS_MEMORY}",
     ),
     143: (
         "stopped (SIGTERM) before it had saved its state",
-        "It is tried again; after the last try, clear this task",
+        "It is retried; after the last try, clear this task",
     ),
 }
-OTHER_MEANING = ("it failed", "Its log says why; mend that, then clear this task")
+OTHER_MEANING = ("it failed", "Correct what its log names, then clear this task")
 NEVER_RETRIED = frozenset({2, 65, 77})
+# The time and level that jobs log before each message.
+LOG_PREFIX = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ ")
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended: 128 + n after signal n.
+    """How a job ended.
 
-    `memory_limit` only where it was exceeded; `was_told_to_stop` where its container was, by
-    somebody else than its task.
+    `exit_code` is 128 + n after signal n; `memory_limit` is set only where the job exceeded it;
+    `was_stopped` is true where something other than its task stopped its container.
     """
 
     exit_code: int
     last_line: str = ""
     memory_limit: str = ""
-    was_told_to_stop: bool = False
+    was_stopped: bool = False
 
 
-def carry_out(run: Callable[[dict[str, str]], Ending], result_uri: str) -> dict[str, Any]:
-    """Run one job and return its result, or raise what Airflow should do about its ending.
+def run_job(run: Callable[[dict[str, str]], Ending], result_uri: str) -> dict[str, Any]:
+    """Run one job and return its result; raise the exception that its ending calls for.
 
-    `run` takes the environment that nobody may see and returns when the job has ended.
+    `run` takes the secret part of the job's environment and returns when the job has ended.
     """
     secrets = private_environment()
-    forget_result(result_uri)
+    delete_result(result_uri)
     ending = run(secrets)
     if ending.exit_code:
         raise failure(ending)
@@ -100,24 +101,23 @@ def failure(ending: Ending) -> AirflowException:
             f" Raise Memory on the form (its default is LUNG_JOBS_MEMORY), or {LESS_MEMORY}"
         )
     meaning, remedy = MEANINGS.get(code, OTHER_MEANING)
-    if ending.was_told_to_stop:
+    if ending.was_stopped:
         meaning = "its container was stopped, by `docker stop` or because the engine stopped"
-        remedy = "It is tried again and goes on from what it saved"
+        remedy = "It is retried and resumes from the saved state"
     text = f"The job ended with exit code {code}: {meaning}. {remedy}"
-    # The logger's time and level are in the log already.
-    said = re.sub(r"^[\d-]+ [\d:,]+ [A-Z]+ ", "", ending.last_line)
-    if said:
-        text += f". It said: {said}"
+    # Airflow's log adds a time and a level itself.
+    if last_message := LOG_PREFIX.sub("", ending.last_line):
+        text += f". Its last line: {last_message}"
     return AirflowFailException(text) if code in NEVER_RETRIED else AirflowException(text)
 
 
 def private_environment() -> dict[str, str]:
-    """The credentials as the variables that the jobs read.
+    """The credentials in the environment variables that the jobs read.
 
     Raises AirflowFailException where the connection to S3 is not defined.
     """
-    store = connection(S3_CONNECTION)
-    if store is None:
+    s3 = connection(S3_CONNECTION)
+    if s3 is None:
         raise AirflowFailException(
             f"The connection {S3_CONNECTION!r} is not defined: add it with the type aws, the "
             "access key as login, the secret key as password and, unless it is AWS itself, the "
@@ -125,62 +125,57 @@ def private_environment() -> dict[str, str]:
         )
     kaggle = connection(KAGGLE_CONNECTION)
     variables = {
-        "AWS_ACCESS_KEY_ID": store.login,
-        "AWS_SECRET_ACCESS_KEY": store.password,
-        "AWS_ENDPOINT_URL": store.extra_dejson.get("endpoint_url"),
-        "AWS_DEFAULT_REGION": store.extra_dejson.get("region_name", DEFAULT_REGION),
+        "AWS_ACCESS_KEY_ID": s3.login,
+        "AWS_SECRET_ACCESS_KEY": s3.password,
+        "AWS_ENDPOINT_URL": s3.extra_dejson.get("endpoint_url"),
+        "AWS_DEFAULT_REGION": s3.extra_dejson.get("region_name", DEFAULT_REGION),
         "KAGGLE_API_TOKEN": kaggle.password if kaggle else None,
     }
     return {name: value for name, value in variables.items() if value}
 
 
 def connection(name: str) -> Connection | None:
+    """Airflow's connection `name`; None where it is not defined."""
     try:
         return BaseHook.get_connection(name)
     except AirflowNotFoundException:
         return None
 
 
-def forget_result(uri: str) -> None:
-    """Remove what an earlier run of the same name left, so that it is not taken for this one's."""
+def delete_result(uri: str) -> None:
+    """Delete the result of an earlier run of the same name, lest it pass for this run's."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    # The job meets the same S3 a moment later and says what is wrong with the better words.
+    # The job meets the same error of S3 a moment later and reports it with the remedy.
     with suppress(BotoCoreError, ClientError):
-        client, place = client_and_place(uri)
-        client.delete_object(**place)
+        s3_client().delete_object(**bucket_and_key(uri))
 
 
 def read_result(uri: str) -> dict[str, Any]:
-    """The job's result; AirflowException where there is none or S3 does not give it."""
+    """The job's result; AirflowException where S3 has none or does not answer."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        client, place = client_and_place(uri)
-        result = json.loads(client.get_object(**place)["Body"].read())
+        result = json.loads(s3_client().get_object(**bucket_and_key(uri))["Body"].read())
     except (BotoCoreError, ClientError, ValueError) as error:
         raise AirflowException(
-            f"The job ended well but its result cannot be read from {uri} ({error}): is the image "
-            "the one that these DAGs were made for, and is the bucket the one that the job writes?"
+            f"The job ended well but its result cannot be read from {uri} ({error}): check that "
+            "the image is of the same version as these DAGs, and that the job writes this bucket"
         ) from error
     if not isinstance(result, dict):
         raise AirflowException(f"The result at {uri} is not a JSON object: {result!r:.100}")
     return result
 
 
-def client_and_place(uri: str) -> tuple[Any, dict[str, str]]:
-    """An S3 client of the connection, and the URI as the arguments that its calls take."""
-    return s3_client(), place_of(uri)
-
-
-def place_of(uri: str) -> dict[str, str]:
+def bucket_and_key(uri: str) -> dict[str, str]:
+    """s3://BUCKET/KEY as the arguments of an S3 client's calls."""
     parts = urlsplit(uri)
     return {"Bucket": parts.netloc, "Key": parts.path.lstrip("/")}
 
 
 def s3_client(*, connect_seconds: float = 5, read_seconds: float = 30, attempts: int = 5) -> Any:
-    """An S3 client of the connection."""
-    # Here and not above: boto3 takes half a second, and every parse of a DAG would pay for it.
+    """An S3 client with the credentials of the connection `lung_s3`."""
+    # Imported here: boto3 takes half a second, which every parse of a DAG would pay.
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
 

@@ -1,13 +1,13 @@
-"""The Docker engine's client, as one job's container needs it.
+"""The Docker engine's client for the container of one job.
 
-DockerOperator has no parameters for these things, so its calls are completed on their way.
+DockerOperator has no parameters for what follows, so this client completes its calls.
 
-- The container has the fewest rights that jobs need.
-- It hangs on a lifeline: its standard input, which only this process holds open and on which it
-  beats. The job ends itself when that closes or falls silent, so also when this process is killed,
-  or the engine is killed, which closes nothing.
-- The engine removes it when it ends, so also when nobody is left to do so. It can then no longer be
-  asked how it ended: the engine's events, listened to from before its start, tell.
+- The container gets the fewest rights that jobs need.
+- It hangs on a lifeline: its standard input, which only this process holds open, and to which it
+  sends heartbeats. The job ends itself when the input closes or falls silent. That covers a kill of
+  this process, and a kill of the engine, which closes nothing.
+- The engine removes it when it ends, also where no process is left to do so. A removed container
+  cannot be inspected: its exit code comes from the engine's events, subscribed to before its start.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ HTTP_CONFLICT = 409
 
 
 class JobClient:
-    """The client of one container; whatever is not defined here is as docker-py has it.
+    """The client of one container; passes all other calls on to docker-py's APIClient.
 
-    `reason_to_stop` returns a text from the moment on that nothing is to be started.
+    `stop_reason` returns "" while a container may start, and otherwise why it must not.
     """
 
-    def __init__(self, client: Any, reason_to_stop: Callable[[], str]) -> None:
+    def __init__(self, client: Any, stop_reason: Callable[[], str]) -> None:
         self._client = client
-        self._reason_to_stop = reason_to_stop
+        self._stop_reason = stop_reason
         self._log: Any = None
         self._lifeline: Any = None
         self._events: Any = None
         self.exit_code = 0
         self.was_out_of_memory = False
-        self.was_told_to_stop = False  # by anyone through the engine, or by the engine's own end
+        self.was_stopped = False  # by a client of the engine, or by the engine's own stop
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -65,61 +65,61 @@ class JobClient:
         return self._client.create_container(**options, stdin_open=True)
 
     def attach(self, container: str, **_: Any) -> Iterator[bytes]:
-        """What the container says, in pieces, until it ends or `hang_up` is called."""
+        """The container's output in chunks, until it ends or `disconnect` is called."""
         self._log = self._client.attach_socket(container, {"stdout": 1, "stderr": 1, "stream": 1})
         return (data for _, data in frames_iter(self._log, tty=False))
 
-    def last_words(self) -> Iterator[bytes]:
-        """What the container said after `attach` was interrupted; soon or not at all."""
-        patience = threading.Timer(REMOVAL_SECONDS, self.hang_up)
-        patience.start()
+    def remaining_output(self) -> Iterator[bytes]:
+        """The output after an interrupted `attach`, for at most REMOVAL_SECONDS."""
+        timer = threading.Timer(REMOVAL_SECONDS, self.disconnect)
+        timer.start()
         try:
             yield from (data for _, data in frames_iter(self._log, tty=False)) if self._log else ()
         finally:
-            patience.cancel()
+            timer.cancel()
 
     def start(self, container: str) -> None:
-        # A kill that comes while the container is created finds none to remove.
-        if reason := self._reason_to_stop():
+        # A kill during the container's creation found no container to remove.
+        if reason := self._stop_reason():
             raise AirflowException(reason)
         self._events = self._client.events(filters={"container": container}, decode=True)
-        # Of its own: one TLS connection must not be read and written by two threads.
+        # A second connection: one TLS connection must not be read and written by two threads.
         self._lifeline = self._client.attach_socket(container, {"stdin": 1, "stream": 1})
         self._client.start(container)
 
     def wait(self, container: str) -> dict[str, int]:
-        """{"StatusCode": exit code}, when the container has ended and is removed.
+        """{"StatusCode": exit code}, once the container has ended and is removed.
 
-        Raises ConnectionError where the engine goes away before it has told.
+        Raises ConnectionError where the engine goes away first.
         """
         has_ended = False
-        # A removal that the engine cannot finish is not waited for without end.
-        patience = threading.Timer(REMOVAL_SECONDS, self._events.close)
+        # Bounds the wait for a removal that the engine cannot finish.
+        timer = threading.Timer(REMOVAL_SECONDS, self._events.close)
         for event in self._events:
             action = event["Action"]
             self.was_out_of_memory |= action == "oom"
-            self.was_told_to_stop |= action == "kill"
+            self.was_stopped |= action == "kill"
             if action == "die":
                 has_ended = True
                 self.exit_code = int(event["Actor"]["Attributes"]["exitCode"])
-                patience.start()
+                timer.start()
             elif action == "destroy":
                 break
-        patience.cancel()
+        timer.cancel()
         if not has_ended:
             raise ConnectionError("it hung up while the job ran")
         return {"StatusCode": self.exit_code}
 
-    def beat(self) -> None:
-        """Tell the job that this process is alive; OSError where the engine does not answer."""
+    def send_heartbeat(self) -> None:
+        """Write to the job's lifeline; OSError where the engine does not answer."""
         if self._lifeline:
-            # A job that has ended listens no more; that is for `wait` to find.
+            # The write fails once the job has ended, which `wait` reports.
             with suppress(OSError):
                 getattr(self._lifeline, "_sock", self._lifeline).send(b"\n")
         self._client.ping()
 
     def remove(self, container: str) -> None:
-        """Stop and remove a container, side by side with the engine, which may be ahead."""
+        """Stop and remove a container; the engine may remove it at the same time."""
         with suppress(NotFound):
             self._client.stop(container, timeout=STOP_GRACE_SECONDS)
             try:
@@ -129,8 +129,8 @@ class JobClient:
                     raise
                 self._client.wait(container, timeout=REMOVAL_SECONDS, condition="removed")
 
-    def hang_up(self) -> None:
-        """Have `attach` and `wait` come to their end, though the engine may not answer."""
+    def disconnect(self) -> None:
+        """End `attach` and `wait`, also where the engine does not answer."""
         with suppress(OSError):
             if self._log:
                 getattr(self._log, "_sock", self._log).shutdown(socket.SHUT_RDWR)
@@ -138,9 +138,9 @@ class JobClient:
                 self._events.close()
 
     def close(self) -> None:
-        """Let go of the container; where it runs, it ends."""
+        """Close the connections to the container; a job that still runs ends itself."""
         streams = (self._log, self._lifeline, self._events)
-        # First, for a kill that comes now hangs up what is left here.
+        # Cleared first: a kill during the loop calls `disconnect` on these.
         self._log = self._lifeline = self._events = None
         for stream in filter(None, streams):
             stream._response.close()

@@ -1,8 +1,9 @@
-"""Tells people how a run ended: a line in the log, and a message to a webhook where there is one.
+"""Notices of failed tasks and of the champion: a log line, and a message to a webhook if defined.
 
 The connection `lung_webhook` (type http) names an incoming webhook of Slack, Mattermost or Teams:
-its URL as host, or as host and, where the end of the path is secret, password, which Airflow masks.
-It is given {"text": ...}. A webhook that does not answer is a line in the log and fails no task.
+its URL as host, or the URL without its secret end as host and that end as password, which Airflow
+masks. The message is {"text": ...}. A webhook that does not answer gets a log line and fails no
+task.
 """
 
 from __future__ import annotations
@@ -21,40 +22,42 @@ log = logging.getLogger(__name__)
 
 WEBHOOK_CONNECTION = "lung_webhook"
 WEBHOOK_SECONDS = 10
+# Characters of a task's error in a message.
 LONGEST_ERROR = 2000
 NO_ERROR = (
-    "The task's process was lost, by want of memory or with its machine: see the scheduler's log"
+    "The task's process was lost, by lack of memory or with its machine: see the scheduler's log"
 )
+# The champion's `outcome` in run.json, in words.
 OUTCOMES = {
     "first": "has its first champion",
     "replaced": "has a new champion",
     "kept": "keeps its champion",
     "none": "has no champion yet",
 }
-# Whose results a run can find done.
+# The tasks that can reuse an earlier run's work.
 REUSABLE = ("download", "preprocess", "train", "predict", "evaluate")
 
 
-def tell_of_failure(context: Context) -> None:
-    """An `on_failure_callback`: which task failed, on which try, why, and where its log is."""
+def report_failure(context: Context) -> None:
+    """An `on_failure_callback`: names the task, the try and the error, and links to the log."""
     instance = context["ti"]
-    # A lost task is told by the DAG processor, which has no exception.
+    # For a lost task the DAG processor calls this, without an exception.
     error = str(context.get("exception") or NO_ERROR)
-    is_part = instance.map_index is not None and instance.map_index >= 0
-    part = f" [{instance.map_index}]" if is_part else ""
-    tell(
-        f"{instance.dag_id}: {instance.task_id}{part} failed on try {instance.try_number} "
+    is_mapped = instance.map_index is not None and instance.map_index >= 0
+    index = f" [{instance.map_index}]" if is_mapped else ""
+    notify(
+        f"{instance.dag_id}: {instance.task_id}{index} failed on try {instance.try_number} "
         f"of the run {instance.run_id}\n{error[:LONGEST_ERROR]}\nLog: {instance.log_url}"
     )
 
 
-def tell_of_champion(context: Context) -> None:
-    """publish's `on_success_callback`: what became of the champion, why, and what was reused."""
+def report_champion(context: Context) -> None:
+    """publish's `on_success_callback`: the decision on the champion, why, and what was reused."""
     instance = context["ti"]
     result = instance.xcom_pull(instance.task_id)
     run = read_result(result["manifest"])
     decision, test_dice = run["details"]["champion"], run["headline"]["test_dice"]
-    tell(
+    notify(
         f"{instance.dag_id}: {run['config']['name']} {OUTCOMES[decision['outcome']]}, "
         f"version {decision['version']}, in the run {instance.run_id}\n"
         f"{decision['reason']} Test Dice {'unknown' if test_dice is None else f'{test_dice:.4f}'}. "
@@ -65,20 +68,20 @@ def tell_of_champion(context: Context) -> None:
 
 
 def _reused(instance: Any) -> str:
-    """Which of the run's jobs found their work done by an earlier run."""
-    found = []
+    """A sentence on the run's jobs whose work an earlier run had done."""
+    reused = []
     for task in REUSABLE:
-        pulled = instance.xcom_pull(task)
-        parts = pulled if isinstance(pulled, list) else [pulled]
-        if all(part and part["reused"] for part in parts):
-            found.append(task)
-    if len(found) == len(REUSABLE):
+        result = instance.xcom_pull(task)
+        shards = result if isinstance(result, list) else [result]
+        if all(shard and shard["reused"] for shard in shards):
+            reused.append(task)
+    if len(reused) == len(REUSABLE):
         return "Nothing had changed: all work before publish was reused from an earlier run."
-    return f"Reused from an earlier run: {', '.join(found) or 'nothing'}."
+    return f"Reused from an earlier run: {', '.join(reused) or 'nothing'}."
 
 
-def tell(text: str) -> None:
-    """Log the text and send it to the webhook, if there is one; whatever happens, say no URL."""
+def notify(text: str) -> None:
+    """Log the text and send it to the webhook, if defined; no log line holds the webhook's URL."""
     log.info("%s", text)
     try:
         webhook = connection(WEBHOOK_CONNECTION)
@@ -87,16 +90,16 @@ def tell(text: str) -> None:
         trouble = f"the connection cannot be used ({type(error).__name__})"
     if trouble:
         log.warning(
-            "The webhook of the connection %s was not told: %s. Check the connection's host, the "
-            "webhook's URL, and its password, the secret end of it",
+            "No message to the webhook of the connection %s: %s. Check the connection's host, the "
+            "webhook's URL, and its password, the secret end of the URL",
             WEBHOOK_CONNECTION,
             trouble,
         )
 
 
 def post(url: str, text: str) -> str:
-    """Post the text; returns what went wrong, if anything."""
-    # Here and not above: it takes a third of a second, and every parse of a DAG would pay for it.
+    """Post the text; returns the error in words, "" on success."""
+    # Imported here: it takes a third of a second, which every parse of a DAG would pay.
     import requests
 
     mask_secret([url, urlsplit(url).path])
@@ -110,9 +113,9 @@ def post(url: str, text: str) -> str:
 
 
 def webhook_url(webhook: Connection) -> str:
-    """The URL of the connection, in whichever of its fields the form or a URI put the pieces.
+    """The URL of the connection, whose parts Airflow's form and a URI put into different fields.
 
-    Raises ValueError where it has no host.
+    Raises ValueError without a host.
     """
     host, schema = webhook.host or "", webhook.schema or ""
     if not host:
@@ -121,5 +124,5 @@ def webhook_url(webhook: Connection) -> str:
     base = host if "://" in host else f"{schema if is_protocol else webhook.conn_type}://{host}"
     port = f":{webhook.port}" if webhook.port else ""
     path = "" if is_protocol else schema
-    pieces = (base.rstrip("/") + port, path.strip("/"), webhook.password or "")
-    return "/".join(piece for piece in pieces if piece)
+    parts = (base.rstrip("/") + port, path.strip("/"), webhook.password or "")
+    return "/".join(part for part in parts if part)

@@ -1,8 +1,8 @@
 """Runs a job as a process of this machine: the backend for a laptop without Docker.
 
-Every process of a job carries the RESULT_URI of its try in its environment, as every container
-carries labels: so all of them are found, also those that moved to a session of their own. A job
-hangs on a lifeline too, the pipe to its standard input, which closes when the task's process dies.
+Every process of a job has the RESULT_URI of its try in its environment, as every container has
+labels. All of them are found by it, also those in a session of their own. The job's standard input
+is a pipe, its lifeline, which closes when the task's process dies.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ import psutil
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from lung.contract import LIFELINE, STOP_GRACE_SECONDS, STOPPED, Ending, carry_out
+from lung.contract import LIFELINE, STOP_GRACE_SECONDS, STOPPED, Ending, run_job
 from lung.supervision import supervised
 
-# Airflow's own secrets and any credentials that are not of this task's connections stay here.
+# Prefixes of variables that a job does not inherit: Airflow's secrets, and credentials other than
+# those of the task's connections.
 WITHHELD = ("AIRFLOW", "_AIRFLOW", "__AIRFLOW", "AWS_", "KAGGLE_")
-KEPT = ("AWS_CA_BUNDLE",)
+# Inherited all the same.
+PASSED_ON = ("AWS_CA_BUNDLE",)
 POLL_SECONDS = 0.05
 
 
 class ProcessOperator(BaseOperator):
-    """Runs `command` with `python` in the folder `home`; returns the job's result.
+    """Runs `command` with the interpreter `python` in the folder `home`; returns the job's result.
 
-    `environment` holds RESULT_URI; `shard` is for the command's template. A process finds the
-    machine's GPUs by itself, so `gpus` changes nothing here.
+    `environment` holds RESULT_URI; `shard` is for the command's template. `gpus` has no effect: a
+    process sees all GPUs of the machine.
     """
 
     template_fields = ("command", "environment", "shard")
@@ -57,11 +59,12 @@ class ProcessOperator(BaseOperator):
         self.home = home
         self.gpus = gpus
         self.shard = shard
-        self._stopped = ""  # the reason, once there is one
+        self._stop_reason = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
+        # The prefix covers all tries: it ends what an earlier one left.
         end_processes(self._result_uri.removesuffix(f"-{context['ti'].try_number}.json") + "-")
-        return carry_out(self._run, self._result_uri)
+        return run_job(self._run, self._result_uri)
 
     @property
     def _result_uri(self) -> str:
@@ -69,14 +72,14 @@ class ProcessOperator(BaseOperator):
 
     def _run(self, secrets: dict[str, str]) -> Ending:
         process = self._start(secrets)
-        # Ranks that outlive their launcher would hold the pipe open, and this task with it.
-        threading.Thread(target=self._end_with, args=[process], daemon=True).start()
+        # Ranks that outlive their launcher would keep the pipe open, and this task running.
+        threading.Thread(target=self._end_after, args=[process], daemon=True).start()
         last_line = ""
         lifeline = cast(IO[str], process.stdin)
         try:
-            if self._stopped:  # before there was a process to end
+            if self._stop_reason:  # `_stop` ran before the process existed
                 end_processes(self._result_uri)
-            with supervised(partial(beat, lifeline.fileno()), self._stop):
+            with supervised(partial(send_heartbeat, lifeline.fileno()), self._stop):
                 last_line = self._log_lines(process)
                 code = process.wait()
         finally:
@@ -84,20 +87,20 @@ class ProcessOperator(BaseOperator):
             self._log_lines(process)
             cast(IO[str], process.stdout).close()
             lifeline.close()
-        if self._stopped:
-            raise AirflowException(self._stopped)
+        if self._stop_reason:
+            raise AirflowException(self._stop_reason)
         return Ending(code if code >= 0 else 128 - code, last_line)
 
     def _start(self, secrets: dict[str, str]) -> subprocess.Popen[str]:
         if not Path(self.python).exists():
             raise AirflowFailException(
-                f"There is no {self.python}: run `make venv` in {self.home}, or name the Python "
-                "that has the jobs' packages in LUNG_JOBS_PYTHON"
+                f"There is no {self.python}: run `make venv` in {self.home}, or set "
+                "LUNG_JOBS_PYTHON to a Python that has the jobs' packages"
             )
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if name in KEPT or not name.startswith(WITHHELD)
+            if name in PASSED_ON or not name.startswith(WITHHELD)
         }
         return subprocess.Popen(
             [self.python, *self.command[1:]],
@@ -112,7 +115,7 @@ class ProcessOperator(BaseOperator):
         )
 
     def _log_lines(self, process: subprocess.Popen[str]) -> str:
-        """Log each line as it comes until the job's end; returns the last one."""
+        """Log each line of the job's output until its end; returns the last line."""
         last_line = ""
         for line in cast(IO[str], process.stdout):
             if text := line.rstrip():
@@ -120,7 +123,7 @@ class ProcessOperator(BaseOperator):
                 last_line = text
         return last_line
 
-    def _end_with(self, process: subprocess.Popen[str]) -> None:
+    def _end_after(self, process: subprocess.Popen[str]) -> None:
         process.wait()
         end_processes(self._result_uri)
 
@@ -128,21 +131,24 @@ class ProcessOperator(BaseOperator):
         self._stop(STOPPED)
 
     def _stop(self, reason: str) -> None:
-        self._stopped = reason
+        self._stop_reason = reason
         end_processes(self._result_uri)
 
 
-def beat(lifeline: int) -> None:
-    """Tell the job behind the pipe that this process is alive; nothing where it has ended."""
+def send_heartbeat(lifeline: int) -> None:
+    """Write to the job's lifeline, a file descriptor; do nothing where the job has ended."""
     with suppress(OSError):
         os.write(lifeline, b"\n")
 
 
 def end_processes(result_prefix: str) -> None:
-    """TERM to the first of each family of processes with this RESULT_URI, KILL after the grace."""
-    found = list(processes(result_prefix))
-    pids = {process.pid for process in found}
-    for process in found:
+    """End all processes whose RESULT_URI starts with the prefix.
+
+    SIGTERM goes to the topmost process of each family; after the grace, SIGKILL to all left.
+    """
+    family = list(processes(result_prefix))
+    pids = {process.pid for process in family}
+    for process in family:
         with suppress(psutil.Error):
             if process.ppid() not in pids:
                 process.terminate()
@@ -155,8 +161,9 @@ def end_processes(result_prefix: str) -> None:
 
 
 def processes(result_prefix: str) -> Iterator[psutil.Process]:
+    """The processes of this machine whose RESULT_URI starts with the prefix; no zombies."""
     for process in psutil.process_iter():
+        # A zombie has no environment to read.
         with suppress(psutil.Error, OSError):
-            # A zombie has no environment, so one that waits for its parent is not found again.
             if process.environ().get("RESULT_URI", "").startswith(result_prefix):
                 yield process

@@ -1,4 +1,4 @@
-"""What a run has in S3, read for a person who waits: soon or not at all, and only so much."""
+"""Reads a run's files in S3 for the training report, within limits of time and size."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import re
 from typing import Any
 
-from lung.contract import S3_CONNECTION, connection, place_of, s3_client
+from lung.contract import S3_CONNECTION, bucket_and_key, connection, s3_client
 from lung.tasks import safe_run_id, setting
 
+# A person waits for the page.
 CONNECT_SECONDS, READ_SECONDS = 2, 5
 MIB = 2**20
+# The largest size of each file in bytes.
 LIMITS = {
     "train.json": MIB,
     "history.json": 4 * MIB,
@@ -21,11 +23,14 @@ FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
 class UnreadableError(Exception):
-    """S3 or what it holds cannot be read; the message is for everybody who may see the run."""
+    """S3 or one of its objects cannot be read; every reader of the run may see the message."""
 
 
 class RunFiles:
-    """The files of one run. What was not written yet is None; UnreadableError where S3 fails."""
+    """The files of one run.
+
+    A file that does not exist yet is None. Raises UnreadableError where S3 fails.
+    """
 
     def __init__(self, run_id: str) -> None:
         self._out = setting("LUNG_BUCKET_URI").rstrip("/")
@@ -37,30 +42,31 @@ class RunFiles:
         return self._read(f"{self._run}/report.html")
 
     def trained(self) -> tuple[str, int] | None:
-        """(the folder that train fills, its number of epochs) from the job's start on."""
-        place = self._read_json(f"{self._run}/train.json")
-        if place is None:
+        """(the URI of train's folder, the number of epochs); None until train has started."""
+        pointer = self._read_json(f"{self._run}/train.json")
+        if pointer is None:
             return None
         try:
-            folder, epochs = str(place["trained"]).rpartition("/")[2], int(place["epochs"])
+            fingerprint = str(pointer["trained"]).rpartition("/")[2]
+            epochs = int(pointer["epochs"])
         except (KeyError, TypeError, ValueError) as error:
-            raise UnreadableError(f"{self._run}/train.json is not what train writes") from error
-        if not FINGERPRINT.fullmatch(folder):
-            raise UnreadableError(f"{self._run}/train.json names no folder of train's")
-        return f"{self._out}/trained/{folder}", epochs
+            raise UnreadableError(f"{self._run}/train.json was not written by train") from error
+        if not FINGERPRINT.fullmatch(fingerprint):
+            raise UnreadableError(f"{self._run}/train.json names no folder of train")
+        return f"{self._out}/trained/{fingerprint}", epochs
 
     def history(self, folder: str) -> list[dict[str, float]]:
-        """A row an epoch, as far as training has come."""
-        written = self._read_json(f"{folder}/history.json")
-        if written is None:
+        """One row per finished epoch."""
+        content = self._read_json(f"{folder}/history.json")
+        if content is None:
             return []
         try:
-            return [{name: float(row[name]) for name in row} for row in written["epochs"]]
+            return [{name: float(row[name]) for name in row} for row in content["epochs"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise UnreadableError(f"{folder}/history.json is not what train writes") from error
+            raise UnreadableError(f"{folder}/history.json was not written by train") from error
 
     def curves(self, folder: str) -> bytes | None:
-        """The drawing of the history, an SVG file."""
+        """The plot of the history, an SVG file."""
         return self._read(f"{folder}/curves.svg")
 
     def _read_json(self, uri: str) -> Any:
@@ -75,7 +81,7 @@ class RunFiles:
 
         limit = LIMITS[uri.rpartition("/")[2]]
         try:
-            answer = self._client.get_object(**place_of(uri))
+            answer = self._client.get_object(**bucket_and_key(uri))
             with answer["Body"] as body:
                 data: bytes = body.read(limit + 1)
         except ClientError as error:
@@ -91,14 +97,14 @@ class RunFiles:
 
 
 def _client() -> Any:
-    """An S3 client of the connection that gives up soon: a page and not a task waits for it."""
+    """An S3 client of the connection with short timeouts and no retry."""
     from botocore.exceptions import BotoCoreError
 
-    # The hook would go on without it, as whoever this server is for AWS.
+    # Without the connection the hook would use the server's own AWS credentials.
     if connection(S3_CONNECTION) is None:
         raise UnreadableError(f"The connection {S3_CONNECTION!r} is not defined")
     try:
         return s3_client(connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS, attempts=1)
     except (BotoCoreError, ValueError) as error:
-        what = type(error).__name__
-        raise UnreadableError(f"The connection {S3_CONNECTION!r} is no S3: {what}") from error
+        kind = type(error).__name__
+        raise UnreadableError(f"The connection {S3_CONNECTION!r} is not valid: {kind}") from error

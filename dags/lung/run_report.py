@@ -1,7 +1,7 @@
 """The plugin: a tab "Training report" on the page of a run.
 
-Airflow finds it where `core.plugins_folder` is this folder, of which .airflowignore leaves this
-file alone, and the DAG folder is on PYTHONPATH.
+Airflow loads it where `core.plugins_folder` is this folder and the DAG folder is on PYTHONPATH. The
+folder's .airflowignore hides every other file from the plugin loader.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class TrainingReportPlugin(AirflowPlugin):
     external_views = [  # noqa: RUF012
         {
             "name": "Training report",
-            # Relative, so that it also holds where Airflow is served below a path.
+            # Relative: it also works where Airflow is served below a path.
             "href": PREFIX.lstrip("/") + "/dags/{DAG_ID}/runs/{RUN_ID}",
             "destination": "dag_run",
             "url_route": "training-report",
@@ -29,7 +29,7 @@ class TrainingReportPlugin(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        # Every process of Airflow loads its plugins; only the api-server needs this application.
+        # Imported here: every Airflow process loads plugins, but only the api-server needs the app.
         from lung.run_report_app import app
 
         return [{"name": "Training report", "url_prefix": PREFIX, "app": app}]

@@ -1,8 +1,8 @@
-"""The pages behind the tab "Training report": live while a run trains, its report afterwards.
+"""The pages behind the tab "Training report": live while a run trains, afterwards its report.
 
-Nothing in them runs. Who may not read the DAG gets none of them, and a run that Airflow does not
-know leads to no object in S3. Endpoints are plain functions, which FastAPI calls in threads, so
-that a slow S3 does not hold up Airflow's own API.
+The pages run no script. A user who may not read the DAG gets none of them, and a run id that
+Airflow does not know never becomes part of an S3 key. Endpoints are plain functions, which FastAPI
+calls in threads: a slow S3 does not block Airflow's own API.
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ from lung.run_report_page import Run
 
 log = logging.getLogger(__name__)
 
-# Other DAGs' runs may have the same id, and other readers.
+# Runs of other DAGs may have the same id, and other permitted readers.
 TRAINING_DAG = "lung_segmentation"
-REFRESH_SECONDS, PATIENT_SECONDS = 5, 30
-ALONE = "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-OWN_POLICY = f"default-src 'none'; style-src {page.STYLE_SOURCE}; img-src data:; {ALONE}"
-# The report comes from a bucket: it gets what its own policy asks for, and an origin of its own.
-REPORT_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; {ALONE}; sandbox"
-NOTICES = {
-    401: ("Log in first", "This page is for those who are logged in to Airflow."),
-    403: ("Not for this login", "Your login may not read this DAG."),
-    404: ("There is no such run", "Airflow knows no run of this DAG by this name."),
+# Between two loads of a live page, and of one that S3 did not answer.
+REFRESH_SECONDS, RETRY_SECONDS = 5, 30
+# Content-Security-Policy headers.
+ISOLATED = "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+OWN_POLICY = f"default-src 'none'; style-src {page.STYLE_SOURCE}; img-src data:; {ISOLATED}"
+# The report comes from a bucket: `sandbox` gives it an origin apart from Airflow's.
+REPORT_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; {ISOLATED}; sandbox"
+# {HTTP status: (title, text)}
+ERRORS = {
+    401: ("Log in first", "This page is for users who are logged in to Airflow."),
+    403: ("No access", "Your user may not read this DAG."),
+    404: ("No such run", "Airflow has no run of this DAG with this id."),
 }
 
-# Its descriptions of itself would be open to everybody.
+# No /openapi.json and so no /docs: both would be open to everybody.
 app = FastAPI(title="Training report", openapi_url=None)
 
 
@@ -47,7 +50,7 @@ app = FastAPI(title="Training report", openapi_url=None)
     dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN))],
 )
 def show(dag_id: str, run_id: str) -> HTMLResponse:
-    """The report of a run that is published, otherwise how far its training has come."""
+    """The report of a published run, otherwise the progress of its training."""
     run = find_run(dag_id, run_id) if run_id.isprintable() else None
     if run is None:
         raise HTTPException(404)
@@ -61,35 +64,36 @@ def show(dag_id: str, run_id: str) -> HTMLResponse:
     folder, epochs = files.trained() or ("", 0)
     history = files.history(folder) if folder else []
     curves = files.curves(folder) if history else None
-    # A run that is over does not change: who looks at it is left in peace.
-    every = REFRESH_SECONDS if run.state in ("queued", "running") else 0
-    return respond(
-        page.progress(run, history, epochs, curves=curves, folder=folder, every=every), every=every
+    # A run that is over does not change, and its page does not reload.
+    refresh_seconds = 0 if run.is_over else REFRESH_SECONDS
+    content = page.progress(
+        run, history, epochs, curves=curves, folder=folder, refresh_seconds=refresh_seconds
     )
+    return respond(content, refresh_seconds=refresh_seconds)
 
 
 def find_run(dag_id: str, run_id: str) -> Run | None:
-    """The run as Airflow's database has it; None where there is none of this name."""
+    """The run in Airflow's database; None where it has no run with this id."""
     with create_session(scoped=False) as session:
-        of_run = {"dag_id": dag_id, "run_id": run_id}
-        state = session.scalar(select(DagRun.state).filter_by(**of_run))
+        key = {"dag_id": dag_id, "run_id": run_id}
+        state = session.scalar(select(DagRun.state).filter_by(**key))
         if state is None:
             return None
-        tasks = select(TaskInstance.task_id, TaskInstance.state).filter_by(**of_run)
+        tasks = select(TaskInstance.task_id, TaskInstance.state).filter_by(**key)
         return Run.of(run_id, str(state), [(task, state) for task, state in session.execute(tasks)])
 
 
 @app.exception_handler(UnreadableError)
-def say_unreadable(request: Request, error: UnreadableError) -> HTMLResponse:
+def show_unreadable(request: Request, error: UnreadableError) -> HTMLResponse:
     log.warning("No training report: %s", error)
-    remedy = f"Training goes on without this page, which tries again every {PATIENT_SECONDS} s."
+    remedy = f"Training goes on without this page, which tries again every {RETRY_SECONDS} s."
     content = page.notice("The report cannot be read", f"{error}. {remedy}")
-    return respond(content, status=503, every=PATIENT_SECONDS)
+    return respond(content, status=503, refresh_seconds=RETRY_SECONDS)
 
 
 @app.exception_handler(StarletteHTTPException)
-def say_refused(request: Request, error: StarletteHTTPException) -> HTMLResponse:
-    title, text = NOTICES.get(error.status_code, (f"{error.status_code}", str(error.detail)))
+def show_refusal(request: Request, error: StarletteHTTPException) -> HTMLResponse:
+    title, text = ERRORS.get(error.status_code, (f"{error.status_code}", str(error.detail)))
     return notice(title, text, error.status_code)
 
 
@@ -98,14 +102,15 @@ def notice(title: str, text: str, status: int) -> HTMLResponse:
 
 
 def respond(
-    content: str | bytes, *, status: int = 200, policy: str = OWN_POLICY, every: int = 0
+    content: str | bytes, *, status: int = 200, policy: str = OWN_POLICY, refresh_seconds: int = 0
 ) -> HTMLResponse:
+    """The response with the page's security headers; reloaded after `refresh_seconds`, 0: never."""
     headers: dict[str, Any] = {
         "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
-    if every:
-        headers["Refresh"] = str(every)
+    if refresh_seconds:
+        headers["Refresh"] = str(refresh_seconds)
     return HTMLResponse(content, status_code=status, headers=headers)

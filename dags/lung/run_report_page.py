@@ -1,4 +1,4 @@
-"""What the training report says before there is a report: words and figures, no web and no S3."""
+"""The training report before publish has written one: its text and figures, without web or S3."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ import jinja2
 from markupsafe import Markup
 
 JOBS = ("download", "preprocess", "train", "predict", "evaluate", "publish")
-# Of the parts of a mapped task the one that a person should know of first.
+# The state of a mapped task is the first of these that one of its instances has.
 URGENCY = ("failed", "upstream_failed", "up_for_retry", "running", "queued", "scheduled", "none")
 ROWS_SHOWN = 10
 
+# history.json's rows, one per epoch.
 History = Sequence[Mapping[str, float]]
 
 HERE = Path(__file__).parent
 STYLE = (HERE / "run_report.css").read_text()
+# The style sheet's hash, as a Content-Security-Policy names it.
 STYLE_SOURCE = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as Airflow's database has it: its state and the state of each of its tasks."""
+    """A run in Airflow's database: its state and the state of each of its tasks."""
 
     run_id: str
     state: str
     tasks: dict[str, str]
 
     @classmethod
-    def of(cls, run_id: str, state: str, tasks: Iterable[tuple[str, str | None]]) -> Run:
-        """`tasks` names a mapped task once for each of its parts."""
-        found: dict[str, str] = {}
-        for task, part in tasks:
-            found[task] = min(found.get(task, "success"), part or "none", key=_urgency)
-        return cls(run_id, state, found)
+    def of(cls, run_id: str, state: str, instances: Iterable[tuple[str, str | None]]) -> Run:
+        """`instances` are (task, state) pairs, several of a mapped task."""
+        states: dict[str, str] = {}
+        for task, instance_state in instances:
+            candidates = (states.get(task, "success"), instance_state or "none")
+            states[task] = min(candidates, key=_urgency)
+        return cls(run_id, state, states)
 
     @property
     def train(self) -> str:
@@ -55,11 +58,12 @@ def progress(
     *,
     curves: bytes | None = None,
     folder: str = "",
-    every: int = 0,
+    refresh_seconds: int = 0,
 ) -> str:
-    """The page of a run whose report is not there: how far it has come, and what is awaited.
+    """The page of a run without a report: the training's progress and the tasks' states.
 
-    `curves` is an SVG file; `every` says after how many seconds the page is loaded again.
+    `epochs` is the number of epochs to train, `curves` an SVG file, `folder` the URI of train's
+    folder; the page says that it reloads every `refresh_seconds`, 0: never.
     """
     title, text = words(run, history, epochs)
     return _render(
@@ -68,59 +72,61 @@ def progress(
         run=run,
         jobs=[(job, run.tasks.get(job, "none")) for job in JOBS],
         history=history,
-        shown=list(reversed(history[-ROWS_SHOWN:])),
+        last_rows=list(reversed(history[-ROWS_SHOWN:])),
         best=_best(history),
         epochs=epochs,
-        # As a picture, an SVG runs no script and loads nothing, whoever wrote it.
+        # In an img element an SVG runs no script and loads nothing.
         curves=base64.b64encode(curves).decode() if curves else "",
         folder=folder,
-        every=every,
+        refresh_seconds=refresh_seconds,
     )
 
 
 def notice(title: str, text: str) -> str:
+    """A page that holds a title and a text only."""
     return _render(title=title, text=text, run=None)
 
 
 def words(run: Run, history: History, epochs: int) -> tuple[str, str]:
-    """(the title, what to know next) for the state of the task `train`."""
-    done, best = len(history), _best(history)
+    """(title, text) for the state of the task `train`."""
+    count, best = len(history), _best(history)
     figures = ""
     if best:
         figures = f"Best validation Dice {best['val_dice']:.3f} in epoch {best['epoch']:.0f}. "
-    if run.train == "running" and done:
-        return f"Epoch {done} of {epochs}", figures + _time_left(history, epochs)
+    if run.train == "running" and count:
+        return f"Epoch {count} of {epochs}", figures + _time_left(history, epochs)
     if run.train == "running":
-        return "Training has begun", "The first epoch is under way: its figures will stand here."
+        return "Training has begun", "The figures appear here after the first epoch."
     if run.train == "success":
-        return f"Trained for {done} {'epoch' if done == 1 else 'epochs'}", figures + _awaited(run)
-    if run.train == "failed" and done:
-        kept = f"What it learned is kept: once cleared, it goes on with epoch {done + 1}."
-        return f"Training failed after epoch {done} of {epochs}", f"Its log says why. {kept}"
+        return f"Trained for {count} {'epoch' if count == 1 else 'epochs'}", figures + _pending(run)
+    if run.train == "failed" and count:
+        resume = f"Finished epochs are saved: once cleared, it resumes with epoch {count + 1}."
+        return f"Training failed after epoch {count} of {epochs}", f"Its log says why. {resume}"
     if run.train == "failed":
         return "Training failed before its first epoch ended", "Its log says why."
-    if done and not run.is_over:
-        return "Training is tried again", f"{figures}{done} of {epochs} epochs are kept."
-    return ("Nothing was trained" if run.is_over else "Training has not begun"), _awaited(run)
+    if count and not run.is_over:
+        return "Training is retried", f"{figures}{count} of {epochs} epochs are saved."
+    return ("Nothing was trained" if run.is_over else "Training has not begun"), _pending(run)
 
 
-def _awaited(run: Run) -> str:
-    """What keeps the report from being there."""
-    in_state = {state: job for job in reversed(JOBS) for state in [run.tasks.get(job)]}
-    if job := in_state.get("failed"):
+def _pending(run: Run) -> str:
+    """Why there is no report yet."""
+    # The first job of the chain in each state.
+    job_in_state = {run.tasks.get(job): job for job in reversed(JOBS)}
+    if job := job_in_state.get("failed"):
         return f"There is no report, as {job} failed: its log says why."
     if run.is_over:
-        return "The run is over and has left no report."
-    job = in_state.get("running")
-    now = f"{job.capitalize()} is running. " if job else ""
+        return "The run is over and wrote no report."
+    job = job_in_state.get("running")
+    current = f"{job.capitalize()} is running. " if job else ""
     if run.train == "success":
-        return f"{now}The full report comes with the last task."
-    return f"{now}The losses will stand here after the first epoch, the report after the last task."
+        return f"{current}The full report appears after the last task."
+    return f"{current}The losses appear after the first epoch, the report after the last task."
 
 
 def _time_left(history: History, epochs: int) -> str:
-    recent = [row["seconds"] for row in history[-5:]]
-    seconds = (epochs - len(history)) * sum(recent) / len(recent)
+    seconds_of_last = [row["seconds"] for row in history[-5:]]
+    seconds = (epochs - len(history)) * sum(seconds_of_last) / len(seconds_of_last)
     if seconds < 60:
         return "Less than a minute to go."
     if seconds < 5400:
@@ -129,6 +135,7 @@ def _time_left(history: History, epochs: int) -> str:
 
 
 def _best(history: History) -> Mapping[str, float]:
+    """The first row with the highest validation Dice."""
     return max(history, key=lambda row: row["val_dice"]) if history else {}
 
 

@@ -1,10 +1,10 @@
-"""Sees to it that a job ends with its task, whichever of the two dies first and however.
+"""Ends a job with its task, whichever process above the job dies first.
 
-    scheduler or worker ──forks──▶ supervisor ──forks──▶ the task's process ──beats──▶ its job
+    scheduler or worker ──forks──▶ supervisor ──forks──▶ task's process ──heartbeats──▶ job
 
-A task's process does not notice by itself that its supervisor was killed, and a supervisor not
-that the scheduler or the Celery worker was: Airflow then starts the task again beside it. So a
-thread here looks for both. It also beats for the job, which ends itself when the beats stop.
+A task's process does not notice that its supervisor was killed, nor a supervisor that the scheduler
+or the Celery worker was: Airflow then starts the task again beside the old one. A thread here
+checks both. It also sends the job its heartbeats; without them the job ends itself.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from contextlib import contextmanager, suppress
 import psutil
 from airflow.sdk.exceptions import AirflowException
 
-# The job gives up after 40 s without one (`jobs/runtime/lifeline.py`).
-BEAT_SECONDS = 5.0
+# The job ends itself after 40 s without a heartbeat (`jobs/runtime/lifeline.py`).
+HEARTBEAT_SECONDS = 5.0
 ABOVE = ("supervisor", "scheduler or worker")
 
 
 @contextmanager
-def supervised(beat: Callable[[], None], stop: Callable[[str], None]) -> Iterator[None]:
-    """Beat while the block runs; `stop(reason)` once a process above is gone or a beat raises.
+def supervised(send_heartbeat: Callable[[], None], stop: Callable[[str], None]) -> Iterator[None]:
+    """Send heartbeats while the block runs; call `stop(reason)` once a process above is gone.
 
-    `beat` raises AirflowException where the job is out of reach; its text is then the reason.
+    `send_heartbeat` raises AirflowException where the job cannot be reached: `stop` is called with
+    its text as the reason.
     """
     over = threading.Event()
-    line = line_above(psutil.Process())
+    line = ancestry(psutil.Process())
 
     def watch() -> None:
-        while not over.wait(BEAT_SECONDS):
+        while not over.wait(HEARTBEAT_SECONDS):
             try:
                 check(line)
-                beat()
+                send_heartbeat()
             except AirflowException as error:
                 stop(str(error))
                 return
@@ -48,12 +49,12 @@ def supervised(beat: Callable[[], None], stop: Callable[[str], None]) -> Iterato
         watcher.join()
 
 
-def line_above(process: psutil.Process) -> list[psutil.Process]:
-    """A task's process, its supervisor and what forked that; just itself where nothing supervises.
+def ancestry(process: psutil.Process) -> list[psutil.Process]:
+    """[task's process, its supervisor, the scheduler or worker]; [process] without a supervisor.
 
-    `dag.test()` runs tasks in the process that calls it, which may outlive whatever started it.
+    `dag.test()` runs tasks in its caller's process, which may outlive the process that started it.
     """
-    # Here and not above: where a DAG is parsed, neither is needed.
+    # Imported here: parsing a DAG needs neither.
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import CommsDecoder
 
@@ -62,16 +63,16 @@ def line_above(process: psutil.Process) -> list[psutil.Process]:
     line = [process, process.parent()]
     with suppress(psutil.Error):
         above = line[-1].parent()
-        # Only what runs Airflow's Python: a shell or a container's init is not of the executor.
+        # Airflow's executor runs the same Python; a shell or a container's init does not.
         if above and above.exe() == process.exe():
             line.append(above)
     return line
 
 
 def check(line: list[psutil.Process]) -> None:
-    """Raises AirflowException where a process is no longer the child of the next in the line."""
+    """Raise AirflowException where a process is no longer the child of the next in the line."""
     for name, child, parent in zip(ABOVE, line, line[1:], strict=False):
-        # A child whose own process is gone is the parent of the one before, which was told first.
+        # A child that is gone itself was reported as the parent of the process before it.
         if child.ppid() != parent.pid:
             raise AirflowException(
                 f"The {name} of this task (process {parent.pid}) is gone, and so its job was ended"

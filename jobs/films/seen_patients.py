@@ -1,4 +1,4 @@
-"""Which patients a network has seen: those it learned from, and those on whom it was chosen."""
+"""The patients a network has seen: in training, or in model selection on the validation films."""
 
 from __future__ import annotations
 
@@ -6,35 +6,40 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jobs.films.training_pairs import sources_of
+from jobs.films.rows import Split, processed_rows
 from jobs.storage.manifest import Manifest, read_manifest
 from jobs.storage.s3 import Store
 
 
 @dataclass(frozen=True)
-class Seen:
-    """`sources`: whose films it was trained on. `splits`: train or val of each patient seen."""
+class SeenPatients:
+    """The patients a network has seen.
+
+    Attributes:
+        sources: the sources of its training films, sorted.
+        splits: train or val of each patient seen.
+    """
 
     sources: list[str]
-    splits: Mapping[str, str]
+    splits: Mapping[str, Split]
 
-    def split_of(self, patient: str) -> str:
-        """train or val; test of a patient whose films neither training nor a choice has seen.
+    def split_of(self, patient: str) -> Split:
+        """train or val; test for a patient used neither for training nor for model selection.
 
-        So a film of a source that was left out of training tests, whatever its own split is, but
-        not where a source that was not left out has films of the same patient.
+        A film of a source left out of training therefore tests, whatever split preprocess gave it,
+        unless a source that was trained on has films of the same patient.
         """
         return self.splits.get(patient, "test")
 
 
-def read_seen(store: Store, trained: Manifest) -> Seen:
-    """What model.json and the films that it was trained on say; without train_sources, all."""
+def read_seen_patients(store: Store, trained: Manifest) -> SeenPatients:
+    """The patients of the train and val films of the sources that model.json names."""
     processed = read_manifest(store, trained.inputs["processed"]["uri"], "preprocess")
-    data = json.loads(trained.read_file(store, "model.json"))["data"]
-    sources = sorted(data.get("train_sources", sources_of(processed)))
+    model_json = json.loads(trained.read_file(store, "model.json"))
+    sources = sorted(model_json["data"]["train_sources"])
     splits = {
         row["patient"]: row["split"]
-        for row in processed.rows(store)
+        for row in processed_rows(store, processed)
         if row["status"] == "ok" and row["source"] in sources and row["split"] != "test"
     }
-    return Seen(sources, splits)
+    return SeenPatients(sources, splits)

@@ -2,5 +2,5 @@
 
 import cv2
 
-# The jobs run their own threads over films; OpenCV's inside each of them only contend.
+# The jobs process films in parallel threads, with which OpenCV's own would compete for the cores.
 cv2.setNumThreads(0)

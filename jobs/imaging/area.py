@@ -1,4 +1,4 @@
-"""Sums of an image over the areas of larger pixels, exact, in one pass that stays in the cache."""
+"""Exact sums of an image over the areas of larger pixels, in one pass that stays in the cache."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 Whole = np.signedinteger[Any]
 
+# Sums computed at a time: one megabyte, which fits the cache of a core.
 BLOCK = 2**17
-"""Sums worked on at once: a megabyte, which a core's own cache holds."""
 
 
 def area_sums(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.int64]:
-    """The sum of an image (H, W) over each pixel of a grid (height, width), int64.
+    """The sums of an image, uint8 (H, W), over the cells of a grid, int64 (height, width).
 
-    In units of 1 / (height * width) of a pixel, of which a pixel of the grid covers H * W, so that
-    every share of a pixel is a whole number.
+    The unit of area is 1 / (height * width) of an image pixel; a cell covers H * W of these units,
+    so every share of a pixel is an integer.
     """
     sums = np.empty((height, width), np.int64)
     rows, row_parts = _edges(image.shape[0], height)
     if 255 * (image.shape[0] + height) < 2**31:
-        row_parts = row_parts.astype(np.int32)  # half the memory to go through
+        # Half the memory traffic of int64.
+        row_parts = row_parts.astype(np.int32)
     step = max(1, BLOCK // image.shape[1])
     for start in range(0, height, step):
         stop = min(start + step, height)
@@ -35,7 +36,10 @@ def area_sums(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.i
 
 
 def _edges(length: int, count: int) -> tuple[NDArray[Whole], NDArray[Whole]]:
-    """Where `count` equal spans of `length` pixels start and end: whole pixels, and 1 / count."""
+    """The edges of `count` equal spans over `length` pixels: whole pixels, and a rest in 1 / count.
+
+    Both are int64 (count + 1,).
+    """
     whole, part = np.divmod(np.arange(count + 1, dtype=np.int64) * length, count)
     return whole, part
 
@@ -45,7 +49,8 @@ def _sum_rows(
 ) -> NDArray[Whole]:
     """Sums (n, W) over the spans between n + 1 edges, times `unit`, of the type of `part`.
 
-    OpenCV adds whole rows at the speed of memory; the parts of rows at the edges are put right.
+    OpenCV adds whole rows at the speed of memory; the parts of rows at the edges are corrected
+    after that.
     """
     sums = np.zeros((len(whole) - 1, image.shape[1]), np.int32)
     for index, (first, last) in enumerate(itertools.pairwise(whole)):
@@ -61,7 +66,7 @@ def _sum_rows(
 
 
 def _sum_columns(rows: NDArray[Whole], count: int) -> NDArray[np.int64]:
-    """Sums (n, count) over `count` equal spans of the columns of `rows` (n, W), times count."""
+    """Sums (n, count) over `count` equal spans of the columns of `rows` (n, W), times `count`."""
     length = rows.shape[1]
     running = np.zeros((len(rows), length + 1), np.int64)
     np.cumsum(rows, axis=1, dtype=np.int64, out=running[:, 1:])

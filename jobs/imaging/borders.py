@@ -1,4 +1,4 @@
-"""The black frame that a collimator leaves around a film, and what it leaves open."""
+"""The black borders that a collimator leaves around a film, and the opening between them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+# Pixels up to this share of the film's brightest gray are dark.
 DARK = 1 / 12
-"""The share of a film's brightest grey below which a pixel is as dark as a border."""
-
+# The percentile of a film taken as its brightest gray, since markers are brighter than any tissue.
 BRIGHTEST = 99
-"""Which percentile of a film counts as its brightest grey: markers are brighter than any tissue."""
-
+# The largest share of lit pixels in a line of a border, due to noise or a small marker.
 LIT = 0.02
-"""The share of its pixels that a row of a border may have lit: by noise, or by a small marker."""
-
-LEAST_KEPT = 0.5
-"""The least part of a film's height, and of its width, that may be the opening."""
+# The smallest opening, as a share of the film's height and of its width.
+SMALLEST_OPENING = 0.5
 
 
 @dataclass(frozen=True)
 class Box:
-    """Rows top to bottom and columns left to right of an image, the last ones not included."""
+    """Rows `top` to `bottom` and columns `left` to `right` of an image, both ends exclusive."""
 
     top: int
     left: int
@@ -40,18 +37,18 @@ class Box:
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def scaled(self, down: float, across: float) -> Box:
-        """The box in the image at `down` times its height and `across` times its width."""
+        """The box in the same image at `down` times its height and `across` times its width."""
         top, bottom = _scale(self.top, self.bottom, down)
         left, right = _scale(self.left, self.right, across)
         return Box(top, left, bottom, right)
 
 
 def find_opening(film: NDArray[np.uint8]) -> Box:
-    """The part of a film, uint8 (H, W), within its black borders; the whole where it has none.
+    """The part of a film, uint8 (H, W), within its black borders; the whole film without borders.
 
-    A row or column belongs to a border where all of it, but for LIT, is dark, and so do all those
-    beyond it. Through a chest every row crosses the spine and every column a shoulder or the
-    belly, so that lung is never left out. What would leave less than LEAST_KEPT is no border.
+    A border consists of the rows or columns at the film's edge whose pixels are dark except for a
+    share of LIT. No lung is cropped: in a chest every row crosses the spine, and every column a
+    shoulder or the abdomen. Borders that would leave less than SMALLEST_OPENING are ignored.
     """
     brightest = np.percentile(film[::8, ::8], BRIGHTEST)
     lit = (film > brightest * DARK).view(np.uint8)
@@ -66,11 +63,11 @@ def _share_lit(lit: NDArray[np.uint8], axis: int) -> NDArray[np.float64]:
 
 
 def _span(share_lit: NDArray[np.float64]) -> tuple[int, int]:
-    """From the first line that is no border to behind the last, or all lines."""
-    lines = np.flatnonzero(share_lit > LIT)
-    if not len(lines) or lines[-1] + 1 - lines[0] < LEAST_KEPT * len(share_lit):
+    """(start, stop) of the lines between the borders, or of all lines if they are too few."""
+    lit_lines = np.flatnonzero(share_lit > LIT)
+    if not len(lit_lines) or lit_lines[-1] + 1 - lit_lines[0] < SMALLEST_OPENING * len(share_lit):
         return 0, len(share_lit)
-    return int(lines[0]), int(lines[-1]) + 1
+    return int(lit_lines[0]), int(lit_lines[-1]) + 1
 
 
 def _scale(start: int, stop: int, factor: float) -> tuple[int, int]:

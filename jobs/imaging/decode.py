@@ -1,13 +1,12 @@
-"""Image files in, arrays out and back: what a film or a mask on disk means.
+"""Image files to arrays and back: how the samples of a film or a mask are interpreted.
 
-Plain PNGs take the short way of `png`. Pillow decodes all others, because it refuses a file
-that ends early; OpenCV reads what Pillow cannot (color of 16 bits a channel, of which Pillow keeps
-the high byte) and writes PNG at a fifteenth of the cost.
+`png` reads plain PNGs. Pillow decodes all other files, because it refuses truncated ones. OpenCV
+decodes color with 16 bits a channel, of which Pillow keeps only the high byte, and encodes PNG at
+a fifteenth of Pillow's cost.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import struct
 from collections.abc import Callable, Iterator
@@ -27,28 +26,26 @@ from PIL.TiffImagePlugin import (
 
 from jobs.imaging import png
 
+# Pixels; five times the largest film of Montgomery.
 MAX_PIXELS = 100_000_000
-"""The largest film read, in pixels: five times the largest film of Montgomery."""
-
+# Pixels of width or height; the limit of OpenCV's libpng for reading and writing.
 LONGEST_SIDE = 1_000_000
-"""The largest width and height, in pixels: OpenCV's libpng neither reads nor writes more."""
-
+# Bits of a detector's samples; samples stored in 16 bits have one of these depths.
 BIT_DEPTHS = (8, 10, 12, 14, 16)
-"""Bits a detector delivers; what is stored in 16 bits has one of these."""
-
+# The first bytes of an accepted file and its format.
 SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
 }
-"""First bytes of the files accepted."""
 
+# Pillow's modes of gray up to 8 bits, of deeper gray, and of color.
 GRAY_MODES = ("1", "L", "LA")
 DEEP_GRAY_MODES = ("I;16", "I;16B", "I;16L", "I")
 COLOR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
-# What Pillow's readers raise on damaged bytes; a warning is raised only where warnings are errors.
+# What Pillow raises on damaged bytes; Warning applies where warnings are turned into errors.
 FAILURES = (
     OSError,
     ValueError,
@@ -60,37 +57,54 @@ FAILURES = (
     Warning,
 )
 
-# Pillow's own limit warns first and raises at twice its value: MAX_PIXELS is checked here instead.
+# Pillow warns at its limit and raises only at twice the limit; _opened checks MAX_PIXELS instead.
 Image.MAX_IMAGE_PIXELS = None
 
 
 class Flatten(NamedTuple):
-    """From color of 8 bits to one channel: an image to an "L", BGR (H, W, 3) to (H, W)."""
+    """How color with 8 bits a channel becomes one channel.
+
+    `image` maps a Pillow image to mode "L", `bgr` maps uint8 BGR (H, W, 3) to uint8 (H, W).
+    """
 
     image: Callable[[Image.Image], Image.Image]
     bgr: Callable[[NDArray[Any]], NDArray[Any]]
 
 
-LUMA = Flatten(
-    image=lambda image: image.convert("L"),
-    bgr=lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY),
-)
-STRONGEST = Flatten(
-    image=lambda image: functools.reduce(ImageChops.lighter, image.convert("RGB").split()),
-    bgr=lambda pixels: functools.reduce(cv2.max, cv2.split(pixels)),
-)
+def _luma(image: Image.Image) -> Image.Image:
+    return image.convert("L")
+
+
+def _luma_of_bgr(pixels: NDArray[Any]) -> NDArray[Any]:
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+
+
+def _strongest(image: Image.Image) -> Image.Image:
+    red, green, blue = image.convert("RGB").split()
+    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
+
+
+def _strongest_of_bgr(pixels: NDArray[Any]) -> NDArray[Any]:
+    blue, green, red = cv2.split(pixels)
+    return cv2.max(cv2.max(blue, green), red)
+
+
+# ITU-R BT.601 luma for films, the strongest channel for masks.
+LUMA = Flatten(image=_luma, bgr=_luma_of_bgr)
+STRONGEST = Flatten(image=_strongest, bgr=_strongest_of_bgr)
 
 
 class ImageError(ValueError):
-    """A file that cannot be used; the message is short, stable and fit for a quarantine list."""
+    """A file that cannot be used; its message is a short, stable reason for the quarantine list."""
 
 
 def decode_film(data: bytes) -> NDArray[np.uint8]:
     """The luminance of a film, uint8 (H, W) in 0..255, upright by its EXIF orientation.
 
-    Reads PNG, JPEG and TIFF (its first page) of 1 to 16 bits. Deeper than 8 bits is scaled from the
-    smallest of BIT_DEPTHS that holds the film's maximum, so a 12-bit film stored in 16 bits is not
-    black. Color becomes ITU-R BT.601 luma; alpha is dropped, not composited.
+    Reads PNG, JPEG and TIFF (the first page) of 1 to 16 bits. Samples of more than 8 bits are
+    scaled from the smallest of BIT_DEPTHS that holds the film's maximum, so that a 12-bit film
+    stored in 16 bits is not black. Color becomes ITU-R BT.601 luma; alpha is dropped, not
+    composited.
 
     Raises ImageError: "truncated", "too large: ...", "undecodable: ...".
     """
@@ -106,11 +120,12 @@ def decode_film(data: bytes) -> NDArray[np.uint8]:
 
 
 def decode_mask(data: bytes) -> NDArray[np.bool_]:
-    """Where a mask shows lung, bool (H, W), upright by its EXIF orientation.
+    """The lung pixels of a mask, bool (H, W), upright by its EXIF orientation.
 
-    Lung is what lies above half of the file's own maximum: 0/1, 0/255, 0/65535 and 1-bit masks all
-    read alike, while 127 ("ignore") and the ringing of JPEG are not lung. A colored mask counts by
-    its strongest channel, so lungs painted red and blue are both lung; alpha is dropped.
+    A pixel is lung if its value is above half of the file's maximum. Masks of 0/1, 0/255, 0/65535
+    and 1 bit thus give the same result, and 127 ("ignore") and the ringing of JPEG are not lung.
+    The value of a color is its strongest channel, so that red and blue are both lung; alpha is
+    dropped.
 
     Raises ImageError as `decode_film` does.
     """
@@ -124,19 +139,19 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     """A PNG of an image, uint8 (H, W) or RGB (H, W, 3); the same bytes for the same pixels."""
     assert image.dtype == np.uint8, image.dtype
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return _written(cv2.imencode(".png", pixels))
+    return _encoded(cv2.imencode(".png", pixels))
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     """A 1-bit PNG of a mask, bool (H, W); the same bytes for the same mask."""
     assert mask.dtype == np.bool_, mask.dtype
-    # Level 9 would take three to five times as long for five sixths of the size.
+    # Level 9 takes three to five times as long for five sixths of the size.
     options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 6]
-    return _written(cv2.imencode(".png", mask.astype(np.uint8), options))
+    return _encoded(cv2.imencode(".png", mask.astype(np.uint8), options))
 
 
-def _written(encoded: tuple[bool, NDArray[np.uint8]]) -> bytes:
-    succeeded, buffer = encoded
+def _encoded(result: tuple[bool, NDArray[np.uint8]]) -> bytes:
+    succeeded, buffer = result
     assert succeeded, "OpenCV could not write a PNG"
     return buffer.tobytes()
 
@@ -149,11 +164,11 @@ def _samples(data: bytes, flatten: Flatten) -> NDArray[Any]:
         if samples is not None:
             return samples if samples.ndim == 2 else flatten.bgr(samples)
     image = _opened(data)
-    with _failures_named(data):
+    with _image_errors(data):
         image.load()
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if plain:
-        # Pillow leaves rows black that a well-packed file does not have.
+        # The file is intact but has too few rows of pixels; Pillow would leave them black.
         raise ImageError("truncated")
     image.info.pop("transparency", None)
     if _bits_per_channel(image, data) > 8 and image.mode in COLOR_MODES:
@@ -166,11 +181,11 @@ def _samples(data: bytes, flatten: Flatten) -> NDArray[Any]:
 
 
 def _opened(data: bytes) -> Image.Image:
-    """The file's header read, its pixels not yet."""
-    with _failures_named(data):
+    """The image with its header read and its pixels not yet decoded."""
+    with _image_errors(data):
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF"))
-    if excess := _excess(*image.size):
-        raise ImageError("too large: {} x {} pixels are over {}".format(*image.size, excess))
+    if excess := _excess(image.width, image.height):
+        raise ImageError(f"too large: {image.width} x {image.height} pixels are over {excess}")
     if image.mode == "F":
         raise ImageError("undecodable: floating point pixels have no fixed range")
     if image.mode not in GRAY_MODES + DEEP_GRAY_MODES + COLOR_MODES:
@@ -179,37 +194,37 @@ def _opened(data: bytes) -> Image.Image:
 
 
 def _excess(width: int, height: int) -> str:
-    """The limit that a size in pixels is over, "" where it is over none."""
+    """The limit that a size in pixels exceeds, "" if it exceeds none."""
     if width * height > MAX_PIXELS:
         return f"{MAX_PIXELS // 1_000_000} megapixels"
     return f"{LONGEST_SIDE} on a side" if max(width, height) > LONGEST_SIDE else ""
 
 
 @contextmanager
-def _failures_named(data: bytes) -> Iterator[None]:
-    """Turn what Pillow raises into an ImageError with a reason that is the same every time."""
+def _image_errors(data: bytes) -> Iterator[None]:
+    """Turn what Pillow raises into an ImageError with one of a few stable reasons."""
     try:
         yield
     except FAILURES as error:
         raise ImageError(_reason(data, str(error))) from error
 
 
-def _reason(data: bytes, said: str) -> str:
-    """Why a file cannot be read, from its bytes and what the decoder said."""
+def _reason(data: bytes, message: str) -> str:
+    """Why a file cannot be read, from its bytes and the decoder's message."""
     kind = next((name for start, name in SIGNATURES.items() if data.startswith(start)), None)
     if not data:
         return "undecodable: an empty file"
     if kind is None:
         return "undecodable: not a PNG, JPEG or TIFF"
-    if "truncated" in said.lower() or _ends_early(data, kind):
+    if "truncated" in message.lower() or _ends_early(data, kind):
         return "truncated"
     return f"undecodable: a damaged or unsupported {kind}"
 
 
 def _ends_early(data: bytes, kind: str) -> bool:
-    """Whether the last part is missing: PNG's IEND, JPEG's EOI, TIFF's first directory.
+    """Whether the end of a file is missing: PNG's IEND, JPEG's EOI, TIFF's first directory.
 
-    Most programs write a TIFF's directory behind its pixels, where a cut takes it first.
+    Most programs write a TIFF's directory after its pixels, so that a truncated file lacks it.
     """
     if kind != "TIFF":
         return {"PNG": b"IEND", "JPEG": b"\xff\xd9"}[kind] not in data[-1024:]
@@ -225,6 +240,7 @@ def _ends_early(data: bytes, kind: str) -> bool:
 def _bits_per_channel(image: Image.Image, data: bytes) -> int:
     if isinstance(image, TiffImageFile):
         return int(max(image.tag_v2.get(BITSPERSAMPLE, (1,))))
+    # Byte 24 of a PNG is the bit depth in its header.
     return data[24] if image.format == "PNG" else 8
 
 
@@ -241,7 +257,7 @@ def _deep_luminance(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
 
 
 def _deep_gray(image: Image.Image) -> NDArray[np.uint16]:
-    """The pixels of a gray file with 9 to 16 bits, uint16 (H, W), white high."""
+    """The samples of a gray file with 9 to 16 bits, uint16 (H, W), high for white."""
     pixels = np.array(image)
     if pixels.min() < 0 or pixels.max() >= 2**16:
         raise ImageError("undecodable: gray values outside 0 to 65535")
@@ -249,7 +265,7 @@ def _deep_gray(image: Image.Image) -> NDArray[np.uint16]:
     white_is_zero = isinstance(image, TiffImageFile) and (
         image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
     )
-    # Pillow turns such a file the right way round at 8 bits, but not deeper.
+    # Pillow inverts such a file at 8 bits, but not at 16.
     return (_full_scale(samples) - samples).astype(np.uint16) if white_is_zero else samples
 
 
@@ -260,7 +276,7 @@ def _full_scale(samples: NDArray[np.integer[Any]]) -> int:
 
 
 def _upright(pixels: NDArray[np.integer[Any]], orientation: int) -> NDArray[np.integer[Any]]:
-    """Undo an EXIF orientation, 1 to 8 (CIPA DC-008, tag 274); any other value means upright."""
+    """Undo an EXIF orientation, 1 to 8 (CIPA DC-008, tag 274); other values count as upright."""
     if orientation not in range(1, 9):
         return pixels
     turned = pixels.T if orientation > 4 else pixels

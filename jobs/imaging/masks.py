@@ -1,4 +1,4 @@
-"""Masks put together, cleaned, measured and drawn."""
+"""Masks: merging, cleaning, measuring and drawing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jobs.imaging.geometry import resize
 
+# Red, green, blue, each 0..255.
 Color: TypeAlias = tuple[int, int, int]
-"""Red, green, blue, each 0..255."""
 
 BACKGROUND: Color = (17, 19, 23)
 FRAME: Color = (30, 33, 39)
@@ -24,13 +24,14 @@ PREDICTION_COLOR: Color = (255, 82, 82)
 
 
 def merge(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    """The union of one or more masks, bool (H, W); raises ValueError where the shapes differ.
+    """The union of one or more masks, bool (H, W); ValueError if their shapes differ.
 
-    Each mask is taken from `masks` once those before it are merged.
+    The next mask is taken from `masks` only after the ones before it are merged, so that a
+    generator need not hold all of them in memory.
     """
-    stream = iter(masks)
-    union = next(stream)
-    for mask in stream:
+    remaining = iter(masks)
+    union = next(remaining)
+    for mask in remaining:
         if mask.shape != union.shape:
             raise ValueError(f"masks of different shapes: {union.shape} and {mask.shape}")
         union = union | mask
@@ -43,27 +44,27 @@ def lung_fraction(mask: NDArray[np.bool_]) -> float:
 
 
 def largest_components(mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
-    """The `count` (1 or more) components of a mask that have the most pixels, bool (H, W).
+    """The `count` (1 or more) components of a mask with the most pixels, bool (H, W).
 
-    Pixels belong together where they touch at a side or a corner.
+    Pixels that touch at a side or a corner belong to one component (8-connectivity).
     """
     pixels = mask.astype(np.uint8)
-    _, borders = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    # Each component has one border without a parent. Where nothing is to go, which is the rule,
-    # counting these costs a twentieth of labelling every pixel.
-    if borders is None or np.count_nonzero(borders[0, :, 3] < 0) <= count:
+    _, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    # Each component has one contour without a parent. Most masks have no component too many, and
+    # counting these contours costs a twentieth of labelling every pixel.
+    if hierarchy is None or np.count_nonzero(hierarchy[0, :, 3] < 0) <= count:
         return mask.copy()
     _, labels = cv2.connectedComponents(pixels, connectivity=8)
     sizes = np.bincount(labels[mask])
-    kept = np.zeros(len(sizes), dtype=np.bool_)
-    kept[np.argsort(-sizes, kind="stable")[:count]] = True
-    return np.asarray(kept[labels])
+    is_largest = np.zeros(len(sizes), dtype=np.bool_)
+    is_largest[np.argsort(-sizes, kind="stable")[:count]] = True
+    return np.asarray(is_largest[labels])
 
 
 def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A mask, bool (H, W), with what it encloses.
+    """A mask, bool (H, W), with its holes filled.
 
-    A hole has no way to the film's border from side to side; a gap between corners lets none out.
+    A hole is background without a path to the image's border from side to side (4-connectivity).
     """
     pixels = mask.astype(np.uint8)
     contours, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -75,27 +76,27 @@ def outline(
     masks: Sequence[tuple[NDArray[np.bool_], Color]],
     thickness: int = 2,
 ) -> NDArray[np.uint8]:
-    """A film, uint8 (H, W), with the border of each mask, bool (H, W), drawn in its color.
+    """A film, uint8 (H, W), with the contour of each mask, bool (H, W), in its color.
 
-    Returns RGB uint8 (H, W, 3). Holes have a border too; later masks lie on top. Raises ValueError
-    where a mask has another shape than the film.
+    Returns RGB uint8 (H, W, 3). Holes have a contour too; later masks are drawn over earlier ones.
+    Raises ValueError if a mask has another shape than the film.
     """
-    drawn = np.repeat(image[:, :, np.newaxis], 3, axis=2)
+    drawing = np.repeat(image[:, :, np.newaxis], 3, axis=2)
     for mask, color in masks:
         if mask.shape != image.shape:
             raise ValueError(f"a mask of {mask.shape} on a film of {image.shape}")
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, contours, -1, color, thickness, cv2.LINE_AA)
-    return drawn
+        cv2.drawContours(drawing, contours, -1, color, thickness, cv2.LINE_AA)
+    return drawing
 
 
 def contact_sheet(
     tiles: Sequence[tuple[NDArray[np.uint8], str]], columns: int, tile: int = 256
 ) -> NDArray[np.uint8]:
-    """Images RGB uint8 (h, w, 3), each with its caption below, in rows: RGB uint8 (H, W, 3).
+    """Images, RGB uint8 (h, w, 3), in rows with their captions below: RGB uint8 (H, W, 3).
 
-    Each image is fitted, aspect kept, into a square of `tile` pixels; a caption that is too long is
-    cut with an ellipsis. Without tiles the sheet is an empty row.
+    Each image is scaled to fit a square of `tile` pixels at its aspect ratio; a long caption ends
+    in an ellipsis. Without tiles the sheet is an empty row.
     """
     gutter, strip = tile // 20, tile // 9
     rows = max(1, math.ceil(len(tiles) / columns))
@@ -116,13 +117,13 @@ def contact_sheet(
 
 
 def _fit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """An image scaled, aspect kept, so that its longer side has `side` pixels."""
+    """An image scaled at its aspect ratio to `side` pixels of its longer side."""
     height, width = image.shape[:2]
     longer = max(height, width)
     return resize(image, max(1, height * side // longer), max(1, width * side // longer))
 
 
 def _shorten(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float) -> str:
-    """The text, or as much of it as fits with an ellipsis into `width` pixels."""
+    """The text, or its longest start that fits `width` pixels together with an ellipsis."""
     cuts = (text[:length].rstrip() + "…" for length in range(len(text) - 1, 0, -1))
     return next((cut for cut in (text, *cuts) if font.getlength(cut) <= width), "")

@@ -1,8 +1,8 @@
-"""Plain PNGs, as nearly all films and masks are, read at little over the price of unpacking them.
+"""A fast reader for plain PNGs, which most films and masks are; Pillow reads all other files.
 
-A file is plain when every byte of it is accounted for: whole chunks with right checksums, gray of
-1 or 8 bits or color of 8 a channel, not interlaced, nothing that turns it. Whatever else it says
-(text, gamma, time) does not change its samples. Other files are Pillow's.
+A PNG is plain if it consists of whole chunks with valid checksums and nothing else, has gray of 1
+or 8 bits or color of 8 bits a channel, is not interlaced and has no orientation. Its other chunks
+(text, gamma, time) do not change the samples. Reading costs little more than inflating the pixels.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBBBBB")
 GRAY, COLOR = 0, 2
-PLAIN_KINDS = ((1, GRAY), (8, GRAY), (8, COLOR))  # bits a sample, and what samples make a pixel
+# Bits a sample, and the color type.
+PLAIN_KINDS = ((1, GRAY), (8, GRAY), (8, COLOR))
 CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-STORED = struct.Struct("<BHH")  # before a block of bytes that are not packed: last, length, ~length
+# The header of a stored block (RFC 1951, 3.2.4): is it the last, its length, the length inverted.
+STORED = struct.Struct("<BHH")
+# Bytes.
 LARGEST_STORED = 2**16 - 1
-# Where a file may keep an EXIF or XMP orientation.
+# Chunks that may hold an EXIF or XMP orientation, and the start of such a text.
 ORIENTED = (b"eXIf", b"iTXt", b"zTXt")
 ORIENTED_TEXT = (b"Raw profile", b"XML:")
 
@@ -33,21 +36,21 @@ Part = bytes | memoryview
 
 @dataclass(frozen=True)
 class PlainPng:
-    """A plain file's size in pixels, its bits a sample (1 or 8), GRAY or COLOR, and its pixels."""
+    """A plain file: its size in pixels, its format and its compressed pixels."""
 
     height: int
     width: int
-    depth: int
-    color: int
-    packed: list[memoryview]
+    depth: int  # bits a sample, 1 or 8
+    color: int  # GRAY or COLOR
+    packed: list[memoryview]  # whole IDAT chunks
 
     def read(self) -> NDArray[np.uint8] | NDArray[np.bool_] | None:
-        """The samples, uint8 (H, W), BGR uint8 (H, W, 3), or bool (H, W) where they have 1 bit.
+        """The samples: uint8 (H, W), BGR uint8 (H, W, 3), or bool (H, W) if they have 1 bit.
 
-        None where the packed pixels are damaged or too few.
+        None if the compressed pixels are damaged or too few.
         """
-        # PNG filters whole bytes, so 8 pixels of 1 bit unpack as one of 8 bits, eight times as
-        # fast as one by one.
+        # PNG filters bytes: 8 pixels of 1 bit are decoded as 1 pixel of 8 bits, at an eighth of
+        # the cost.
         columns = self.width if self.depth == 8 else -(-self.width // 8)
         rows = self._rows(self.height * (1 + columns * (3 if self.color == COLOR else 1)))
         if rows is None:
@@ -64,38 +67,43 @@ class PlainPng:
         return np.unpackbits(samples, axis=1, count=self.width).view(np.bool_)
 
     def _rows(self, length: int) -> memoryview | None:
-        """The rows, filtered still: `length` bytes, or None where there are not so many.
+        """The inflated rows, still filtered: `length` bytes, or None if there are fewer.
 
-        ISA-L unpacks in two fifths of the time that OpenCV's zlib takes, so OpenCV is left to undo
-        the filters alone.
+        ISA-L inflates in two fifths of the time of OpenCV's zlib; OpenCV then only undoes the
+        filters.
         """
         stream = isal_zlib.decompressobj()
         try:
             rows = stream.decompress(b"".join(chunk[8:-4] for chunk in self.packed), length)
-            more = stream.decompress(stream.unconsumed_tail, 1)  # or the checksum behind them
+            # After the last row the stream has more bytes, or a valid checksum and its end.
+            more = stream.decompress(stream.unconsumed_tail, 1)
         except isal_zlib.error:  # type: ignore[misc]  # its stub names an instance
             return None
         return memoryview(rows) if len(rows) == length and (more or stream.eof) else None
 
 
 def open_plain(data: bytes) -> PlainPng | None:
-    """The file's header where it is plain and whole to its last byte, else None."""
-    found = list(_chunks(data))
-    if len(found) < 3 or found[0][0] != b"IHDR" or found[-1][0] != b"IEND":
+    """The file if it is plain and intact to its last byte, else None; its pixels are not read."""
+    chunks = list(_chunks(data))
+    if len(chunks) < 3 or chunks[0][0] != b"IHDR" or chunks[-1][0] != b"IEND":
         return None
-    if sum(map(len, (chunk for _, chunk in found))) != len(data) - len(SIGNATURE):
+    if sum(len(chunk) for _, chunk in chunks) != len(data) - len(SIGNATURE):
         return None
-    if any(_is_special(kind, chunk[8:-4]) for kind, chunk in found) or len(found[0][1]) != 25:
+    header = chunks[0][1][8:-4]
+    if len(header) != HEADER.size or any(_is_special(kind, chunk[8:-4]) for kind, chunk in chunks):
         return None
-    width, height, depth, color, *others = HEADER.unpack(found[0][1][8:-4])
-    if (depth, color) not in PLAIN_KINDS or others != [0, 0, 0] or not width * height:
+    width, height, depth, color, *methods = HEADER.unpack(header)
+    if (depth, color) not in PLAIN_KINDS or methods != [0, 0, 0] or not width * height:
         return None
-    packed = [chunk for kind, chunk in found if kind == b"IDAT"]
+    packed = [chunk for kind, chunk in chunks if kind == b"IDAT"]
     return PlainPng(height, width, depth, color, packed)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """(kind, the whole chunk) of each, up to the first that is cut or has a wrong checksum."""
+    """(kind, whole chunk) of each chunk before the first that is truncated or damaged.
+
+    A chunk is its length (4 bytes), its kind (4), its body and its CRC-32 (4).
+    """
     view, position = memoryview(data), len(SIGNATURE)
     while data.startswith(SIGNATURE) and position + 12 <= len(data):
         end = position + 12 + int.from_bytes(view[position : position + 4], "big")
@@ -107,16 +115,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _is_special(kind: bytes, body: memoryview) -> bool:
-    """Whether a chunk may turn the film, or changes its pixels in a way that is not known here."""
+    """Whether a chunk may hold an orientation, or is critical and unknown."""
     is_critical = kind[0] & 0x20 == 0
-    is_turning = kind in ORIENTED or (
-        kind == b"tEXt" and bytes(body[:12]).startswith(ORIENTED_TEXT)
-    )
-    return is_turning or (is_critical and kind not in CRITICAL)
+    may_turn = kind in ORIENTED or (kind == b"tEXt" and bytes(body[:12]).startswith(ORIENTED_TEXT))
+    return may_turn or (is_critical and kind not in CRITICAL)
 
 
 def _stored(data: memoryview) -> Iterator[Part]:
-    """A zlib stream (RFC 1950) of `data` as it is."""
+    """A zlib stream (RFC 1950) that holds `data` uncompressed, in stored blocks."""
     yield b"\x78\x01"
     for start in range(0, len(data), LARGEST_STORED):
         block = data[start : start + LARGEST_STORED]
@@ -127,9 +133,9 @@ def _stored(data: memoryview) -> Iterator[Part]:
 
 
 def _chunk(kind: bytes, *body: Part) -> tuple[Part, ...]:
-    """The parts of a chunk whose body has those parts."""
+    """The parts of a chunk, from the parts of its body."""
     checksum = 0
     for part in (kind, *body):
         checksum = isal_zlib.crc32(part, checksum)
-    length = sum(map(len, body))
+    length = sum(len(part) for part in body)
     return length.to_bytes(4, "big"), kind, *body, checksum.to_bytes(4, "big")

@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.errors import ConflictError, NotFoundError
 from jobs.reports.svg import picture
+from jobs.runtime.parallel import submit
 from jobs.segmentation import checkpoint
 from jobs.segmentation.history import EpochRow
 from jobs.segmentation.trainer import EpochResult
@@ -47,7 +48,7 @@ class EpochWriter:
         """Log the epoch and write it from a thread. Raises the error of the epoch before."""
         self.wait()
         self._log_epoch(result.history[-1])
-        self._pending = self._thread.submit(self._write_files, result)
+        self._pending = submit(self._thread, self._write_files, result)
 
     def write_last(self, last: bytes) -> None:
         """Write last.pt in mid-epoch, after the epoch that is being written."""

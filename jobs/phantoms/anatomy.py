@@ -1,7 +1,7 @@
-"""The anatomy of phantoms: what a patient varies in, and the beam's path through each organ.
+"""The anatomy of phantoms: the lengths of a patient, and the beam's path through each organ.
 
-Every organ's function returns path lengths in cm, float32 (H, W) of its canvas. x points to the
-viewer's right from the midline, y down from the apex of the lungs.
+The function of an organ returns path lengths in cm, float32 (H, W) of its canvas. x points to the
+viewer's right from the midline, y down from the apex of the lungs, both in cm.
 """
 
 from __future__ import annotations
@@ -17,40 +17,45 @@ from numpy.random import Generator
 
 from jobs.phantoms.projection import LAYER_UNIT, Canvas, Floats, Point, enlarge, union
 
-SOFT_TISSUE, BONE, METAL = 0.20, 0.42, 2.0  # attenuation at about 70 keV, 1/cm; bone: in excess
-LUNG_DENSITY = 0.27  # of soft tissue
+# Linear attenuation at about 70 keV in 1/cm; that of bone is added to that of soft tissue.
+SOFT_TISSUE, BONE, METAL = 0.20, 0.42, 2.0
+# Density of lung relative to soft tissue.
+LUNG_DENSITY = 0.27
 
 
 @dataclass(frozen=True)
 class Lung:
-    """The outline of one lung field as distances u >= 0 from the midline; `side` is -1 or 1."""
+    """The outline of one lung field, as distances u >= 0 from the midline; lengths in cm."""
 
-    side: int
+    side: int  # -1: the viewer's left, 1: the viewer's right
     width: float  # midline to ribs at the widest level
     apex: Point
     medial: float  # midline to the medial border
     widest: float  # y of the widest level
     power: float  # of the outline; 2 makes it an ellipse
     dome: Point  # top of the diaphragm
-    sulcus: float  # from there down to the costophrenic angle
+    sulcus: float  # from the dome down to the costophrenic angle
 
     def lateral(self, y: Any) -> Any:
+        """u of the outline at the ribs."""
         rise = np.clip((self.widest - y) / (self.widest - self.apex[1]), 0, 1)
         below = np.clip(y / self.widest - 1, 0, 1)
         outline = (1 - rise**self.power) ** (1 / self.power) - 0.3 * below**2
         return self.apex[0] + (self.width - self.apex[0]) * outline
 
     def border(self, y: Any) -> Any:
+        """u of the outline at the mediastinum."""
         rise = np.clip(1 - (y - self.apex[1]) / (0.32 * self.widest), 0, 1)
         return self.apex[0] + (self.medial - self.apex[0]) * (1 - rise**2.2) ** (1 / 2.2)
 
     def diaphragm(self, u: Any) -> Any:
+        """y of the diaphragm."""
         x, y = self.dome
         outer, inner = np.clip((u - x) / (self.width - x), 0, 1.3), np.clip(1 - u / x, 0, 1)
         return y + self.sulcus * (outer**2.4 + 0.22 * inner**2)
 
     def field(self, canvas: Canvas) -> Floats:
-        """Distance in cm, roughly, to the outline; negative outside the lung field."""
+        """The approximate distance to the outline in cm, negative outside the lung field."""
         u, y = self.side * canvas.x, canvas.y
         sides: Floats = np.minimum(self.lateral(y) - u, u - self.border(y))
         ends: Floats = np.minimum(y - self.apex[1], self.diaphragm(u) - y)
@@ -59,6 +64,8 @@ class Lung:
 
 @dataclass(frozen=True)
 class Patient:
+    """One patient; lengths in cm."""
+
     lungs: tuple[Lung, Lung]
     width: float  # midline to ribs
     height: float  # apex to costophrenic angle
@@ -75,12 +82,13 @@ class Patient:
         power, lift = rng.uniform(1.9, 2.6), height * rng.uniform(0.0, 0.09)
 
         def lung(side: int) -> Lung:
-            own, drop = width * rng.normal(1, 0.03), sulcus * rng.uniform(0.85, 1.15)
-            drop += 0.6 * lift if side < 0 else 0.0  # the right half of the diaphragm, seen left
-            apex = (own * rng.uniform(0.36, 0.46), height * rng.normal(0, 0.012))
-            dome = (own * rng.uniform(0.36, 0.5), height * rng.uniform(0.98, 1.02) - drop)
+            ribs, drop = width * rng.normal(1, 0.03), sulcus * rng.uniform(0.85, 1.15)
+            # The liver lifts the patient's right half of the diaphragm, on the viewer's left.
+            drop += 0.6 * lift if side < 0 else 0.0
+            apex = (ribs * rng.uniform(0.36, 0.46), height * rng.normal(0, 0.012))
+            dome = (ribs * rng.uniform(0.36, 0.5), height * rng.uniform(0.98, 1.02) - drop)
             widest = height * rng.uniform(0.8, 0.95)
-            return Lung(side, own, apex, medial * rng.normal(1, 0.1), widest, power, dome, drop)
+            return Lung(side, ribs, apex, medial * rng.normal(1, 0.1), widest, power, dome, drop)
 
         depth, wall = width * rng.uniform(1.1, 1.45), rng.uniform(1.0, 3.6)
         arms = rng.uniform(0.7, 1.3) if rng.random() < 0.5 else rng.uniform(-1.2, 0.3)
@@ -89,7 +97,7 @@ class Patient:
 
 
 def chest_air(canvas: Canvas, patient: Patient, lung: Lung) -> Floats:
-    """Through one lung as if there were no heart."""
+    """The air of one lung before the mediastinum is subtracted."""
     u, y = lung.side * canvas.x, canvas.y
     rise = np.clip((y - lung.apex[1]) / (0.5 * patient.height), 0, 1)
     root = np.clip((u - lung.border(y)) / (0.16 * patient.width), 0, 1)
@@ -101,6 +109,7 @@ def chest_air(canvas: Canvas, patient: Patient, lung: Lung) -> Floats:
 
 
 def mediastinum(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
+    """Heart, great vessels and hila."""
     w, h, floor = patient.width, patient.height, patient.lungs[1].dome[1]
     half, neck = w * rng.uniform(0.42, 0.62), w * rng.uniform(0.17, 0.25)
     thick, tilt = patient.depth * rng.uniform(0.52, 0.7), rng.uniform(0.4, 0.9)
@@ -124,7 +133,7 @@ def trachea(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
 
 
 def body(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
-    """From skin to skin: torso, neck, head, shoulders, arms and, in some, breasts."""
+    """From skin to skin: torso, neck, head, shoulders, arms and, in some patients, breasts."""
     w, h, wall = patient.width, patient.height, patient.wall
     waist = (w + wall) * (1 + rng.uniform(-0.12, 0.08) * np.clip(canvas.y / h, 0, 2))
     square = (canvas.x / waist) ** 2
@@ -149,7 +158,7 @@ def body(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
 
 
 def disease(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
-    """The share of the lungs' air, 0 to 1, lost to consolidations, nodules or haze."""
+    """The share of the lungs' air, 0..1, that consolidations, nodules or haze replace."""
     ragged = 0.2 * canvas.noise(rng, 0.5) + 0.25 * canvas.noise(rng, 1.0)
     ragged += 0.4 * canvas.noise(rng, 2.4)
     haze = rng.uniform(0.1, 0.3) if rng.random() < 0.35 else 0.0
@@ -162,11 +171,12 @@ def disease(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
         strength, tall = rng.uniform(0.3, 0.9), wide * rng.uniform(0.7, 1.5)
         spot = np.exp(-(((canvas.x - x) / wide) ** 2) - ((canvas.y - y) / tall) ** 2)
         share += strength * (0.35 if nodular else 1.0) * spot
-    lost: Floats = np.clip(share * np.clip(1 + ragged, 0.4, 1.6), 0, 0.92)
-    return lost
+    opacity: Floats = np.clip(share * np.clip(1 + ragged, 0.4, 1.6), 0, 0.92)
+    return opacity
 
 
 def bowel_gas(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
+    """Up to three bubbles below the diaphragm on the viewer's right."""
     lung, w = patient.lungs[1], patient.width
     gas = np.zeros(canvas.shape, np.float32)
     for number in range(rng.integers(0, 4)):
@@ -178,7 +188,7 @@ def bowel_gas(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
 
 
 def ribs(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
-    """Twelve pairs, each an ellipse around the cage that descends towards the front."""
+    """Twelve pairs of ribs, each half an ellipse that descends towards the front."""
     behind, front = np.zeros((2, *canvas.shape), np.uint8)
     h, slope = patient.height, rng.uniform(0.22, 0.42)
     thick, path = 0.02 * h * rng.uniform(0.85, 1.25), rng.uniform(0.75, 1.1)
@@ -194,13 +204,13 @@ def ribs(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
         canvas.bone(behind, line[: turn + 2], half, path)
         if turn < 46:
             canvas.bone(front, line[turn - 2 :], half, path * 0.8)
-    # Towards the breastbone ribs turn to cartilage, which does not show.
+    # Towards the breastbone the ribs turn into cartilage, which is invisible.
     sternal: Floats = np.clip((np.abs(canvas.x) / patient.width - 0.4) / 0.25, 0, 1)
     return canvas.paths(behind, 0.045) + canvas.paths(front, 0.06) * sternal
 
 
 def spine(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
-    """Bodies between discs, with their pedicles and spinous processes."""
+    """Vertebral bodies and discs, with pedicles and spinous processes."""
     half, spacing = patient.width * rng.uniform(0.1, 0.13), patient.height * 0.1
     near = np.abs(canvas.x[0]) < 1.3 * half
     x = np.abs(canvas.x[:, near] / half)
@@ -239,28 +249,28 @@ def shoulders(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
 
 
 def vessels(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
-    """Trees that fork from each hilum outwards, thinner at every fork."""
+    """Vessels that branch from each hilum outwards, thinner after every branching."""
     layer = np.zeros(canvas.shape, np.uint8)
     side = np.repeat([-1.0, 1.0], 9)
-    at = np.stack([side * 0.26 * patient.width, np.full(18, 0.43 * patient.height)], 1)
-    at, toward = at + rng.normal(0, 0.5, (18, 2)), np.tile(np.linspace(-1.3, 1.4, 9), 2)
+    hila = np.stack([side * 0.26 * patient.width, np.full(18, 0.43 * patient.height)], 1)
+    start, angle = hila + rng.normal(0, 0.5, (18, 2)), np.tile(np.linspace(-1.3, 1.4, 9), 2)
     width = rng.uniform(0.45, 0.9, 18)
     for _ in range(6):
-        bend = toward[:, None] + rng.normal(0, 0.25, (len(side), 1)) * np.linspace(0, 1, 6)
+        bend = angle[:, None] + rng.normal(0, 0.25, (len(side), 1)) * np.linspace(0, 1, 6)
         steps = np.stack([side[:, None] * np.cos(bend), np.sin(bend)], 2)
         run = rng.uniform(0.015, 0.033, (len(side), 1, 1)) * patient.width
-        lines = at[:, None] + np.cumsum(np.concatenate([0 * steps[:, :1], steps * run], 1), 1)
+        lines = start[:, None] + np.cumsum(np.concatenate([0 * steps[:, :1], steps * run], 1), 1)
         for line, thick in zip(canvas.pixels(lines), width / canvas.pitch, strict=True):
             path = min(1.0, thick) * thick * canvas.pitch / LAYER_UNIT
             cv2.polylines(layer, [line], False, (path,), max(1, round(thick)), cv2.LINE_AA, 4)
-        side, at, width = (np.repeat(a, 2, 0) for a in (side, lines[:, -1], width * 0.72))
+        side, start, width = (np.repeat(a, 2, 0) for a in (side, lines[:, -1], width * 0.72))
         fork = rng.uniform(0.15, 0.6, len(side)) * np.tile([-1, 1], len(side) // 2)
-        toward, width = np.repeat(bend[:, -1], 2) + fork, width * rng.uniform(0.8, 1.15, len(side))
+        angle, width = np.repeat(bend[:, -1], 2) + fork, width * rng.uniform(0.8, 1.15, len(side))
     return canvas.paths(layer, 0.06)
 
 
 def leads(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
-    """In some films, wires or tubes across the chest, some ending in an electrode."""
+    """Wires or tubes across the chest of some patients, some with an electrode at the end."""
     layer, share = np.zeros(canvas.shape, np.uint8), np.linspace(0, 1, 40)[:, None]
     reach = np.array([1.1 * patient.width, 0.6 * patient.height])
     for _ in range(rng.integers(1, 4) if rng.random() < 0.3 else 0):
@@ -276,10 +286,15 @@ def leads(canvas: Canvas, patient: Patient, rng: Generator) -> Floats:
 def optical_depth(
     soft: Canvas, sharp: Canvas, patient: Patient, abnormal: bool, rng: Generator
 ) -> Floats:
-    """Line integrals of attenuation on the sharp canvas; tissue is drawn on the soft one."""
+    """Line integrals of the attenuation (no unit), float32 (H, W) of the canvas `sharp`.
+
+    Soft tissue is drawn on the coarser canvas `soft` and enlarged; bone, vessels and metal are
+    drawn on `sharp`.
+    """
     air = chest_air(soft, patient, patient.lungs[0]) + chest_air(soft, patient, patient.lungs[1])
     air = np.maximum(air - mediastinum(soft, patient, rng), 0)
-    if abnormal:  # with numbers of its own, so that ill or well the patient stays the same
+    if abnormal:
+        # Random numbers of a separate stream: disease changes nothing else about the patient.
         air *= 1 - disease(soft, patient, rng.spawn(1)[0])
     tissue = body(soft, patient, rng) * (1 + 0.004 * soft.noise(rng, 3.0))
     tissue -= np.minimum(trachea(soft, patient, rng), 0.3 * tissue) + bowel_gas(soft, patient, rng)

@@ -1,14 +1,14 @@
 """Synthetic chest X-rays with lung masks: `synthetic://phantoms?films=48&seed=0`.
 
-A patient is a handful of lengths drawn at random. Organs are ellipsoids, rods and ribbons whose
-path lengths along the beam add up; Beer-Lambert's law makes them an exposure, the detector adds
-scatter and noise, and a film-like curve shows lungs dark and bone bright.
+A patient is a set of random lengths. Organs are ellipsoids, rods and ribbons whose path lengths
+along the beam add up. The Beer-Lambert law turns the path lengths into an exposure, the detector
+adds scatter and noise, and the characteristic curve of film shows lungs dark and bone bright.
 
-The masks follow the annotated films this project is measured on: a lung field ends at the ribs, at
-the dome of the diaphragm and beside the spine, so it includes the lung behind the heart, and the
-opacities of disease. (Montgomery, Shenzhen and JSRT leave the heart out.) "leftMask" holds the
-viewer's left lung. Lengths are in cm: x to the viewer's right from the midline, y down from the
-apex of the lungs.
+The masks follow the annotation of the films that this project is measured on: a lung field ends at
+the ribs, at the dome of the diaphragm and beside the spine. It includes the lung behind the heart
+and the opacities of disease, whereas the masks of Montgomery, Shenzhen and JSRT exclude the heart.
+"leftMask" holds the lung on the viewer's left. Lengths are in cm: x to the viewer's right from the
+midline, y down from the apex of the lungs.
 """
 
 from __future__ import annotations
@@ -31,22 +31,26 @@ from jobs.imaging.decode import encode_mask, encode_png
 from jobs.phantoms.anatomy import Patient, optical_depth
 from jobs.phantoms.projection import Canvas, Film, Floats, develop, enlarge, positions
 
+# Part of the identity; it rises with every change of the films.
 RECIPE = "1"
 DEFAULTS = {"films": "48", "seed": "0"}
 MAX_FILMS = 100_000
 FORM = "synthetic://phantoms?films=48&seed=0, films from 1 to 100000 and seed 0 or more"
 ROOT = "Montgomery/MontgomerySet"
 FOLDERS = ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask")
-LARGEST_SIDE = 2000  # pixels
-CACHED_FILMS = 64  # encoded, about 1.5 MB each
+# Pixels.
+LARGEST_SIDE = 2000
+# Encoded films, about 1.5 MB each.
+CACHED_FILMS = 64
 ABNORMAL_SHARE = 0.45
 
-SOFT_PIXELS, SHARP_PIXELS = 360, 760  # long side of the film where tissue, and bone, are drawn
+# Pixels of the film's long side on the canvas for soft tissue, and on the canvas for bone.
+SOFT_PIXELS, SHARP_PIXELS = 360, 760
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """One film: image uint8 (H, W); left and right lung, the viewer's, bool (H, W)."""
+    """One film: image uint8 (H, W); masks of the viewer's left and right lung, bool (H, W)."""
 
     image: Film
     left: NDArray[np.bool_]
@@ -54,7 +58,10 @@ class Phantom:
 
 
 def print_film(gray: Floats, grain: Floats, rng: Generator) -> Film:
-    """The film at its own size, with noise, often the marker, sometimes a collimated border."""
+    """The film, uint8 (H, W) with sides of 800 to 2000 pixels, from gray levels on the canvas.
+
+    Adds noise of the standard deviation `grain`, to most films a marker, to some black borders.
+    """
     scale = rng.uniform(800 / min(gray.shape), LARGEST_SIDE / max(gray.shape))
     height, width = (round(side * scale) for side in gray.shape)
     image = enlarge(gray, (width, height))
@@ -62,9 +69,9 @@ def print_film(gray: Floats, grain: Floats, rng: Generator) -> Film:
     image += noise * enlarge(grain, (width, height))
     film = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
     if rng.random() < 0.75:
-        spot = (round(width * rng.uniform(0.03, 0.2)), round(height * rng.uniform(0.06, 0.25)))
+        corner = (round(width * rng.uniform(0.03, 0.2)), round(height * rng.uniform(0.06, 0.25)))
         size, stroke = width / 600, max(2, width // 250)
-        cv2.putText(film, "R", spot, cv2.FONT_HERSHEY_SIMPLEX, size, (235,), stroke, cv2.LINE_AA)
+        cv2.putText(film, "R", corner, cv2.FONT_HERSHEY_SIMPLEX, size, (235,), stroke, cv2.LINE_AA)
     if rng.random() < 0.4:
         outward = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
         corners = (outward * rng.uniform(0.45, 0.51, (4, 2)) + 0.5) * [width, height]
@@ -75,7 +82,7 @@ def print_film(gray: Floats, grain: Floats, rng: Generator) -> Film:
 
 
 def draw(seed: int, number: int) -> Phantom:
-    """The film `number` (from 1) of `seed`, with sides of 800 to 2000 pixels."""
+    """Draw the film `number` (from 1) of `seed`, with sides of 800 to 2000 pixels."""
     rng = generator(seed, number)
     abnormal, patient = rng.random() < ABNORMAL_SHARE, Patient.sample(rng)
     width = 2 * patient.width / rng.uniform(0.66, 0.9)
@@ -96,27 +103,29 @@ def draw(seed: int, number: int) -> Phantom:
 
 
 def is_abnormal(seed: int, number: int) -> bool:
-    """Whether the film shows disease: its name says so before it is drawn."""
+    """Whether the film shows disease; its name needs this before the film is drawn."""
     return generator(seed, number).random() < ABNORMAL_SHARE
 
 
 def generator(seed: int, number: int) -> Generator:
+    """The random numbers of one film, independent of all other films."""
     return Generator(PCG64(SeedSequence([seed, number])))
 
 
 class PhantomSource:
-    """Phantoms in the layout of Montgomery, drawn when they are read, from any thread."""
+    """Phantoms in the layout of Montgomery, drawn on reading, by any number of threads."""
 
     def __init__(self, query: str = "") -> None:
-        """`query` is the part of the URI after "?"; ConfigError where FORM does not accept it."""
-        given = parse_qsl(query, keep_blank_values=True)
-        values = DEFAULTS | dict(given)
-        whole = all(re.fullmatch(r"[0-9]{1,18}", value) for value in values.values())
-        known = values.keys() == DEFAULTS.keys() and len(dict(given)) == len(given)
-        if not (whole and known and 1 <= int(values["films"]) <= MAX_FILMS):
+        """`query` is the part of the URI after "?"; ConfigError for another form than FORM."""
+        fields = parse_qsl(query, keep_blank_values=True)
+        values = DEFAULTS | dict(fields)
+        are_names_valid = values.keys() == DEFAULTS.keys() and len(dict(fields)) == len(fields)
+        are_numbers = all(re.fullmatch(r"[0-9]{1,18}", value) for value in values.values())
+        if not (are_names_valid and are_numbers and 1 <= int(values["films"]) <= MAX_FILMS):
             raise ConfigError(f"source synthetic://phantoms?{query} is not accepted: give {FORM}")
         self.films, self.seed = int(values["films"]), int(values["seed"])
-        self._drawn: OrderedDict[int, Future[tuple[bytes, ...]]] = OrderedDict()
+        # The files of the last films by film number, oldest first.
+        self._cache: OrderedDict[int, Future[tuple[bytes, ...]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def identity(self) -> dict[str, str]:
@@ -124,45 +133,45 @@ class PhantomSource:
         return {"generator": "phantoms", "recipe": RECIPE} | numbers
 
     def names(self) -> list[str]:
-        return sorted(self._places)
+        return sorted(self._entries)
 
     def size(self, name: str) -> int:
-        """A bound, as the PNG is not drawn yet: a byte a pixel of the largest film."""
+        """An upper bound without drawing the PNG: one byte per pixel of the largest film."""
         return LARGEST_SIDE**2
 
     def read(self, name: str) -> bytes:
-        """The PNG `name`; NotFoundError where there is none.
+        """The PNG `name`; NotFoundError if it does not exist.
 
-        A film is drawn once for its three files, as long as fewer than CACHED_FILMS others are read
-        in between.
+        A film is drawn once for its three files if fewer than CACHED_FILMS other films are read
+        between the first and the last of them.
         """
-        if name not in self._places:
+        if name not in self._entries:
             raise NotFoundError(f"phantom {name!r} does not exist: give one of names()")
-        number, kind = self._places[name]
-        return self._files(number)[kind]
+        number, folder = self._entries[name]
+        return self._files(number)[folder]
 
     def close(self) -> None:
         with self._lock:
-            self._drawn.clear()
+            self._cache.clear()
 
     @cached_property
-    def _places(self) -> dict[str, tuple[int, int]]:
-        """Name -> (film number, index into FOLDERS)."""
-        places = {}
+    def _entries(self) -> dict[str, tuple[int, int]]:
+        """{name: (film number, index into FOLDERS)}."""
+        entries = {}
         for number in range(1, self.films + 1):
             file = f"PHANTOM_{number:04d}_{is_abnormal(self.seed, number):d}.png"
-            for kind, folder in enumerate(FOLDERS):
-                places[f"{ROOT}/{folder}/{file}"] = (number, kind)
-        return places
+            for index, folder in enumerate(FOLDERS):
+                entries[f"{ROOT}/{folder}/{file}"] = (number, index)
+        return entries
 
     def _files(self, number: int) -> tuple[bytes, ...]:
-        """Film, left and right mask; threads that ask for the same film wait for the first."""
+        """Film, left and right mask; the first thread draws them, others wait for the result."""
         with self._lock:
-            mine = number not in self._drawn
-            future = self._drawn.setdefault(number, Future())
-            if len(self._drawn) > CACHED_FILMS:
-                self._drawn.popitem(last=False)
-        if mine:
+            is_first = number not in self._cache
+            future = self._cache.setdefault(number, Future())
+            if len(self._cache) > CACHED_FILMS:
+                self._cache.popitem(last=False)
+        if is_first:
             try:
                 future.set_result(encode(draw(self.seed, number)))
             except BaseException as error:

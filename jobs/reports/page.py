@@ -1,7 +1,8 @@
 """The report of a run: one HTML page that loads nothing and needs no JavaScript.
 
-Pictures are inlined, curves are SVG. Names of films come from users' files, so every value is
-escaped by the template engine; a policy in the page itself forbids whatever is not inlined.
+Images are inlined as data URIs, plots as SVG. Names of films come from users' files, so the
+template engine escapes every value; a content security policy in the page forbids all other
+resources.
 """
 
 from __future__ import annotations
@@ -20,20 +21,32 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from jobs.films.rows import (
+    PredictionRow,
+    ProcessedRow,
+    ScoredRow,
+    prediction_rows,
+    processed_rows,
+    scored_rows,
+)
 from jobs.imaging import decode, geometry, masks
+from jobs.reports import svg
 from jobs.reports.summary import RESAMPLES
-from jobs.reports.svg import calibration_svg, curves_svg
 from jobs.runtime.profile import stages
 from jobs.settings.config import PublishConfig
-from jobs.storage.manifest import Manifest, Row, created_by
+from jobs.storage.manifest import FileRow, Manifest, created_by
 from jobs.storage.s3 import Store
 
 TEMPLATE = "report.html.j2"
-PICTURE_WIDTH, PICTURE_QUALITY = 1600, 82
+# Pixels and JPEG quality (0..100) of an inlined image.
+IMAGE_WIDTH, IMAGE_QUALITY = 1600, 82
+# Characters of a setting's value, after which it is cut.
 LONGEST_VALUE = 400
 NOTHING = "–"
 
+# Test films shown, and their longer side in pixels.
 SAMPLES, SAMPLE_SIDE = 6, 560
+# Films listed of those flagged for review.
 FLAGGED = 10
 
 
@@ -42,19 +55,19 @@ def build(
     manifests: Mapping[str, Manifest],
     details: Mapping[str, Any],
     *,
-    about: Mapping[str, Any],
+    model_json: Mapping[str, Any],
     config: PublishConfig,
 ) -> bytes:
     """The page as UTF-8.
 
     Args:
         manifests: by the names raw, processed, trained, predictions and evaluation.
-        details: of run.json: champion, jobs and versions.
-        about: the package's model.json.
+        details: of run.json: champion, jobs, model and versions.
+        model_json: the package's model.json.
     """
     evaluation, processed = manifests["evaluation"], manifests["processed"]
     history = json.loads(manifests["trained"].read_file(store, "history.json"))["epochs"]
-    best = [row["epoch"] for row in history].index(about["metrics"]["epoch"])
+    best = [row["epoch"] for row in history].index(model_json["metrics"]["epoch"])
     metrics = json.loads(evaluation.read_file(store, "metrics.json"))
     calibration = metrics["calibration"]
     return render(
@@ -62,17 +75,18 @@ def build(
         published=created_by(time.time())["started"],
         manifests=manifests,
         run=details,
-        about=about,
+        model=model_json,
         metrics=metrics,
         resamples=RESAMPLES,
-        predicted=_predicted(store, manifests),
-        calibration_plot=calibration_svg(calibration["curve"]) if calibration else "",
+        quality=_quality(store, manifests),
+        plot_style={"light": svg.LIGHT, "dark": svg.DARK, "rules": svg.RULES},
+        calibration_plot=svg.calibration_svg(calibration["curve"]) if calibration else "",
         history=history,
         best=history[best],
-        curves=curves_svg(history, best),
+        curves=svg.curves_svg(history, best),
         samples=[(data_uri(image), row) for image, row in _samples(store, manifests)],
-        contact_sheet=data_uri(_decoded(processed.read_file(store, "contact_sheet.png"))),
-        worst=data_uri(_decoded(evaluation.read_file(store, "worst.png"))),
+        contact_sheet=data_uri(_decode_rgb(processed.read_file(store, "contact_sheet.png"))),
+        worst=data_uri(_decode_rgb(evaluation.read_file(store, "worst.png"))),
     )
 
 
@@ -84,93 +98,99 @@ def render(**contents: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (score, interval, tested_on, number_of, duration, moment, shorten, crosstab, stages)
+    filters = (score, interval, tested_on, number_of, duration, moment, shorten, stages)
     environment.filters.update({function.__name__: function for function in filters})
     return environment.get_template(TEMPLATE).render(contents).encode()
 
 
-def _predicted(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
-    """Films with a quality score, those flagged for review, and the FLAGGED lowest of these.
+def _quality(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+    """Numbers of films with a quality score and of films flagged, and the FLAGGED lowest of these.
 
-    Over all films, not the test films alone: the ones to look at are those without a truth.
+    Over all films, test films or not: a person has to look at those without a truth above all.
     """
-    rows = manifests["predictions"].rows(store)
-    scored = [(row["quality"], row["id"], row["review"]) for row in rows if "quality" in row]
-    flagged = [(quality, film) for quality, film, is_flagged in scored if is_flagged]
-    lowest = {
+    rows = prediction_rows(store, manifests["predictions"])
+    scored = [(row["quality"], row["id"], row["review"]) for row in rows if row["status"] == "ok"]
+    flagged = [(quality, film) for quality, film, review in scored if review]
+    lowest: dict[str, dict[str, Any]] = {
         film: {"id": film, "quality": quality, "dice": None, "split": ""}
         for quality, film in heapq.nsmallest(FLAGGED, flagged)
     }
-    for row in manifests["evaluation"].rows(store):
-        if row["id"] in lowest:
-            lowest[row["id"]] |= {name: row[name] for name in ("dice", "split") if name in row}
+    for row in scored_rows(store, manifests["evaluation"]):
+        if row["id"] in lowest and row["status"] == "ok":
+            lowest[row["id"]] |= {"dice": row["dice"], "split": row["split"]}
     return {"scored": len(scored), "flagged": len(flagged), "lowest": [*lowest.values()]}
 
 
-# Pictures
+# Images
 
 
 def _samples(
     store: Store, manifests: Mapping[str, Manifest]
-) -> list[tuple[NDArray[np.uint8], Row]]:
+) -> list[tuple[NDArray[np.uint8], ScoredRow]]:
     """Test films with both outlines and their scores, evenly spaced from the best to the worst."""
-    scored = [row for row in manifests["evaluation"].rows(store) if _was_tested(row)]
-    scored.sort(key=lambda row: row["dice"], reverse=True)
-    places = np.linspace(0, len(scored) - 1, min(SAMPLES, len(scored))).round()
-    chosen = [scored[int(place)] for place in places]
-    wanted = {row["id"] for row in chosen}
-    both = zip(*(manifests[n].rows(store) for n in ("processed", "predictions")), strict=True)
-    drawn = {
+    tested = [row for row in scored_rows(store, manifests["evaluation"]) if _is_tested(row)]
+    tested.sort(key=lambda row: row["dice"], reverse=True)
+    indices = np.linspace(0, len(tested) - 1, min(SAMPLES, len(tested))).round().astype(int)
+    sampled = [tested[index] for index in indices]
+    ids = {row["id"] for row in sampled}
+    rows = zip(
+        processed_rows(store, manifests["processed"]),
+        prediction_rows(store, manifests["predictions"]),
+        strict=True,
+    )
+    overlays = {
         record["id"]: _overlay(store, manifests, record, prediction)
-        for record, prediction in both
-        if record["id"] in wanted
+        for record, prediction in rows
+        if record["id"] in ids
     }
-    return [(drawn[row["id"]], row) for row in chosen]
+    return [(overlays[row["id"]], row) for row in sampled]
 
 
-def _was_tested(row: Row) -> bool:
+def _is_tested(row: ScoredRow) -> bool:
+    """Whether the film counts in the test figures and has a predicted mask to show."""
     return row["status"] == "ok" and row["tested"] and "reason" not in row
 
 
 def _overlay(
-    store: Store, manifests: Mapping[str, Manifest], record: Row, prediction: Row
+    store: Store,
+    manifests: Mapping[str, Manifest],
+    record: ProcessedRow,
+    prediction: PredictionRow,
 ) -> NDArray[np.uint8]:
-    """A processed film in its own proportions, RGB, truth and prediction outlined."""
+    """A processed film, RGB uint8 (H, W, 3), in the film's proportions, both masks outlined."""
     processed, predictions = manifests["processed"], manifests["predictions"]
     scale = SAMPLE_SIDE / max(record["height"], record["width"])
-    shape = [max(1, round(record[side] * scale)) for side in ("height", "width")]
+    height, width = (max(1, round(side * scale)) for side in (record["height"], record["width"]))
 
-    def read(manifest: Manifest, entry: Row) -> bytes:
+    def read(manifest: Manifest, entry: FileRow) -> bytes:
         return store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"])
 
-    placement = geometry.Placement.of(record, processed.config["size"]).at(*shape)
+    placement = geometry.Placement.of(record, processed.config["size"]).at(height, width)
     film = placement.to_film(decode.decode_film(read(processed, record["image"])))
-    truth, predicted = (
-        decode.decode_mask(data).astype(np.float32)
-        for data in (read(processed, record["mask"]), read(predictions, prediction["mask"]))
-    )
+    truth = decode.decode_mask(read(processed, record["mask"])).astype(np.float32)
+    predicted = decode.decode_mask(read(predictions, prediction["mask"])).astype(np.float32)
     outlines = [
         (placement.to_film(truth) >= 0.5, masks.TRUTH_COLOR),
-        (geometry.resize(predicted, *shape) >= 0.5, masks.PREDICTION_COLOR),
+        (geometry.resize(predicted, height, width) >= 0.5, masks.PREDICTION_COLOR),
     ]
     return masks.outline(film, outlines)
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
-    """An RGB image, uint8 (H, W, 3), as the data URI of a JPEG of at most PICTURE_WIDTH pixels."""
-    drawn = Image.fromarray(image)
-    drawn.thumbnail((PICTURE_WIDTH, 8 * PICTURE_WIDTH), Image.Resampling.LANCZOS)
-    packed = io.BytesIO()
+    """RGB uint8 (H, W, 3) as the data URI of a JPEG, at most IMAGE_WIDTH pixels wide."""
+    thumbnail = Image.fromarray(image)
+    thumbnail.thumbnail((IMAGE_WIDTH, 8 * IMAGE_WIDTH), Image.Resampling.LANCZOS)
+    jpeg = io.BytesIO()
     # Thin colored outlines bleed where color is stored at half the resolution.
-    drawn.save(packed, "JPEG", quality=PICTURE_QUALITY, optimize=True, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode()
+    thumbnail.save(jpeg, "JPEG", quality=IMAGE_QUALITY, optimize=True, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 
-def _decoded(png: bytes) -> NDArray[np.uint8]:
+def _decode_rgb(png: bytes) -> NDArray[np.uint8]:
     return np.array(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-# Words and figures
+# Filters of the template
 
 
 def score(number: float | None, digits: int = 3) -> str:
@@ -178,19 +198,19 @@ def score(number: float | None, digits: int = 3) -> str:
 
 
 def interval(figures: Mapping[str, float | None] | None, digits: int = 3) -> str:
-    """0.912 to 0.948; NOTHING where there is none."""
+    """The interval of `figures` as "0.912 to 0.948"; NOTHING without an interval."""
     if figures is None or figures["low"] is None:
         return NOTHING
     return f"{score(figures['low'], digits)} to {score(figures['high'], digits)}"
 
 
 def tested_on(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Rows of the cross-source table by their names, which tell what was never trained on."""
-    named = []
+    """Rows of the cross-source table by source, with ", unseen" if it was not trained on."""
+    named_rows = []
     for row in rows:
         source = row["tested_on"]
-        named.append((source if source in row["trained_on"] else f"{source}, unseen", row))
-    return named
+        named_rows.append((source if source in row["trained_on"] else f"{source}, unseen", row))
+    return named_rows
 
 
 def number_of(count: int, noun: str) -> str:
@@ -211,15 +231,7 @@ def moment(iso: str) -> str:
 
 
 def shorten(item: Any) -> str:
+    """A setting's value as text of at most LONGEST_VALUE characters; NOTHING if it is empty."""
     text = json.dumps(item, ensure_ascii=False) if isinstance(item, list | dict) else str(item)
     text = NOTHING if item in (None, "", [], {}) else text
     return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
-
-
-def crosstab(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """{"montgomery/train": n, ...} as {"montgomery": {"train": n, ...}}."""
-    table: dict[str, dict[str, int]] = {}
-    for key, count in counts.items():
-        group, _, split = key.rpartition("/")
-        table.setdefault(group, {})[split] = count
-    return table

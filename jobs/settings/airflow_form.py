@@ -1,4 +1,4 @@
-"""The Airflow form's schema, made from the jobs' dataclasses so that the two cannot differ."""
+"""The schema of the Airflow form, built from the configs of the jobs so that both agree."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from jobs.settings.config import JOBS
 
 TYPE_NAMES = {int: "integer", float: "number", str: "string", bool: "boolean"}
+# Bounds in a field's metadata by their keywords in JSON Schema.
 KEYWORDS = {
     "minimum": "minimum",
     "maximum": "maximum",
@@ -19,32 +20,34 @@ KEYWORDS = {
 
 
 def form_fields(job: str) -> Iterator[tuple[dataclasses.Field[Any], type]]:
-    """Every field of the job that stands on the form, with its type."""
-    kinds = typing.get_type_hints(JOBS[job])
+    """The fields of the job that are on the form, with their types."""
+    types = typing.get_type_hints(JOBS[job])
     for item in dataclasses.fields(JOBS[job]):
         if item.metadata["form"]:
-            yield item, kinds[item.name]
+            yield item, types[item.name]
 
 
 def form_schema() -> dict[str, dict[str, Any]]:
-    """`{job: {name: JSON schema}}` of every job, those without fields on the form too."""
+    """`{job: {name: JSON schema}}` of all jobs; {} for a job without fields on the form."""
     return {job: {item.name: _param(item, kind) for item, kind in form_fields(job)} for job in JOBS}
 
 
 def _param(item: dataclasses.Field[Any], kind: type) -> dict[str, Any]:
-    about = item.metadata
+    metadata = item.metadata
     schema: dict[str, Any] = {
         "default": item.default,
-        # The form lets a field stay empty only where its type admits null.
+        # Airflow accepts an empty field only if its type includes null.
         "type": [TYPE_NAMES[kind], "null"] if item.default == "" else TYPE_NAMES[kind],
-        "title": about["title"],
-        "description": about["description"],
+        "title": metadata["title"],
+        "description": metadata["description"],
     }
-    schema |= {word: about[name] for name, word in KEYWORDS.items() if name in about}
+    for name, keyword in KEYWORDS.items():
+        if name in metadata:
+            schema[keyword] = metadata[name]
     if "enum" in schema:
         schema["enum"] = list(schema["enum"])
-    if about.get("pattern"):
-        schema["pattern"] = f"^{about['pattern']}$"
-    if about["form"] != "main":
-        schema["section"] = about["form"]
+    if "pattern" in metadata:
+        schema["pattern"] = f"^{metadata['pattern']}$"
+    if metadata["form"] != "main":
+        schema["section"] = metadata["form"]
     return schema

@@ -1,8 +1,8 @@
-"""One validated dataclass a job; the command line and the Airflow form are made from them.
+"""One validated dataclass for each job; the command line and the Airflow form are built from them.
 
-A field that changes the bytes a job writes is part of the job's identity and so of its fingerprint.
-Where to write, which run this is and how many processes work do not change them, and say so with
-`identity=False`.
+A field that changes the bytes that a job writes is part of the job's identity, and thus of its
+fingerprint. `identity=False` marks a field that does not change them, such as the prefix to write
+to, the run and the number of processes, or a URI whose content is hashed instead.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ SHARD = r"[1-9]\d*/[1-9]\d*"
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
-    out: str = option("Where to write: s3://BUCKET/PREFIX", pattern=S3_URI, identity=False)
+    """The flags of every job."""
+
+    out: str = option("Prefix to write to: s3://BUCKET/PREFIX", pattern=S3_URI, identity=False)
     run_id: str = option(
-        "The run this belongs to; names runs/<run_id>/",
+        "Id of the run, which names runs/<run_id>/: up to 128 letters, digits and . _ -, the first "
+        "a letter or a digit",
         "manual",
         pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
         identity=False,
     )
     force: bool = option(
-        "Do the work again even where it is found done, once for each run id", False, identity=False
+        "Recompute results that exist already, once for each run id", False, identity=False
     )
 
     def __post_init__(self) -> None:
@@ -41,7 +44,7 @@ class JobConfig:
             check(item.name, getattr(self, item.name), item.metadata)
 
     def arguments(self) -> list[str]:
-        """The command-line flags that make this config."""
+        """The command-line flags of this config."""
         flags = []
         for item in dataclasses.fields(self):
             flag, value = "--" + item.name.replace("_", "-"), getattr(self, item.name)
@@ -49,7 +52,7 @@ class JobConfig:
         return flags
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the bytes written, URIs of inputs left to their content hashes."""
+        """The fields that decide the bytes written; inputs count by their content hashes."""
         return {
             item.name: getattr(self, item.name)
             for item in dataclasses.fields(self)
@@ -59,7 +62,8 @@ class JobConfig:
 
 def model_name(*, form: str) -> Any:
     return option(
-        "The model's name: models/<name>/",
+        "Name of the model, as in models/<name>/: up to 64 letters, digits and . _ -, the first a "
+        "letter or a digit",
         "lung-unet",
         title="Model name",
         pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
@@ -67,12 +71,20 @@ def model_name(*, form: str) -> Any:
     )
 
 
+def manifest_uri(name: str) -> Any:
+    return option(
+        f"URI of the {name} manifest: s3://BUCKET/PREFIX/.../manifest.json",
+        pattern=MANIFEST_URI,
+        identity=False,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DownloadConfig(JobConfig):
     source: str = option(
-        "Where the films come from: kaggle://OWNER/NAME[@VERSION], https://HOST/PATH.zip, "
+        "Source of the films: kaggle://OWNER/NAME[@VERSION], https://HOST/PATH.zip, "
         "file:///PATH (a zip or a folder, not from a container), s3://BUCKET/PREFIX, "
-        "s3://BUCKET/KEY.zip, or synthetic://phantoms?films=48&seed=0; several joined by +",
+        "s3://BUCKET/KEY.zip, or synthetic://phantoms?films=48&seed=0; join several with +",
         "kaggle://kmader/pulmonary-chest-xray-abnormalities+kaggle://yoctoman/shcxr-lung-mask",
         title="Source of the films",
         form="main",
@@ -80,17 +92,18 @@ class DownloadConfig(JobConfig):
         identity=False,
     )
     patient_pattern: str = option(
-        "A regular expression whose only group, or the one named patient, is the patient in a "
-        "film's file name, as ^([^_]+)_ of 0012_left.png, or, with a / in it, in its path; all "
-        "films of a patient go to one split; films of the public sets keep their own patients",
+        "Regular expression for the patient in a film's file name: its only group, or the group "
+        "named patient, such as ^([^_]+)_ for 0012_left.png. A pattern with a / is matched against "
+        "the path in the source. All films of a patient go to one split. Films of the public sets "
+        "keep the patients of their names",
         "",
         title="Patient pattern",
         form="Advanced",
     )
     patients: str = option(
-        "A CSV with the columns film,patient in place of a pattern: s3://BUCKET/KEY.csv, "
-        "file:///PATH.csv (not from a container), or empty; film is its path in the source, or "
-        "its id",
+        "CSV with the columns film,patient, instead of a pattern: s3://BUCKET/KEY.csv, "
+        "file:///PATH.csv (not from a container), or empty. A film is named by its path in the "
+        "source or by its id",
         "",
         title="Patients file",
         pattern=r"(s3://[^/]+/.+|file:///.+)?",
@@ -114,9 +127,9 @@ class DownloadConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig(JobConfig):
-    raw: str = option("The raw manifest's URI", pattern=MANIFEST_URI, identity=False)
+    raw: str = manifest_uri("raw")
     size: int = option(
-        "Side of the square the network sees, in pixels, a multiple of 32",
+        "Side of the network's square input in pixels, a multiple of 32",
         512,
         title="Image size",
         minimum=32,
@@ -125,21 +138,20 @@ class PreprocessConfig(JobConfig):
         form="main",
     )
     fit: str = option(
-        "How a film that is no square fills one: stretch it, or keep its aspect between black bars "
-        "(letterbox)",
+        "How to fit a non-square film into the square: stretch it, or letterbox (black bars)",
         "stretch",
         title="Fit",
         choices=("stretch", "letterbox"),
         form="Advanced",
     )
     crop_borders: bool = option(
-        "Leave out the black borders of a collimated film; masks are still of the whole film",
+        "Crop the black borders of a collimated film; masks still cover the whole film",
         False,
         title="Crop black borders",
         form="Advanced",
     )
     max_quarantined: float = option(
-        "The largest share of films with a mask that may be quarantined before the job fails",
+        "Largest share of the films with a mask that may be quarantined; above it the job fails",
         0.2,
         title="Largest share quarantined",
         minimum=0.0,
@@ -148,7 +160,7 @@ class PreprocessConfig(JobConfig):
         identity=False,
     )
     split_file: str = option(
-        "A CSV with the columns patient,split (train, val or test) in place of the hashed split: "
+        "CSV with the columns patient,split (train, val or test), instead of the hashed split: "
         "s3://BUCKET/KEY.csv, or empty",
         "",
         title="Split file",
@@ -160,12 +172,12 @@ class PreprocessConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(JobConfig):
-    processed: str = option("The processed manifest's URI", pattern=MANIFEST_URI, identity=False)
+    processed: str = manifest_uri("processed")
     epochs: int = option(
         "Passes over the training films", 40, title="Epochs", minimum=1, maximum=2000, form="main"
     )
     batch_size: int = option(
-        "Films in one step, over all processes together",
+        "Films in one optimizer step, over all processes together",
         8,
         title="Batch size",
         minimum=1,
@@ -173,7 +185,7 @@ class TrainConfig(JobConfig):
         form="main",
     )
     learning_rate: float = option(
-        "Peak of the one-cycle schedule",
+        "Peak learning rate of the one-cycle schedule",
         3e-3,
         title="Learning rate",
         minimum=1e-6,
@@ -181,7 +193,7 @@ class TrainConfig(JobConfig):
         form="Advanced",
     )
     weight_decay: float = option(
-        "AdamW's decoupled weight decay",
+        "Decoupled weight decay of AdamW",
         1e-2,
         title="Weight decay",
         minimum=0.0,
@@ -189,14 +201,14 @@ class TrainConfig(JobConfig):
         form="Advanced",
     )
     network: str = option(
-        "The U-Net: small (0.5 million weights), base (4 million) or large (11 million)",
+        "Size of the U-Net: small (0.5 million weights), base (4 million) or large (11 million)",
         "base",
         title="Network",
         choices=("small", "base", "large"),
         form="main",
     )
     seed: int = option(
-        "Seed of the weights, the order and the augmentation",
+        "Seed of the initial weights, the order of the films and the augmentation",
         0,
         title="Seed",
         minimum=0,
@@ -204,22 +216,22 @@ class TrainConfig(JobConfig):
         form="Advanced",
     )
     precision: str = option(
-        "Arithmetic of the network: what the device is fastest in (auto), or always one",
+        "Floating-point type of the network; auto is the device's fastest",
         "auto",
         title="Precision",
         choices=("auto", "float32", "bfloat16", "float16"),
         form="Advanced",
     )
     train_sources: str = option(
-        "Train on films of these sources only, joined by commas: montgomery, shenzhen, phantoms, "
-        "custom (all others); empty: all. The others' films then test what was never seen",
+        "Sources to train on, joined by commas: montgomery, shenzhen, phantoms, custom (all "
+        "others); empty: all. Films of the other sources then test the model on unseen sources",
         "",
         title="Train sources",
         pattern=SOURCES,
         form="Advanced",
     )
     processes: int = option(
-        "Processes that train together, one a GPU where there are GPUs",
+        "Training processes, one for each GPU if there are GPUs",
         1,
         minimum=1,
         maximum=64,
@@ -229,15 +241,15 @@ class TrainConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(JobConfig):
-    trained: str = option("The trained manifest's URI", pattern=MANIFEST_URI, identity=False)
+    trained: str = manifest_uri("trained")
     films: str = option(
-        "The films: a raw or processed manifest's URI, or any s3://BUCKET/PREFIX",
+        "Films to segment: the URI of a raw or processed manifest, or any s3://BUCKET/PREFIX",
         pattern=S3_URI,
         identity=False,
     )
     shard: str = option(
-        "Which part of the films, i/n with i from 1 to n; a prefix must not change while its "
-        "shards run, or none of them completes the set",
+        "Part of the films, i/n with i from 1 to n. The objects below a prefix must not change "
+        "while its shards run: otherwise no shard completes the set",
         "1/1",
         pattern=SHARD,
         identity=False,
@@ -247,7 +259,7 @@ class PredictConfig(JobConfig):
         super().__post_init__()
         index, count = self.shard_of()
         if index >= count:
-            raise ConfigError(f"--shard {self.shard} has i over n: give i/n with i from 1 to n")
+            raise ConfigError(f"--shard {self.shard} has i above n: give i/n with i from 1 to n")
         check_apart("--films", self.films, self.out)
 
     def shard_of(self) -> tuple[int, int]:
@@ -258,15 +270,11 @@ class PredictConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(JobConfig):
-    predictions: str = option(
-        "The predictions manifest's URI", pattern=MANIFEST_URI, identity=False
-    )
-    processed: str = option(
-        "The processed manifest's URI, which holds the split", pattern=MANIFEST_URI, identity=False
-    )
+    predictions: str = manifest_uri("predictions")
+    processed: str = manifest_uri("processed")
     test_sources: str = option(
-        "Test on films of these sources only, joined by commas: montgomery, shenzhen, phantoms, "
-        "custom (all others); empty: all",
+        "Sources to test on, joined by commas: montgomery, shenzhen, phantoms, custom (all "
+        "others); empty: all",
         "",
         title="Test sources",
         pattern=SOURCES,
@@ -276,16 +284,14 @@ class EvaluateConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishConfig(JobConfig):
-    raw: str = option("The raw manifest's URI", pattern=MANIFEST_URI, identity=False)
-    processed: str = option("The processed manifest's URI", pattern=MANIFEST_URI, identity=False)
-    trained: str = option("The trained manifest's URI", pattern=MANIFEST_URI, identity=False)
-    predictions: str = option(
-        "The predictions manifest's URI", pattern=MANIFEST_URI, identity=False
-    )
-    evaluation: str = option("The evaluation manifest's URI", pattern=MANIFEST_URI, identity=False)
+    raw: str = manifest_uri("raw")
+    processed: str = manifest_uri("processed")
+    trained: str = manifest_uri("trained")
+    predictions: str = manifest_uri("predictions")
+    evaluation: str = manifest_uri("evaluation")
     name: str = model_name(form="Advanced")
     min_dice: float = option(
-        "Mean Dice on the validation films below which a model never becomes the champion",
+        "Smallest mean Dice on the validation films for a model that may become the champion",
         0.9,
         title="Minimum Dice",
         minimum=0.0,
@@ -297,7 +303,7 @@ class PublishConfig(JobConfig):
 @dataclass(frozen=True, kw_only=True)
 class InboxConfig(JobConfig):
     inbox: str = option(
-        "Where new films arrive: s3://BUCKET/PREFIX",
+        "Prefix where new films arrive: s3://BUCKET/PREFIX",
         "s3://lung/inbox",
         title="Inbox",
         pattern=S3_URI,
@@ -310,11 +316,11 @@ class InboxConfig(JobConfig):
         check_apart("--inbox", self.inbox, self.out)
 
     def folder(self) -> str:
-        """The inbox's URI with one "/" at its end."""
+        """The inbox's URI with one "/" at the end."""
         return self.inbox.rstrip("/") + "/"
 
 
-# In their order: each reads what those before it wrote.
+# In the order in which they run: each job reads manifests of the jobs before it.
 CHAIN: dict[str, type[JobConfig]] = {
     "download": DownloadConfig,
     "preprocess": PreprocessConfig,
@@ -327,7 +333,7 @@ JOBS: dict[str, type[JobConfig]] = {**CHAIN, "inbox": InboxConfig}
 
 
 def build_config(job: str, values: Mapping[str, Any]) -> JobConfig:
-    """The job's config from those of `values` that are its fields."""
-    kind = JOBS[job]
-    names = [item.name for item in dataclasses.fields(kind)]
-    return kind(**{name: values[name] for name in names if name in values})
+    """The job's config, from those of `values` that are fields of it."""
+    config_class = JOBS[job]
+    names = [item.name for item in dataclasses.fields(config_class)]
+    return config_class(**{name: values[name] for name in names if name in values})

@@ -1,8 +1,9 @@
-"""A config's field, with what the command line and the Airflow form say of it, and its bounds."""
+"""The field of a config, with its bounds and its texts on the command line and the Airflow form."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import MISSING, field
 from typing import Any
 
@@ -22,10 +23,10 @@ def option(
     form: str = "",
     identity: bool = True,
 ) -> Any:
-    """A dataclass field that carries its own documentation and bounds.
+    """A dataclass field whose metadata hold its documentation and its bounds.
 
-    `form` places the field on the Airflow form: "main" without a section, any other word names the
-    section; an empty string leaves it off.
+    `form` is the field's section on the Airflow form: "main" for the fields above all sections, ""
+    for a field that is not on the form. `identity` is whether the field is part of the fingerprint.
     """
     bounds = {
         "minimum": minimum,
@@ -34,33 +35,34 @@ def option(
         "choices": choices,
         "pattern": pattern,
     }
-    about = {"description": description, "title": title, "form": form, "identity": identity}
-    given = {name: bound for name, bound in bounds.items() if bound not in (None, "", ())}
-    return field(default=default, metadata=about | given)
+    texts = {"description": description, "title": title, "form": form, "identity": identity}
+    set_bounds = {name: bound for name, bound in bounds.items() if bound not in (None, "", ())}
+    return field(default=default, metadata=texts | set_bounds)
 
 
-def check(name: str, value: Any, bounds: Any) -> None:
-    """Raise ConfigError unless `value` lies within its field's bounds."""
+def check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless `value` is within the bounds in its field's metadata."""
     flag = "--" + name.replace("_", "-")
-    if "pattern" in bounds and not re.fullmatch(bounds["pattern"], value):
-        raise ConfigError(f"{flag} {value!r} has the wrong form: give {bounds['description']}")
-    if "choices" in bounds and value not in bounds["choices"]:
-        raise ConfigError(f"{flag} {value!r} is not one of {', '.join(bounds['choices'])}")
-    if "minimum" in bounds and not value >= bounds["minimum"]:
-        raise ConfigError(f"{flag} {value} is too small: give {bounds['minimum']} or more")
-    if "maximum" in bounds and not value <= bounds["maximum"]:
-        raise ConfigError(f"{flag} {value} is too large: give {bounds['maximum']} or less")
-    if "multiple_of" in bounds and value % bounds["multiple_of"]:
-        step = bounds["multiple_of"]
+    if "pattern" in metadata and not re.fullmatch(metadata["pattern"], value):
+        raise ConfigError(f"{flag} {value!r} has the wrong form, give: {metadata['description']}")
+    if "choices" in metadata and value not in metadata["choices"]:
+        raise ConfigError(f"{flag} {value!r} is not one of {', '.join(metadata['choices'])}")
+    # Negated comparisons, so that NaN is out of bounds.
+    if "minimum" in metadata and not value >= metadata["minimum"]:
+        raise ConfigError(f"{flag} {value} is too small: give {metadata['minimum']} or more")
+    if "maximum" in metadata and not value <= metadata["maximum"]:
+        raise ConfigError(f"{flag} {value} is too large: give {metadata['maximum']} or less")
+    if "multiple_of" in metadata and value % metadata["multiple_of"]:
+        step = metadata["multiple_of"]
         raise ConfigError(
             f"{flag} {value} is not a multiple of {step}: give {value // step * step or step}"
         )
 
 
 def check_apart(flag: str, films: str, out: str) -> None:
-    """Raise ConfigError where the prefix `films` holds `out`: a job would read what jobs wrote."""
+    """Raise ConfigError if the prefix `films` contains `out`, where jobs write images."""
     if f"{out}/".startswith(films.rstrip("/") + "/"):
         raise ConfigError(
-            f"{flag} {films} holds --out {out}, whose images are no new films: give a prefix for "
-            "films alone"
+            f"{flag} {films} contains --out {out}: the job would read the jobs' own output; give a "
+            "prefix that does not contain --out"
         )

@@ -1,7 +1,7 @@
-"""A zip archive, wherever it lies: its directory is read first, then each member by itself.
+"""A zip archive, local or remote: its directory is read first, then one member at a time.
 
-Nothing is unpacked to disk, and no more than the members under way are in memory. Only stored and
-deflated members are read: other methods have no bound on how far a byte can swell.
+Nothing is unpacked to disk; memory holds only the members that are being read. Only stored and
+deflated members are read: other methods have no bound on the bytes that one byte expands to.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jobs.errors import BadDataError
-from jobs.sources.byte_ranges import Extents, FileExtents, join
+from jobs.sources.byte_ranges import ByteRanges, FileRanges, join_chunks
 from jobs.sources.source import LARGEST_FILE
-from jobs.sources.zip_member import METHODS, DamagedError, Member
+from jobs.sources.zip_member import METHODS, DamagedError, ZipMember
 
 log = logging.getLogger(__name__)
 
-LARGEST_DIRECTORY = 2**26  # bytes, of about half a million members
-MOST_INFLATED = 1032  # the bytes that a byte of deflate can stand for
-TAIL = 2**18  # bytes fetched first: the directory of about 2,000 members
-AGAIN = "download or zip it again"
+# Bytes; about half a million members.
+LARGEST_DIRECTORY = 2**26
+# The most bytes that one byte of a deflate stream expands to.
+LARGEST_RATIO = 1032
+# Bytes at the end of the archive that are read first: the directory of about 2,000 members.
+TAIL = 2**18
+ZIP_AGAIN = "download or zip it again"
 
-DAMAGE = (
+# What zipfile raises on a damaged directory.
+DIRECTORY_ERRORS = (
     zipfile.BadZipFile,
     struct.error,
     EOFError,
@@ -38,14 +42,14 @@ DAMAGE = (
 
 
 class ZipSource:
-    """The members of one zip, read by any number of threads, each with its CRC-32 tested.
+    """The members of one zip, read by any number of threads; each member's CRC-32 is tested.
 
-    Raises BadDataError, naming the member, for one that climbs out of the archive, is a link or a
-    device, is encrypted, stands twice, shares bytes with another, declares more than its packed
-    bytes can hold or is compressed by a method not known here.
+    Raises BadDataError with the member's name for one that lies outside the archive, is a link or a
+    device, is encrypted, is in the archive twice, overlaps another, declares more bytes than its
+    compressed bytes can hold, or uses a compression method other than store and deflate.
     """
 
-    def __init__(self, file: Extents) -> None:
+    def __init__(self, file: ByteRanges) -> None:
         self._file = file
         try:
             self._members = self._read_directory()
@@ -56,7 +60,7 @@ class ZipSource:
     def identity(self) -> dict[str, str]:
         """A hash of the members' names, sizes and CRC-32s, from the directory alone.
 
-        The same files in a zip that lies elsewhere or was packed anew are the same source.
+        A copy of the archive, or the same files zipped again, is the same source.
         """
         members = sorted(self._members.items())
         lines = (f"{name}\0{member.size}\0{member.crc:08x}\n" for name, member in members)
@@ -66,106 +70,114 @@ class ZipSource:
         return sorted(self._members)
 
     def size(self, name: str) -> int:
-        """The bytes that the member declares; BadDataError where they are over LARGEST_FILE."""
-        declared = self._members[name].size
-        if declared > LARGEST_FILE:
-            size = f"declares {declared} bytes, over {LARGEST_FILE}"
-            raise self._refusal(name, size, "leave it out of the archive")
-        return declared
+        """The bytes that the member declares; BadDataError above LARGEST_FILE."""
+        size = self._members[name].size
+        if size > LARGEST_FILE:
+            problem = f"declares {size} bytes, over {LARGEST_FILE}"
+            raise self._refusal(name, problem, "leave it out of the archive")
+        return size
 
     def read(self, name: str) -> bytes:
-        """The member's bytes, inflated and tested; once more where they were damaged on the way."""
+        """The member's content, tested; a damaged member is read once more before BadDataError."""
         self.size(name)
         try:
-            return join(self._unpack(name))
+            return join_chunks(self._unpack(name))
         except DamagedError as error:
-            log.warning("%s: member %r %s: it is read again", self._file.name, name, error)
+            log.warning("%s: member %r %s: reading it again", self._file.name, name, error)
         try:
-            return join(self._unpack(name))
+            return join_chunks(self._unpack(name))
         except DamagedError as error:
-            raise self._refusal(name, str(error), AGAIN) from None
+            raise self._refusal(name, str(error), ZIP_AGAIN) from None
 
     def test(self) -> None:
-        """Read every member, of any size, and keep none; DamagedError for the first damaged one."""
+        """Read every member, of any size, and discard it; DamagedError for a damaged member."""
         for name in self._members:
-            for _ in self._unpack(name):
-                pass
+            _discard(self._unpack(name))
 
     def close(self) -> None:
         self._file.close()
 
     def _unpack(self, name: str) -> Iterator[bytes]:
         member = self._members[name]
-        extent = self._file.stream(member.start, member.stop)
+        chunks = self._file.stream(member.start, member.stop)
         try:
-            yield from member.unpack(extent)
-            for _ in extent:  # read to its end, so that the connection can be used again
-                pass
+            yield from member.unpack(chunks)
+            # A connection can be used again only after its response is read to the end.
+            _discard(chunks)
         except OSError as error:
             raise DamagedError(f"cannot be read ({error.strerror})") from None
 
-    def _read_directory(self) -> dict[str, Member]:
+    def _read_directory(self) -> dict[str, ZipMember]:
         try:
-            with zipfile.ZipFile(_Window(self._file)) as archive:
-                infos, end = archive.infolist(), archive.start_dir
-        except DAMAGE as error:
+            with zipfile.ZipFile(_DirectoryReader(self._file)) as archive:
+                infos, directory_start = archive.infolist(), archive.start_dir
+        except DIRECTORY_ERRORS as error:
             raise BadDataError(
-                f"{self._file.name} is not a zip or is cut short ({error}): {AGAIN}"
+                f"{self._file.name} is not a zip or is truncated ({error}): {ZIP_AGAIN}"
             ) from None
-        return self._checked(infos, end)
+        return self._check_members(infos, directory_start)
 
-    def _checked(self, infos: Iterable[zipfile.ZipInfo], end: int) -> dict[str, Member]:
-        """Each member by its name; `end` is where the members end and the directory starts."""
-        members: dict[str, Member] = {}
-        limit = end
+    def _check_members(
+        self, infos: Iterable[zipfile.ZipInfo], directory_start: int
+    ) -> dict[str, ZipMember]:
+        """The members by name, without folders; each must end before the next one starts."""
+        members: dict[str, ZipMember] = {}
+        limit = directory_start
         for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
             path = info.orig_filename.replace("\\", "/")
-            self._check(path, info)
-            member = Member.of(info, limit)
+            self._check_entry(path, info)
+            member = ZipMember.of(info, limit)
             if member.least_stop > limit:
-                raise self._refusal(path, "shares bytes with another member", AGAIN)
+                raise self._refusal(path, "overlaps another member", ZIP_AGAIN)
             limit = member.start
+            if path.endswith("/"):
+                continue
             name = "/".join(part for part in path.split("/") if part not in ("", "."))
-            if not path.endswith("/") and members.setdefault(name, member) is not member:
-                raise self._refusal(name, "stands twice in the archive", "zip it again")
+            if name in members:
+                raise self._refusal(name, "is in the archive twice", "zip it again")
+            members[name] = member
         return members
 
-    def _check(self, name: str, info: zipfile.ZipInfo) -> None:
+    def _check_entry(self, name: str, info: zipfile.ZipInfo) -> None:
         if name.startswith("/") or re.match(r"[A-Za-z]:", name) or "\0" in name:
             raise self._refusal(name, "is not a relative path", "zip a folder without full paths")
         if ".." in name.split("/"):
-            raise self._refusal(name, "climbs out of the archive", "zip a folder without '..'")
+            raise self._refusal(name, "lies outside the archive", "zip a folder without '..'")
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise self._refusal(name, "is a link or a device", "zip the file itself in its place")
+            raise self._refusal(name, "is a link or a device", "zip the file itself instead")
+        # Bit 0: traditional encryption; bit 6: strong encryption (APPNOTE 4.4.4).
         if info.flag_bits & 0x41:
             raise self._refusal(name, "is encrypted", "zip it again without a password")
         if info.compress_type not in METHODS:
-            method = f"is compressed by method {info.compress_type}"
-            raise self._refusal(name, method, "zip it again with deflate")
-        if info.file_size > info.compress_size * MOST_INFLATED:
-            size = f"declares {info.file_size} bytes, which {info.compress_size} cannot hold"
-            raise self._refusal(name, size, "it is a decompression bomb or damaged: leave it out")
+            problem = f"uses compression method {info.compress_type}"
+            raise self._refusal(name, problem, "zip it again with deflate")
+        if info.file_size > info.compress_size * LARGEST_RATIO:
+            problem = f"declares {info.file_size} bytes in {info.compress_size} compressed bytes"
+            raise self._refusal(name, problem, "a decompression bomb or damaged: leave it out")
 
     def _refusal(self, name: str, problem: str, remedy: str) -> BadDataError:
         return BadDataError(f"{self._file.name}: member {name!r} {problem}: {remedy}")
 
 
 class LocalZip(ZipSource):
-    """A zip on this machine; NotFoundError or AccessError where it cannot be opened."""
+    """A zip on this machine; NotFoundError or AccessError if it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        super().__init__(FileExtents(path))
+        super().__init__(FileRanges(path))
 
 
-class _Window:
-    """The archive as zipfile reads its directory from it: most often all of it is in the tail."""
+class _DirectoryReader:
+    """The file object from which zipfile reads the directory; the last TAIL bytes are in memory.
 
-    def __init__(self, file: Extents) -> None:
+    For most archives the tail holds the whole directory, so that it takes one request.
+    """
+
+    def __init__(self, file: ByteRanges) -> None:
         self._file = file
         self._position = 0
         self._tail_start = max(0, file.size - TAIL)
-        self._tail = join(file.stream(self._tail_start, file.size))
+        self._tail = join_chunks(file.stream(self._tail_start, file.size))
 
     def tell(self) -> int:
         return self._position
@@ -184,7 +196,12 @@ class _Window:
             return self._tail[start - self._tail_start : end - self._tail_start]
         if end - start > LARGEST_DIRECTORY:
             raise zipfile.BadZipFile(f"its directory has {end - start} bytes")
-        return join(self._file.stream(start, end))
+        return join_chunks(self._file.stream(start, end))
 
     def close(self) -> None:
+        pass
+
+
+def _discard(chunks: Iterator[bytes]) -> None:
+    for _ in chunks:
         pass

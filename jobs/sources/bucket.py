@@ -1,4 +1,4 @@
-"""Films that are in S3 already: s3://BUCKET/PREFIX, or one archive s3://BUCKET/KEY.zip."""
+"""Films that are already in S3: s3://BUCKET/PREFIX, or one archive s3://BUCKET/KEY.zip."""
 
 from __future__ import annotations
 
@@ -6,51 +6,50 @@ import hashlib
 
 from jobs.errors import NotFoundError
 from jobs.sources.archive import ZipSource
-from jobs.sources.byte_ranges import ObjectExtents, join
+from jobs.sources.byte_ranges import ObjectRanges, join_chunks
 from jobs.sources.source import check_size
 from jobs.storage.s3 import Store
 
 
 class BucketSource:
-    """Every object below a prefix, `found` by its name.
+    """The objects below a prefix; `objects` maps the key behind the prefix to the object.
 
-    Its identity is that of their names, sizes and ETags.
+    The identity is a hash of the objects' names, sizes and ETags.
     """
 
     def __init__(self, uri: str, store: Store) -> None:
         self._store = store
         self._prefix = uri.rstrip("/") + "/"
-        self.found = {
+        self.objects = {
             item.uri.removeprefix(self._prefix): item
             for item in store.list_objects(self._prefix)
-            if not item.uri.endswith("/")  # what a console makes to show an empty folder
+            # A console marks an empty folder with an empty object whose key ends in "/".
+            if not item.uri.endswith("/")
         }
-        if not self.found:
-            raise NotFoundError(f"there is nothing below {self._prefix}: check bucket and prefix")
+        if not self.objects:
+            raise NotFoundError(f"no objects below {self._prefix}: check the bucket and the prefix")
 
     def identity(self) -> dict[str, str]:
-        lines = (f"{name}\t{item.bytes}\t{item.etag}\n" for name, item in self.found.items())
+        lines = (f"{name}\t{item.bytes}\t{item.etag}\n" for name, item in self.objects.items())
         return {"listing": hashlib.sha256("".join(lines).encode()).hexdigest()}
 
     def names(self) -> list[str]:
-        return sorted(self.found)
+        return sorted(self.objects)
 
     def size(self, name: str) -> int:
-        found = self.found[name]
-        return check_size(found.uri, found.bytes)
+        return check_size(self.objects[name].uri, self.objects[name].bytes)
 
     def read(self, name: str) -> bytes:
-        """The object that was listed; ConflictError where another has taken its place."""
-        self.size(name)
-        found = self.found[name]
-        return join(self._store.stream(found, 0, found.bytes))
+        """The object as listed; ConflictError if another object has replaced it."""
+        size = self.size(name)
+        return join_chunks(self._store.stream(self.objects[name], 0, size))
 
     def close(self) -> None:
         pass
 
 
 def open_bucket(uri: str, store: Store) -> BucketSource | ZipSource:
-    """The source at `uri`; an archive is read where it lies."""
+    """Open the prefix or the archive at `uri`; an archive is read by ranges, not downloaded."""
     if uri.lower().endswith(".zip"):
-        return ZipSource(ObjectExtents(uri, store))
+        return ZipSource(ObjectRanges(uri, store))
     return BucketSource(uri, store)

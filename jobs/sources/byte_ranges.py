@@ -1,4 +1,4 @@
-"""A large file somewhere, of which any thread can read any part: what a zip is read through."""
+"""A large file of which any thread can read any byte range: local, or an object in S3."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from typing import Protocol
 from jobs.errors import AccessError, NotFoundError
 from jobs.storage.s3 import Store
 
-CHUNK = 2**20  # bytes handed on at a time
+# Bytes of a local file read at a time, and the most that a member inflates to at a time.
+CHUNK = 2**20
 
 
-class Extents(Protocol):
-    """`name` stands in messages; `size` is in bytes, and does not change while it is read."""
+class ByteRanges(Protocol):
+    """A file read by byte ranges; its content and `size` (bytes) must not change meanwhile."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """How messages call the file."""
 
     @property
     def size(self) -> int: ...
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """Bytes `start` to `stop` (exclusive) in chunks; fewer only where the file ends early.
+        """Bytes `start` to `stop` (exclusive) in chunks; fewer only if the file ends before.
 
-        Raises ConflictError where the file was changed, ServiceUnavailableError where it cannot be
-        had after retries.
+        Raises ConflictError if the file has changed, ServiceUnavailableError if it cannot be read
+        after retries.
         """
 
     def close(self) -> None: ...
 
 
-class FileExtents:
-    """A file on this machine; `name` is what messages call it, its own name unless given."""
+class FileRanges:
+    """A file on this machine; `name` defaults to the file's name."""
 
     def __init__(self, path: Path, name: str = "") -> None:
         self.name = name or path.name
@@ -47,6 +49,7 @@ class FileExtents:
         self.size = os.fstat(self._handle).st_size
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        # pread keeps no position, so threads can share the handle.
         while start < stop and (chunk := os.pread(self._handle, min(CHUNK, stop - start), start)):
             start += len(chunk)
             yield chunk
@@ -55,25 +58,25 @@ class FileExtents:
         os.close(self._handle)
 
 
-class ObjectExtents:
-    """An object in S3, read by ranges that all ask for the ETag it had at first."""
+class ObjectRanges:
+    """An object in S3; every range asks for the ETag that the object had at first."""
 
     def __init__(self, uri: str, store: Store) -> None:
         self.name = uri
         self._store = store
-        self._found = store.stat(uri)
-        self.size = self._found.bytes
+        self._object = store.stat(uri)
+        self.size = self._object.bytes
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        return self._store.stream(self._found, start, stop)
+        return self._store.stream(self._object, start, stop)
 
     def close(self) -> None:
         pass
 
 
-def join(pieces: Iterator[bytes]) -> bytes:
-    """The pieces as one, which are never all in memory beside it."""
+def join_chunks(chunks: Iterator[bytes]) -> bytes:
+    """The chunks as one `bytes`; memory holds one chunk and the result, not a list of chunks."""
     whole = io.BytesIO()
-    for piece in pieces:
-        whole.write(piece)
+    for chunk in chunks:
+        whole.write(chunk)
     return whole.getvalue()

@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class FolderSource:
-    """Every regular file under a folder; a link is followed only to a file inside the folder.
+    """Every regular file below a folder; a link is followed only to a file inside the folder.
 
-    Links that lead out, links to folders and anything that is not a file are passed over and
-    logged, so that a folder's content is what lies in it.
+    Links out of the folder, links to folders and special files are skipped and logged, so that the
+    folder's own files alone decide its identity.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class FolderSource:
         self._names = sorted(self._walk())
 
     def identity(self) -> dict[str, str]:
-        """A hash of names, sizes and contents: the same files elsewhere are the same source."""
+        """A hash of names, sizes and contents; a copy of the folder is the same source."""
         digest = hashlib.sha256()
         for name in self._names:
             with self._opened(name) as file:
@@ -67,23 +67,26 @@ class FolderSource:
             ) from None
 
     def _walk(self) -> list[str]:
-        names, passed_over = [], []
-        for folder, folders, files in os.walk(self.path, onerror=_refuse):
-            # os.walk lists a link to a folder among the folders and does not enter it.
-            passed_over += [p for f in folders if (p := Path(folder, f)).is_symlink()]
-            for path in (Path(folder, file) for file in files):
-                if self._holds(path):
+        """The names of the files, in the order of the folders; logs what is skipped."""
+        names: list[str] = []
+        skipped: list[Path] = []
+        for folder, subfolders, files in os.walk(self.path, onerror=_raise_access_error):
+            # os.walk lists a link to a folder among the subfolders and does not enter it.
+            skipped += [link for name in subfolders if (link := Path(folder, name)).is_symlink()]
+            for path in (Path(folder, name) for name in files):
+                if self._is_inside(path):
                     names.append(self._name(path))
                 else:
-                    passed_over.append(path)
-        if passed_over:
+                    skipped.append(path)
+        if skipped:
+            kinds = "links out of the folder, links to folders or special files"
             log.warning(
-                "passed over in %s: %d links that lead out, links to folders or special files, "
-                "such as %s", self.path, len(passed_over), min(passed_over)
-            )  # fmt: skip
+                "%s: skipped %d %s, such as %s", self.path, len(skipped), kinds, min(skipped)
+            )
         return names
 
-    def _holds(self, path: Path) -> bool:
+    def _is_inside(self, path: Path) -> bool:
+        """Whether a path is a regular file inside the folder, or a link to one."""
         if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(self.path):
             return False
         return path.is_file()
@@ -97,5 +100,5 @@ class FolderSource:
         return name
 
 
-def _refuse(error: OSError) -> None:
+def _raise_access_error(error: OSError) -> None:
     raise AccessError(f"folder {error.filename} may not be listed: grant read access") from None

@@ -1,11 +1,11 @@
-"""A Kaggle dataset, read where it is stored: `kaggle://OWNER/NAME[@VERSION]`.
+"""A Kaggle dataset, read from Kaggle's storage: `kaggle://OWNER/NAME[@VERSION]`.
 
-kagglehub finds the credentials and signs in. The archive is read here, because kagglehub 1.0.2
-retries nothing, appends the error page of an expired storage URL to the file, and unpacks to disk
-what can be read from the archive. Storage serves ranges, so it is read as any zip behind a URL is,
-with a fresh URL where one has expired: a job that was killed goes on with the films it had not
-put. Each member is then tested against its CRC-32; the md5 of the whole, only where storage has no
-ranges and it is downloaded whole.
+kagglehub finds the credentials and signs in. It does not read the archive, because kagglehub 1.0.2
+never retries, appends the error page of an expired storage URL to the file, and unpacks the archive
+to disk. Storage serves ranges, so the archive is read like any zip at a URL, with a new URL when
+one has expired; a job that was killed reads only the films that it had not copied. Each member's
+CRC-32 is tested. The md5 of the archive is tested only after a whole download, which storage
+without ranges requires.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ TOKEN_FORMS = (
 
 
 class KaggleSource:
-    """One version of a dataset; its members are read from the archive, each with its CRC tested.
+    """One version of a dataset; its members are read from the archive and their CRC-32s tested.
 
-    Raises ConfigError for a wrong URI. Reading raises AccessError (no valid token, terms not
-    accepted), NotFoundError, and ServiceUnavailableError once retries are exhausted.
+    Raises ConfigError for a URI of another form. Reading raises AccessError (no valid token, terms
+    not accepted), NotFoundError, and ServiceUnavailableError after the last retry.
     """
 
     def __init__(self, uri: str, scratch: Path) -> None:
@@ -52,35 +52,35 @@ class KaggleSource:
         self._lock = Lock()
 
     def identity(self) -> dict[str, str]:
-        """The handle and the version, the current one where none is given: one small request."""
+        """The handle and the version; without @VERSION one small request for the current one."""
         with self._lock:
-            return {"handle": self.handle, "version": str(self._known_version())}
+            return {"handle": self.handle, "version": str(self._resolve_version())}
 
     def names(self) -> list[str]:
-        return self._opened().names()
+        return self._open_archive().names()
 
     def size(self, name: str) -> int:
-        return self._opened().size(name)
+        return self._open_archive().size(name)
 
     def read(self, name: str) -> bytes:
-        return self._opened().read(name)
+        return self._open_archive().read(name)
 
     def close(self) -> None:
         if self._archive:
             self._archive.close()
 
-    def _opened(self) -> ZipSource:
+    def _open_archive(self) -> ZipSource:
         with self._lock:
             if self._archive is None:
-                self._known_version()
-                self._archive = open_file(WebFile(self.retries, self._ask_url), self._scratch)
+                self._resolve_version()
+                self._archive = open_file(WebFile(self.retries, self._request_url), self._scratch)
             return self._archive
 
-    def _known_version(self) -> int:
-        self._version = self._version or self.retries.run(self._ask_version)
+    def _resolve_version(self) -> int:
+        self._version = self._version or self.retries.run(self._request_version)
         return self._version
 
-    def _ask_version(self) -> int:
+    def _request_version(self) -> int:
         from kagglesdk.datasets.types.dataset_api_service import (  # type: ignore[import-untyped]
             ApiGetDatasetRequest,
         )
@@ -91,13 +91,13 @@ class KaggleSource:
             with _client() as client:
                 dataset = client.datasets.dataset_api_client.get_dataset(request)
         except JSONDecodeError:
-            raise DamagedError("the answer is not JSON but perhaps a proxy's page") from None
+            raise DamagedError("the response is not JSON; it may be a proxy's page") from None
         if not dataset.current_version_number:
-            raise DamagedError("the answer names no current version")
+            raise DamagedError("the response names no current version")
         return int(dataset.current_version_number)
 
-    def _ask_url(self) -> str:
-        """Storage's URL of the archive, signed for some hours."""
+    def _request_url(self) -> str:
+        """The archive's URL in storage, whose signature is valid for some hours."""
         from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
 
         request = ApiDownloadDatasetRequest()
@@ -105,16 +105,16 @@ class KaggleSource:
         request.dataset_version_number = self._version
         with (
             _client(allow_redirects=False) as client,
-            client.datasets.dataset_api_client.download_dataset(request) as answer,
+            client.datasets.dataset_api_client.download_dataset(request) as response,
         ):
-            if "Location" not in answer.headers:
-                raise DamagedError("the answer names no storage URL")
-            return str(answer.headers["Location"])
+            if "Location" not in response.headers:
+                raise DamagedError("the response names no storage URL")
+            return str(response.headers["Location"])
 
     def _refusal(self, error: Exception) -> JobError | None:
-        """The error that ends the job at once, or None where asking again can help."""
+        """The error that ends the job at once, or None if another attempt may succeed."""
         response = getattr(error, "response", None)
-        # The API is posted to; storage is got from, and its refusal means that the URL expired.
+        # GET requests go to storage alone, which refuses an expired URL; the API is all POST.
         if response is None or response.request.method == "GET":
             return None
         page = f"https://www.kaggle.com/datasets/{self.handle}"
@@ -137,18 +137,18 @@ class KaggleSource:
 
 @contextmanager
 def _client(*, allow_redirects: bool = True) -> Iterator[Any]:
-    """A signed-in client with time-outs, of which kagglesdk 0.1.37 sets none."""
+    """A signed-in client with timeouts; kagglesdk 0.1.37 sets none."""
     from kagglehub.clients import build_kaggle_client  # type: ignore[import-untyped]
     from kagglehub.config import get_kaggle_credentials  # type: ignore[import-untyped]
 
     try:
-        found = get_kaggle_credentials()
-        secrets = [found.username, found.key, found.api_key] if found else []
+        login = get_kaggle_credentials()
+        secrets = [login.username, login.key, login.api_key] if login else []
         if not all(re.fullmatch(r"[!-~]*", secret or "") for secret in secrets):
             raise ValueError("a space, a line break or a character outside ASCII")
         client = build_kaggle_client().__enter__()
     except (OSError, ValueError, TypeError) as error:
-        # The text of an OSError here, and of what HTTP says of a bad header, would show the token.
+        # kagglehub takes the token for a file's name first, so an OSError's text would show it.
         problem = type(error).__name__ if isinstance(error, OSError) else error
         raise AccessError(f"Kaggle credentials cannot be read ({problem}): {TOKEN_FORMS}") from None
     session = client.http_client()._session

@@ -1,13 +1,13 @@
-"""Which files are films, which are their masks: by names alone, wherever they are nested.
+"""Which files are films and which are their masks: by their names alone, however deep the folders.
 
     montgomery        .../CXR_png/<stem>.png, .../ManualMask/{leftMask,rightMask}/<stem>.png
     shenzhen          .../CXR_png/CHNCXR_*.png; masks <stem>_mask.png, often from another source
     masks-and-labels  .../Lung Segmentation/{CXR_png,test,masks}/
     plain             .../{images,image}/<stem>.*, .../{masks,mask}/<stem>[_mask].*
-    films             images in no such folder, when the source knows no other films
+    films             images outside such folders, if the source has no other films
 
-MCUCXR_, CHNCXR_ and PHANTOM_ names are ids of their own, the same film wherever they stand. Any
-other name is one film a folder: its masks stand under the same root, or in a source of masks only.
+A name MCUCXR_*, CHNCXR_* or PHANTOM_* identifies a film in every folder and source. Any other name
+identifies a film of its folder; its masks are below the same root, or in a source of masks alone.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-Member = tuple[int, str]  # (index of the source, name in it)
+# (index of the source, name in the source)
+Member = tuple[int, str]
 
 IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 TEXTS = {".txt", ".csv", ".tsv", ".xml", ".json", ".md", ".pdf", ".html", ".xls", ".xlsx", ".docx"}
 SYSTEM = {"thumbs.db", "desktop.ini", ".ds_store", "__macosx"}
 
+# Public sets whose names hold the patient and, in the last digit, the label.
 FAMILY = re.compile(r"((MCUCXR|CHNCXR|PHANTOM)_[0-9]+)_([0-9])")
+# The source of a family's key: its films have one id in all sources.
 ANY_SOURCE = -1
 FAMILY_SOURCES = {"MCUCXR": "montgomery", "CHNCXR": "shenzhen", "PHANTOM": "phantoms"}
 LABELS = {"0": "normal", "1": "abnormal"}
 
 FILM, LUNGS, LEFT, RIGHT, LOOSE = "film", "lungs", "left", "right", "loose"
+# The role of the images in a folder, by the folder's name, or by its parent's and its own.
 ROLES = {
     "cxr_png": FILM,
     "images": FILM,
@@ -43,16 +47,21 @@ ROLES = {
     "leftmask": LEFT,
     "rightmask": RIGHT,
 }
-# Kaggle repeats a folder's name (mask/mask/...), and Montgomery has its masks one folder deeper.
+# Kaggle repeats a folder's name (mask/mask/...); Montgomery's masks are one folder deeper.
 NOT_A_ROOT = {*ROLES, "manualmask"}
 
 LONGEST_ID = 128
+# Names listed in a line of the log.
 NAMED = 10
 
 
 @dataclass(frozen=True)
 class FilmFiles:
-    """One film: `id` is safe in a file name and an S3 key; `masks` by left, right or lungs."""
+    """One film and its masks, keyed left, right or lungs.
+
+    `id` is safe in file names and S3 keys; `source` is montgomery, shenzhen, phantoms or custom;
+    `label` is normal, abnormal or unknown.
+    """
 
     id: str
     patient: str
@@ -63,26 +72,39 @@ class FilmFiles:
 
     @property
     def is_family(self) -> bool:
-        """Whether it is of a set whose names tell the patient and the label."""
+        """Whether the film is of a set whose names hold the patient and the label."""
         return self.source in FAMILY_SOURCES.values()
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Every name given is in here once: film, mask, copy, mask without film, or ignored."""
+    """What the names of all sources are; each name counts exactly once.
 
-    films: list[FilmFiles] = field(default_factory=list)  # sorted by id
-    layouts: dict[str, int] = field(default_factory=dict)  # layout: films
-    without_mask: list[str] = field(default_factory=list)  # ids
-    one_lung: list[str] = field(default_factory=list)  # ids of films with one lung's mask only
-    masks_without_film: list[str] = field(default_factory=list)  # names
-    copies: list[tuple[Member, Member]] = field(default_factory=list)  # (kept, the same id again)
-    ignored: dict[str, int] = field(default_factory=dict)  # reason: names
+    Attributes:
+        films: sorted by id.
+        layouts: number of films by layout.
+        without_mask, one_lung: ids of films without a mask, with the mask of one lung only.
+        masks_without_film: names.
+        copies: (first file, another file) of the same film, or of the same mask of a film.
+        ignored: number of names by reason.
+    """
+
+    films: list[FilmFiles] = field(default_factory=list)
+    layouts: dict[str, int] = field(default_factory=dict)
+    without_mask: list[str] = field(default_factory=list)
+    one_lung: list[str] = field(default_factory=list)
+    masks_without_film: list[str] = field(default_factory=list)
+    copies: list[tuple[Member, Member]] = field(default_factory=list)
+    ignored: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a film and its masks have in common."""
+    """What a film and its masks share.
+
+    `root` is the path above the folder with the role, `within` the path below that folder, `stem`
+    the file's name without "_mask" and extension.
+    """
 
     source: int
     root: str
@@ -102,21 +124,22 @@ class Image:
     key: Key
 
 
-Masks = dict[str, list[Image]]  # side: the first is kept, the rest repeat it
+# By left, right or lungs; the first image is the mask, the others are copies.
+Masks = dict[str, list[Image]]
 
 
 def recognise(names: Sequence[Sequence[str]]) -> Catalogue:
-    """Sort the names of each source joined by "+" into films with their masks and the rest."""
+    """Sort the names of each source into films, their masks and all other files."""
     ignored: Counter[str] = Counter()
     films: dict[Key, list[Image]] = defaultdict(list)
     masks: dict[Key, Masks] = defaultdict(lambda: defaultdict(list))
     for source, source_names in enumerate(names):
         reasons = {name: _reason_to_ignore(name) for name in sorted(source_names)}
         ignored.update(filter(None, reasons.values()))
-        images = [_place(source, name) for name, reason in reasons.items() if not reason]
-        kept = _without_strays(images)
-        ignored["images outside a film or mask folder"] += len(images) - len(kept)
-        for image in kept:
+        images = [_classify(source, name) for name, reason in reasons.items() if not reason]
+        films_and_masks = _without_strays(images)
+        ignored["images outside a film or mask folder"] += len(images) - len(films_and_masks)
+        for image in films_and_masks:
             if image.role in (FILM, LOOSE):
                 films[image.key].append(image)
             else:
@@ -126,20 +149,20 @@ def recognise(names: Sequence[Sequence[str]]) -> Catalogue:
 
 
 def describe(catalogue: Catalogue) -> list[str]:
-    """What was found, for a person, a line each."""
+    """The catalogue in lines for the log."""
     layouts = ", ".join(f"{layout} {n}" for layout, n in sorted(catalogue.layouts.items()))
     pairs = len(catalogue.films) - len(catalogue.without_mask)
     lines = [
         f"films: {len(catalogue.films)} ({layouts or 'no layout known'}), with a mask: {pairs}"
     ]
-    for title, found in (
+    for title, names in (
         ("films without a mask", catalogue.without_mask),
         ("films with one lung's mask only", catalogue.one_lung),
         ("masks without a film", catalogue.masks_without_film),
     ):
-        if found:
-            more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-            lines.append(f"{title}: {len(found)} ({', '.join(found[:NAMED])}{more})")
+        if names:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            lines.append(f"{title}: {len(names)} ({', '.join(names[:NAMED])}{more})")
     if catalogue.copies:
         lines.append(f"files that repeat a film or mask: {len(catalogue.copies)}")
     if catalogue.ignored:
@@ -149,12 +172,12 @@ def describe(catalogue: Catalogue) -> list[str]:
 
 
 def is_film(name: str) -> bool:
-    """Whether a name is a film's, told without the names around it; a mask's is not."""
-    return not _reason_to_ignore(name) and _place(0, name).role in (FILM, LOOSE)
+    """Whether a name is that of a film and not of a mask, whatever other files there are."""
+    return not _reason_to_ignore(name) and _classify(0, name).role in (FILM, LOOSE)
 
 
 def film_id(name: str) -> str:
-    """An id from the film's name alone, which stays as other films come and go."""
+    """An id from the film's name alone, so that it does not depend on the other films."""
     return _with_digest(_safe(os.path.splitext(name)[0]), name)
 
 
@@ -170,9 +193,9 @@ def _reason_to_ignore(name: str) -> str:
     return "" if extension in IMAGES else "other files"
 
 
-def _place(source: int, name: str) -> Image:
-    """The image's role, layout and key, from its nearest folder that has a role."""
-    # Names from macOS are decomposed; a film and its mask may come from different machines.
+def _classify(source: int, name: str) -> Image:
+    """The role, layout and key of an image, by the nearest folder above it that has a role."""
+    # macOS decomposes names (NFD); a film and its mask may come from different machines.
     path, _, file = unicodedata.normalize("NFC", name).rpartition("/")
     stem = os.path.splitext(file)[0]
     role, layout, root, within = _folder(path)
@@ -190,7 +213,7 @@ def _place(source: int, name: str) -> Image:
 
 @lru_cache(maxsize=4096)
 def _folder(path: str) -> tuple[str, str, str, str]:
-    """(role, layout, the root above the folder with the role, the path within it)."""
+    """(role, layout, the root above the folder with the role, the path below that folder)."""
     folders = path.split("/")
     lowered = path.lower().split("/")
     for depth in reversed(range(len(folders))):
@@ -209,13 +232,17 @@ def _folder(path: str) -> tuple[str, str, str, str]:
 
 
 def _without_strays(images: list[Image]) -> list[Image]:
-    """Loose images are films in a source without film folders, and beside masks if it has any."""
-    masks = {image.key for image in images if image.role not in (FILM, LOOSE)}
+    """The images of one source, without loose images that are not films.
+
+    A loose image is a film if the source has no film folder and, if the source has masks, one of
+    them belongs to a loose image below the same root.
+    """
+    mask_keys = {image.key for image in images if image.role not in (FILM, LOOSE)}
     has_film_folder = any(image.role == FILM and image.layout != "films" for image in images)
-    paired = {i.key.root for i in images if i.role == LOOSE and i.key in masks}
+    roots = {image.key.root for image in images if image.role == LOOSE and image.key in mask_keys}
 
     def is_film(loose: Image) -> bool:
-        return not has_film_folder and (not masks or loose.key.root in paired)
+        return not has_film_folder and (not mask_keys or loose.key.root in roots)
 
     return [image for image in images if image.role != LOOSE or is_film(image)]
 
@@ -223,18 +250,18 @@ def _without_strays(images: list[Image]) -> list[Image]:
 def _join_across_sources(films: dict[Key, list[Image]], masks: dict[Key, Masks]) -> None:
     """Pair films of sources without masks and masks of sources without films, by a unique stem."""
     film_sources, mask_sources = {key.source for key in films}, {key.source for key in masks}
-    lonely_films = _by_stem(key for key in films if key.source not in mask_sources)
-    lonely_masks = _by_stem(key for key in masks if key.source not in film_sources)
-    for stem, keys in lonely_masks.items():
-        if len(keys) == len(lonely_films.get(stem, ())) == 1:
-            masks[lonely_films[stem][0]] = masks.pop(keys[0])
+    film_keys = _by_stem(key for key in films if key.source not in mask_sources)
+    mask_keys = _by_stem(key for key in masks if key.source not in film_sources)
+    for stem, keys in mask_keys.items():
+        if len(keys) == len(film_keys.get(stem, ())) == 1:
+            masks[film_keys[stem][0]] = masks.pop(keys[0])
 
 
 def _by_stem(keys: Iterable[Key]) -> dict[str, list[Key]]:
-    found: dict[str, list[Key]] = defaultdict(list)
+    stems: dict[str, list[Key]] = defaultdict(list)
     for key in keys:
-        found[key.stem].append(key)
-    return found
+        stems[key.stem].append(key)
+    return stems
 
 
 def _catalogue(
@@ -243,29 +270,31 @@ def _catalogue(
     catalogue = Catalogue()
     ids = _ids(films)
     for key in sorted(films, key=ids.__getitem__):
-        found = masks.pop(key, {})
-        sides = _sides(found)
-        ignored["second mask of a film"] += sum(len(found[s]) for s in found if s not in sides)
-        for kept, *rest in [films[key], *(found[side] for side in sides)]:
-            catalogue.copies.extend((kept.member, copy.member) for copy in rest)
-        chosen = {side: found[side][0].member for side in sides}
-        catalogue.films.append(_film_files(ids[key], key, films[key][0].member, chosen))
+        film_masks = masks.pop(key, {})
+        sides = _sides(film_masks)
+        unused = [side for side in film_masks if side not in sides]
+        ignored["second mask of a film"] += sum(len(film_masks[side]) for side in unused)
+        for first, *others in [films[key], *(film_masks[side] for side in sides)]:
+            catalogue.copies.extend((first.member, copy.member) for copy in others)
+        members = {side: film_masks[side][0].member for side in sides}
+        catalogue.films.append(_film_files(ids[key], key, films[key][0].member, members))
         if not sides:
             catalogue.without_mask.append(ids[key])
         if len(sides) == 1 and LUNGS not in sides:
             catalogue.one_lung.append(ids[key])
     unpaired = (image for sides in masks.values() for side in sides.values() for image in side)
     catalogue.masks_without_film.extend(sorted(image.member[1] for image in unpaired))
-    catalogue.layouts.update(Counter(found[0].layout for found in films.values()))
+    catalogue.layouts.update(Counter(images[0].layout for images in films.values()))
+    # Unary plus drops the reasons with a count of zero.
     catalogue.ignored.update(+ignored)
     return catalogue
 
 
-def _sides(found: Masks) -> list[str]:
-    """Both lungs where they are there, otherwise one mask of both, otherwise what there is."""
-    if LEFT in found and RIGHT in found:
+def _sides(masks: Masks) -> list[str]:
+    """Left and right if both exist, else the mask of both lungs, else the mask of one lung."""
+    if LEFT in masks and RIGHT in masks:
         return [LEFT, RIGHT]
-    return [LUNGS] if LUNGS in found else list(found)
+    return [LUNGS] if LUNGS in masks else list(masks)
 
 
 def _film_files(film_id: str, key: Key, film: Member, masks: dict[str, Member]) -> FilmFiles:
@@ -277,17 +306,17 @@ def _film_files(film_id: str, key: Key, film: Member, masks: dict[str, Member]) 
 
 
 def _ids(keys: Iterable[Key]) -> dict[Key, str]:
-    """The stem where it is unique, with its folders where it is not; safe characters only."""
+    """The stem if it is unique, else the folders and the stem; in safe characters only."""
     keys = list(keys)
     stems = Counter(key.stem for key in keys)
     names = {}
     for key in keys:
         parts = (key.stem,) if stems[key.stem] == 1 else (key.root, key.within, key.stem)
         names[key] = _safe("_".join(filter(None, parts)))
-    # Some file systems do not tell upper from lower case.
-    taken = Counter(name.lower() for name in names.values())
+    # On some file systems two names that differ only in case are the same file.
+    lowered = Counter(name.lower() for name in names.values())
     for key, name in names.items():
-        if not key.is_family and (taken[name.lower()] > 1 or len(name) > LONGEST_ID):
+        if not key.is_family and (lowered[name.lower()] > 1 or len(name) > LONGEST_ID):
             full = f"{key.source}/{key.root}/{key.within}/{key.stem}"
             names[key] = _with_digest(name, full)
     return names

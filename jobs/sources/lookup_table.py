@@ -1,4 +1,4 @@
-"""A CSV that gives each name one value: a film its patient, a patient the split."""
+"""A CSV with one value for each name, such as the patient of a film or the split of a patient."""
 
 from __future__ import annotations
 
@@ -9,40 +9,39 @@ from jobs.errors import ConfigError
 
 
 def parse_lookup(data: bytes, origin: str, key: str, value: str) -> dict[str, str]:
-    """{name: value} of a UTF-8 CSV with the columns `key` and `value`; others are left aside.
+    """{name: value} of a UTF-8 CSV with the columns `key` and `value`; other columns are ignored.
 
-    Raises ConfigError, naming `origin`, where it is no such table or an empty one, where a line
-    lacks one of the two, and where a name has two values.
+    Raises ConfigError, naming `origin`, if the file is not such a table or has no rows, if a row
+    lacks one of the two columns, and if a name has two values.
     """
-    wanted = f"give a CSV with the columns {key},{value}"
+    form = f"give a CSV with the columns {key},{value}"
     try:
-        text = data.decode("utf-8-sig")
-        found = _parse(text, origin, key, value)
+        lookup = _parse(data.decode("utf-8-sig"), origin, key, value)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{origin} is not UTF-8 ({error.reason}): {wanted}") from None
+        raise ConfigError(f"{origin} is not UTF-8 ({error.reason}): {form}") from None
     except KeyError as error:
         raise ConfigError(
-            f"{origin} is no table of {value}s (no column {error}): {wanted}"
+            f"{origin} is not a table of {value}s (no column {error}): {form}"
         ) from None
     except csv.Error as error:
-        raise ConfigError(f"{origin} is no table of {value}s ({error}): {wanted}") from None
-    if not found:
-        raise ConfigError(f"{origin} names no {key}: {wanted}, a line a {key}")
-    return found
+        raise ConfigError(f"{origin} is not a table of {value}s ({error}): {form}") from None
+    if not lookup:
+        raise ConfigError(f"{origin} names no {key}: {form}, one {key} a line")
+    return lookup
 
 
 def _parse(text: str, origin: str, key: str, value: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    lookup: dict[str, str] = {}
     reader = csv.DictReader(io.StringIO(text), strict=True)
     for row in reader:
-        name, told = ((row[column] or "").strip() for column in (key, value))
-        if not name or not told:
+        name, entry = ((row[column] or "").strip() for column in (key, value))
+        if not name or not entry:
             raise ConfigError(
-                f"{origin}: line {reader.line_num} lacks the {key} or its {value}: give both"
+                f"{origin}: line {reader.line_num} lacks the {key} or the {value}: give both"
             )
-        if (first := found.setdefault(name, told)) != told:
+        if (first := lookup.setdefault(name, entry)) != entry:
             raise ConfigError(
-                f"{origin}: {key} {name!r} has two {value}s, {first!r} and {told!r}: leave one of "
-                "the lines"
+                f"{origin}: {key} {name!r} has two {value}s, {first!r} and {entry!r}: remove one "
+                "of the lines"
             )
-    return found
+    return lookup

@@ -1,6 +1,6 @@
-"""Names that stand for one film, or one mask, twice: the first is kept, so they are to be the same.
+"""Two files with the name of one film, or of one mask: the first is used, so they must be equal.
 
-Two sets often hold the same film, packed anew, and masks that differ by an annotator's hand.
+Public sets share films, sometimes compressed again, and masks that another annotator drew.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ log = logging.getLogger(__name__)
 
 
 def check_films(sources: Sequence[Source], catalogue: Catalogue) -> None:
-    """Raise BadDataError, with both names, where one film's name stands for two films."""
+    """Raise BadDataError, with both names, if two files of one film differ in their pixels."""
     films = {film.film for film in catalogue.films}
-    for kept, copy in catalogue.copies:
-        if kept in films and not _is_same_film(*_read(sources, kept, copy)):
+    for first, copy in catalogue.copies:
+        if first in films and not _is_same_film(*_read(sources, first, copy)):
             raise BadDataError(
-                f"{kept[1]} and {copy[1]} bear the same film's name but differ: rename or remove "
+                f"{first[1]} and {copy[1]} have the same film's name but differ: rename or remove "
                 "one, since a mask can belong to only one of them"
             )
 
 
 def warn_of_masks(sources: Sequence[Source], catalogue: Catalogue) -> None:
-    """Log every two masks of one film and side that differ."""
+    """Log a warning for every two mask files of one film and side whose bytes differ."""
     films = {film.film for film in catalogue.films}
-    for kept, copy in catalogue.copies:
-        if kept not in films and len(set(_read(sources, kept, copy))) > 1:
-            log.warning("%s and %s differ: the first is the mask", kept[1], copy[1])
+    for first, copy in catalogue.copies:
+        if first not in films and len(set(_read(sources, first, copy))) > 1:
+            log.warning("%s and %s differ: the first is the mask", first[1], copy[1])
 
 
 def _read(sources: Sequence[Source], *members: Member) -> list[bytes]:
     return [sources[source].read(name) for source, name in members]
 
 
-def _is_same_film(one: bytes, other: bytes) -> bool:
-    if one == other:
+def _is_same_film(first: bytes, second: bytes) -> bool:
+    if first == second:
         return True
     try:
-        return np.array_equal(decode.decode_film(one), decode.decode_film(other))
+        return np.array_equal(decode.decode_film(first), decode.decode_film(second))
     except decode.ImageError:
         return False

@@ -1,11 +1,11 @@
-"""Whose film it is: a pattern in the film's name, or a table, in place of what layouts tell."""
+"""The patient of a film: by a pattern in its name or by a table, instead of by its layout."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -19,35 +19,38 @@ if TYPE_CHECKING:
     from jobs.storage.s3 import Store
 
 COLUMNS = "a CSV with the columns film,patient"
+# Films listed in an error.
 NAMED = 5
 
-Lookup = Callable[[FilmFiles], str]  # the film's patient, "" where there is none
+# Returns the patient of a film, "" if there is none.
+Lookup = Callable[[FilmFiles], str]
 
 
-def assign(films: Iterable[FilmFiles], lookup: Lookup, told: str) -> list[FilmFiles]:
-    """The films, each with the patient that `lookup` finds; `told` says how, for the error.
+def assign(films: Sequence[FilmFiles], lookup: Lookup, method: str) -> list[FilmFiles]:
+    """The films with the patients that `lookup` returns; `method` names the lookup in the error.
 
-    Films of the public sets that it does not find keep the patient of their own names.
-    Raises ConfigError, naming films, where others are not found.
+    Films of the public sets for which it returns none keep the patient of their names. Raises
+    ConfigError, listing films, if it returns none for another film.
     """
-    found = [(film, lookup(film)) for film in films]
-    lost = [film for film, patient in found if not patient and not film.is_family]
-    if lost:
-        names = ", ".join(repr(film.film[1]) for film in lost[:NAMED])
-        more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    patients = [lookup(film) for film in films]
+    pairs = list(zip(films, patients, strict=True))
+    missing = [film for film, patient in pairs if not patient and not film.is_family]
+    if missing:
+        names = ", ".join(repr(film.film[1]) for film in missing[:NAMED])
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise ConfigError(
-            f"{told} finds no patient for {len(lost)} of {len(found)} films: {names}{more}: "
-            "it has to find one for every film"
+            f"{method} finds no patient for {len(missing)} of {len(films)} films: {names}{more}: "
+            "every film needs a patient"
         )
-    return [replace(film, patient=patient or film.patient) for film, patient in found]
+    return [replace(film, patient=patient or film.patient) for film, patient in pairs]
 
 
 def by_pattern(pattern: str) -> Lookup:
-    """What the group `patient`, or the only group, matches in a film's name as it came.
+    """Look up a patient by the match of the group `patient`, or of the only group.
 
-    Searched is the name of its file without the extension, or, by a pattern with a "/", its path in
-    the source, in Unicode's composed form; never the id, which changes with the films around it.
-    Films of the public sets keep the patient of their own names: a pattern is for a team's own.
+    Searches the file's name without its extension or, if the pattern has a "/", the path in the
+    source, both in Unicode's composed form. The id is not searched, because it depends on the other
+    films. Films of the public sets keep the patient of their names: a pattern is for a team's own.
     """
     compiled = compile_pattern(pattern)
     group = "patient" if "patient" in compiled.groupindex else 1
@@ -64,13 +67,13 @@ def by_pattern(pattern: str) -> Lookup:
 
 
 def by_table(table: Mapping[str, str]) -> Lookup:
-    """The patient of the film's path in its source, composed or not, else of its id."""
+    """Look up a patient by the film's path in its source, composed or not, else by its id."""
     patients = {_composed(film): patient for film, patient in table.items()}
     return lambda film: patients.get(_composed(film.film[1])) or patients.get(film.id, "")
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """ConfigError unless `pattern` is a regular expression that says which part is the patient."""
+    """ConfigError unless `pattern` is a regular expression with one group for the patient."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -87,21 +90,21 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def read_table(uri: str, store: Store) -> dict[str, str]:
-    """{film: patient} of the CSV at s3:// or file://; ConfigError where it is no such table.
+    """{film: patient} of the CSV at s3:// or file://; a film is its path in the source or its id.
 
-    A film stands there by its path in its source or by its id, and has one patient.
+    Raises ConfigError if the CSV is not such a table, NotFoundError if it does not exist.
     """
     return parse_lookup(_read(uri, store), uri, "film", "patient")
 
 
 def digest(table: dict[str, str]) -> str:
-    """sha256 (hex) of the table's lines, in whatever order they stood."""
+    """sha256 (hex) of the table's rows, independent of their order."""
     lines = (f"{film}\0{patient}\n" for film, patient in sorted(table.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _composed(name: str) -> str:
-    """The name in Unicode's composed form: names from macOS are not, what people type is."""
+    """The name in Unicode's composed form (NFC): macOS decomposes names, people type composed."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -1,4 +1,4 @@
-"""Where films come from: one class a kind of place, all read in the same way."""
+"""Where films come from: what every kind of source offers, and the source that a URI names."""
 
 from __future__ import annotations
 
@@ -21,64 +21,67 @@ FORMS = (
 )
 
 MEGABYTE = 2**20
-LARGEST_FILE = 128 * MEGABYTE  # an uncompressed film of 20 Mpixel in 16-bit color has 118 MB
+# Bytes. An uncompressed film of 20 Mpixel in 16-bit color has 118 MB.
+LARGEST_FILE = 128 * MEGABYTE
 
 
 class Source(Protocol):
-    """Named files, such as an archive's members."""
+    """Named files, such as the members of an archive, read by any number of threads."""
 
     def identity(self) -> dict[str, str]:
-        """What the content depends on: never a local path or a date."""
+        """The state of the content, for the fingerprint: never a local path or a date."""
 
     def names(self) -> list[str]:
-        """Every file's path with "/", sorted."""
+        """The path of each file, with "/" between folders, sorted."""
 
     def size(self, name: str) -> int:
-        """Bytes of the file, told before it is read; BadDataError where they are too many."""
+        """Bytes of a file before it is read; BadDataError above LARGEST_FILE."""
 
     def read(self, name: str) -> bytes:
-        """One file whole, from any thread; BadDataError names it where it is damaged."""
+        """A whole file; BadDataError with its name if it is damaged or above LARGEST_FILE."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release files and connections."""
 
 
 def too_large(size: int) -> str:
-    """Why a file of `size` bytes is not read, since that is done whole; "" where it is."""
+    """The reason why a file of `size` bytes is not read into memory; "" if it may be read."""
     if size <= LARGEST_FILE:
         return ""
     return f"too large: {-(-size // MEGABYTE):,} MB are over {LARGEST_FILE // MEGABYTE}"
 
 
 def check_size(name: str, size: int) -> int:
-    """`size`, in bytes; BadDataError, by its name, for a file that is not read."""
+    """Return `size` in bytes; BadDataError with `name` if the file is too large."""
     if reason := too_large(size):
         raise BadDataError(f"{name} is {reason}: leave it out of the source")
     return size
 
 
 def split_sources(source: str) -> list[str]:
-    """The URIs joined by "+"; a plus inside a path joins nothing."""
+    """The URIs joined by "+"; a plus inside a path does not separate."""
     return re.split(r"\+(?=[a-z0-9]+://)", source)
 
 
 def open_source(uri: str, store: Store, scratch: Path) -> Source:
-    """The source that `uri` names, one URI without "+"; nothing large is read yet.
+    """Open the source that `uri` names, one URI without "+"; no film is read yet.
 
-    `store` reads s3:// sources; `scratch` is an existing folder that takes an archive whose server
-    has no ranges. Raises ConfigError for a URI of no accepted form, NotFoundError for an absent
-    source.
+    `store` reads s3:// sources. `scratch` is an existing folder; a zip whose server has no byte
+    ranges is downloaded into it. Raises ConfigError for a URI of none of the FORMS, NotFoundError
+    for an absent source.
     """
+    # Imported on use: the configs import this module, and the command line starts without boto3.
     scheme, _, rest = uri.partition("://")
     if scheme == "kaggle":
         from jobs.sources.kaggle import KaggleSource
 
         return KaggleSource(uri, scratch)
-    if scheme == "file":
-        return open_local(uri)
     if scheme in ("https", "http"):
         from jobs.sources.web import open_url
 
         return open_url(uri, scratch)
+    if scheme == "file":
+        return open_local(uri)
     if scheme == "s3":
         from jobs.sources.bucket import open_bucket
 
@@ -91,7 +94,7 @@ def open_source(uri: str, store: Store, scratch: Path) -> Source:
 
 
 def open_local(uri: str) -> LocalZip | FolderSource:
-    """The zip or the folder at file:///PATH; NotFoundError where there is none."""
+    """Open the zip or the folder at file:///PATH; NotFoundError if the path does not exist."""
     from jobs.sources.archive import LocalZip
     from jobs.sources.folder import FolderSource
 
@@ -107,7 +110,7 @@ def open_local(uri: str) -> LocalZip | FolderSource:
 
 
 def _local_path(rest: str) -> Path:
-    """The absolute path after file://, where %20 and a plain space both stand for a space."""
+    """The absolute path after file://, in which a space is a space or %20."""
     if not rest.startswith("/"):
         absolute = os.path.abspath(rest.removeprefix("localhost/"))
         raise ConfigError(f"source file://{rest} is not absolute: give file://{absolute}")

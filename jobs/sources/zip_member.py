@@ -1,7 +1,8 @@
-"""One member of a zip: where it lies, what the directory declares of it, and its bytes tested.
+"""One member of a zip: its byte range, the sizes that the directory declares, its tested content.
 
-The directory is not believed: a member that holds more than it declares, goes on behind its deflate
-stream or has other bytes than its CRC-32 is refused before more than a chunk too many was inflated.
+The directory is not trusted. A member is refused if it inflates to more bytes than declared, has
+bytes after the end of its deflate stream, or has another CRC-32; at most one chunk too many is
+inflated before that.
 """
 
 from __future__ import annotations
@@ -16,36 +17,45 @@ from typing import Self
 from jobs.sources.byte_ranges import CHUNK
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
-IS_UTF8 = 0x800  # a member's flag
+# Signature, length of the name, length of the extra field (PKWARE APPNOTE 4.3.7).
+LOCAL_HEADER = struct.Struct("<4s22xHH")
+# The bit of a member's flags that marks its name as UTF-8; other names are CP437.
+IS_UTF8 = 0x800
+# Bytes: the length of the extra field has 16 bits.
 LONGEST_EXTRA = 2**16
 
 
 class DamagedError(Exception):
-    """The bytes are not those that the directory declares; the text goes after the name."""
+    """Received bytes are not those declared; reading again may help.
+
+    The text follows the name of the member or of the source.
+    """
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """`start` to `stop` (exclusive) is its extent: a header of its own, then `packed` bytes."""
+class ZipMember:
+    """A member's byte range, `start` to `stop` (exclusive): a local header, then its content.
+
+    `size` and `compressed_size` are in bytes; `raw_name` is the name as the local header has it.
+    """
 
     start: int
     stop: int
     size: int
-    packed: int
+    compressed_size: int
     crc: int
     is_deflated: bool
-    raw_name: bytes  # as its own header has it
+    raw_name: bytes
 
     @classmethod
     def of(cls, info: zipfile.ZipInfo, limit: int) -> Self:
-        """The member that `info` declares, which has to end before `limit`."""
+        """The member that a directory entry declares; its range must end before `limit`."""
         encoding = "utf-8" if info.flag_bits & IS_UTF8 else "cp437"
         member = cls(
             start=info.header_offset,
             stop=limit,
             size=info.file_size,
-            packed=info.compress_size,
+            compressed_size=info.compress_size,
             crc=info.CRC,
             is_deflated=info.compress_type == zipfile.ZIP_DEFLATED,
             raw_name=info.orig_filename.encode(encoding),
@@ -54,64 +64,69 @@ class Member:
 
     @property
     def least_stop(self) -> int:
-        """Where its extent ends at the earliest, with no extra field in its own header."""
-        return self.start + LOCAL_HEADER.size + len(self.raw_name) + self.packed
+        """The smallest possible end of the range: that of a local header without extra field."""
+        return self.start + LOCAL_HEADER.size + len(self.raw_name) + self.compressed_size
 
-    def unpack(self, extent: Iterator[bytes]) -> Iterator[bytes]:
-        """The content in chunks, out of the extent's; DamagedError where it is another."""
-        pieces = _Pieces(extent)
-        signature, name_length, extra_length = LOCAL_HEADER.unpack(
-            b"".join(pieces.take(LOCAL_HEADER.size))
-        )
+    def unpack(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The content in chunks, from the chunks of the byte range.
+
+        Raises DamagedError if the local header, the size or the CRC-32 is not the declared one.
+        """
+        stream = _Stream(chunks)
+        signature, name_length, extra_length = LOCAL_HEADER.unpack(stream.read(LOCAL_HEADER.size))
         if signature != b"PK\3\4":
-            raise DamagedError("is not where the directory says")
-        if b"".join(pieces.take(name_length)) != self.raw_name:
-            raise DamagedError("bears another name in its own header")
-        for _ in pieces.take(extra_length):
-            pass
-        packed = pieces.take(self.packed)
-        yield from self._tested(_inflate(packed) if self.is_deflated else packed)
+            raise DamagedError("is not at the offset that the directory declares")
+        if stream.read(name_length) != self.raw_name:
+            raise DamagedError("has another name in its local header")
+        stream.read(extra_length)
+        compressed = stream.take(self.compressed_size)
+        yield from self._tested(_inflate(compressed) if self.is_deflated else compressed)
 
-    def _tested(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _tested(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         size, crc = 0, 0
-        for piece in pieces:
-            size, crc = size + len(piece), zlib.crc32(piece, crc)
+        for chunk in chunks:
+            size, crc = size + len(chunk), zlib.crc32(chunk, crc)
             if size > self.size:
-                raise DamagedError(f"holds more than the {self.size} bytes that it declares")
-            yield piece
+                raise DamagedError(f"has more than the {self.size} bytes that it declares")
+            yield chunk
         if size < self.size:
-            raise DamagedError(f"holds {size} of the {self.size} bytes that it declares")
+            raise DamagedError(f"has {size} of the {self.size} bytes that it declares")
         if crc != self.crc:
             raise DamagedError("is damaged: its CRC-32 differs")
 
 
-class _Pieces:
-    """A stream of chunks, taken by the number of bytes."""
+class _Stream:
+    """Chunks of any length, read by a number of bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._left = b""
+        self._rest = b""
+
+    def read(self, count: int) -> bytes:
+        return b"".join(self.take(count))
 
     def take(self, count: int) -> Iterator[bytes]:
+        """The next `count` bytes in chunks; DamagedError if the stream ends before."""
         while count:
-            piece = self._left or next(self._chunks, b"")
-            if not piece:
-                raise DamagedError("is cut short")
-            piece, self._left = piece[:count], piece[count:]
-            count -= len(piece)
-            yield piece
+            chunk = self._rest or next(self._chunks, b"")
+            if not chunk:
+                raise DamagedError("is truncated")
+            chunk, self._rest = chunk[:count], chunk[count:]
+            count -= len(chunk)
+            yield chunk
 
 
-def _inflate(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Deflate undone, at most CHUNK bytes at a time however well they were packed."""
+def _inflate(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The bytes of a raw deflate stream (RFC 1951), at most CHUNK at a time."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        for piece in pieces:
-            rest = piece
+        for chunk in chunks:
+            rest = chunk
             while rest:
                 yield inflater.decompress(rest, CHUNK)
-                if inflater.unused_data:  # zlib would keep all that follows
-                    raise DamagedError("goes on behind the end of its deflate stream")
+                # zlib would collect all bytes that follow the stream in memory.
+                if inflater.unused_data:
+                    raise DamagedError("has bytes after the end of its deflate stream")
                 rest = inflater.unconsumed_tail
         yield inflater.flush()
     except zlib.error as error:

@@ -1,6 +1,6 @@
 """A real S3 server for one machine: SeaweedFS's `weed` from its PyPI wheel, ended with its owner.
 
-The jobs know nothing of it but the standard AWS variables that it yields.
+Jobs reach it as any S3: `Store` takes its settings, a child process its environment.
 """
 
 from __future__ import annotations
@@ -22,65 +22,64 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from jobs.errors import ConfigError, JobError, ServiceUnavailableError
 from jobs.storage.s3 import Store
+from jobs.storage.s3_client import DEFAULT_REGION, S3Settings
 
 log = logging.getLogger(__name__)
 
 BUCKET = "lung"
-SERVICES = 5  # s3, master, volume, filer, admin: ports P to P+4, and gRPC at each + 10000
+# s3, master, volume, filer, admin: ports P to P+4, and gRPC at each + 10000.
+SERVICES = 5
 GRPC_OFFSET = 10_000
+STARTS = 3
 SECONDS_TO_START = 30.0
 SECONDS_TO_STOP = 5.0
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# Of the user's own S3: they would lead to it, or go with this server's keys.
-FOREIGN = (
-    *("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_REGION"),
-    *("AWS_ENDPOINT_URL_S3", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"),
-)
-NO_PROXY = ("no_proxy", "NO_PROXY")
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
-def embedded_s3(
-    folder: Path, *, host: str = "127.0.0.1", port: int = 0
-) -> Iterator[dict[str, str]]:
-    """Serve the objects kept in `folder` while the block runs; yield the AWS variables to use.
+def embedded_s3(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[S3Settings]:
+    """Serve the objects kept in `folder` while the block runs; yield the settings to reach them.
 
-    The bucket `lung` is there. `port` 0 takes a free one. The server runs in its own process group
-    and is ended on every way out; the kernel ends it if this process is killed. This process's
-    variables of another S3 are dropped, and no proxy is asked for this one.
-    Raises ServiceUnavailableError where another server has the folder or it does not start.
+    The bucket `lung` exists. `port` 0 takes a free one. The server runs in its own process group
+    and is ended however the block is left; on Linux the kernel ends it if this process is killed.
+    Raises ServiceUnavailableError where another server uses the folder or this one does not start.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FOREIGN:
-        os.environ.pop(name, None)
-    # Its sockets' paths must be short, and its own logs are no one's after it.
+    # The paths of its sockets must be short; its own logs are of no use after it.
     with _locked(folder), tempfile.TemporaryDirectory(prefix="lung-s3-") as scratch:
-        environment = _credentials(folder) | _no_proxy(_reachable(host))
-        for _ in range(3):
-            chosen = port or _free_port()
-            environment["AWS_ENDPOINT_URL"] = f"http://{_reachable(host)}:{chosen}"
-            with (folder / "weed.log").open("ab") as output:
-                server = subprocess.Popen(
-                    _command(folder, host, chosen),
-                    env=os.environ | environment | {"TMPDIR": scratch},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-                )
+        for _ in range(STARTS):
+            settings = _settings(folder, _reachable(host), port or _free_port())
+            server = _start(folder, host, settings, scratch)
             try:
-                if _wait_until_ready(server, environment):
-                    yield environment
+                if _wait_until_ready(server, settings):
+                    yield settings
                     return
             finally:
                 _end(server)
         raise ServiceUnavailableError(
             f"the embedded S3 server does not start: see {folder / 'weed.log'}"
+        )
+
+
+def _start(folder: Path, host: str, settings: S3Settings, scratch: str) -> subprocess.Popen[bytes]:
+    port = urlsplit(settings.endpoint_url).port
+    assert port
+    with (folder / "weed.log").open("ab") as output:
+        return subprocess.Popen(
+            _command(folder, host, port),
+            # `weed` accepts the keys in its own AWS variables.
+            env=settings.environment() | {"TMPDIR": scratch},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
 
 
@@ -92,8 +91,8 @@ def _command(folder: Path, host: str, port: int) -> list[str]:
         )
     data = folder / "data"
     data.mkdir(exist_ok=True)
-    names = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
-    ports = [f"-{name}={port + offset}" for offset, name in enumerate(names)]
+    services = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
+    ports = [f"-{name}={port + offset}" for offset, name in enumerate(services)]
     off = ["webdav", "admin.ui", "s3.autoCreateBucket", "s3.iam", "master.telemetry"]
     return [
         weed,
@@ -105,7 +104,8 @@ def _command(folder: Path, host: str, port: int) -> list[str]:
         *(f"-{name}=false" for name in off),
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
-        "-volume.preStopSeconds=0",  # nobody else writes, so there is nobody to tell first
+        # No other client writes, so the volume server may stop at once.
+        "-volume.preStopSeconds=0",
     ]
 
 
@@ -114,27 +114,26 @@ def _reachable(host: str) -> str:
     return socket.gethostbyname(socket.gethostname()) if host == "0.0.0.0" else host
 
 
-def _no_proxy(host: str) -> dict[str, str]:
-    """The hosts that no proxy is asked for, and `host` with them."""
-    hosts = next(filter(None, map(os.environ.get, NO_PROXY)), "")
-    return dict.fromkeys(NO_PROXY, ",".join(filter(None, (hosts, host))))
-
-
-def _credentials(folder: Path) -> dict[str, str]:
-    """The keys of this folder's server, made on first use and readable by its owner alone."""
+def _settings(folder: Path, host: str, port: int) -> S3Settings:
+    """The server's address, with the keys of this folder, which only their owner may read."""
     path = folder / "credentials.json"
     if not path.exists():
         keys = {
             "AWS_ACCESS_KEY_ID": "lung" + secrets.token_hex(8),
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
-            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": DEFAULT_REGION,
         }
         partial = path.with_suffix(".partial")
         with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
             json.dump(keys, file)
         partial.rename(path)
-    loaded: dict[str, str] = json.loads(path.read_text())
-    return loaded
+    keys = json.loads(path.read_text())
+    return S3Settings(
+        endpoint_url=f"http://{host}:{port}",
+        access_key=keys["AWS_ACCESS_KEY_ID"],
+        secret_key=keys["AWS_SECRET_ACCESS_KEY"],
+        region=keys["AWS_DEFAULT_REGION"],
+    )
 
 
 @contextlib.contextmanager
@@ -144,7 +143,7 @@ def _locked(folder: Path) -> Iterator[IO[Any]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ServiceUnavailableError(
-                f"another S3 server has {folder}: let its run finish, or stop `make s3`"
+                f"another S3 server uses {folder}: let its run finish, or stop `make s3`"
             ) from error
         yield lock
 
@@ -153,16 +152,16 @@ def _free_port() -> int:
     """A port P with P to P+4, and each + 10000, free on this machine now."""
     for _ in range(100):
         port = 20_000 + secrets.randbelow(30_000)
-        wanted = [port + n + grpc for n in range(SERVICES) for grpc in (0, GRPC_OFFSET)]
-        if all(_is_free(number) for number in wanted):
+        ports = [port + n + grpc for n in range(SERVICES) for grpc in (0, GRPC_OFFSET)]
+        if all(_is_free(number) for number in ports):
             return port
     raise ServiceUnavailableError("no ten free ports were found for the embedded S3 server")
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+    with socket.socket() as listener:
         try:
-            probe.bind(("127.0.0.1", port))
+            listener.bind(("127.0.0.1", port))
         except OSError:
             return False
     return True
@@ -172,14 +171,15 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], environment: dict[str, str]) -> bool:
-    """Whether the server answers a signed request with its bucket made, or ended before it did."""
-    limit = time.monotonic() + SECONDS_TO_START
-    with _environ(environment):
-        store = Store()
-    while time.monotonic() < limit and server.poll() is None:
+def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings) -> bool:
+    """True once the bucket exists by a signed request; False where the server ended before."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    store = Store(settings)
+    address = urlsplit(settings.endpoint_url)
+    while time.monotonic() < deadline and server.poll() is None:
         try:
-            with socket.create_connection(_address(environment), timeout=1):
+            # A connection is refused at once; boto3 would retry it for seconds.
+            with socket.create_connection((address.hostname, address.port), timeout=1):
                 store.ensure_bucket(f"s3://{BUCKET}")
                 return True
         except (OSError, JobError):
@@ -187,24 +187,8 @@ def _wait_until_ready(server: subprocess.Popen[bytes], environment: dict[str, st
     return False
 
 
-def _address(environment: dict[str, str]) -> tuple[str, int]:
-    host, port = environment["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
-    return host, int(port)
-
-
-@contextlib.contextmanager
-def _environ(changes: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """TERM to the whole group, then KILL to what is left of it."""
+    """Send TERM to the server's process group and, where it does not end in time, KILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, number)

@@ -1,7 +1,7 @@
-"""S3, by the standard AWS variables: the only place that knows boto3.
+"""Objects in S3, addressed by their URIs: s3://BUCKET/KEY.
 
-Every object is addressed by its URI, s3://BUCKET/KEY. What S3 answers becomes the exceptions of
-`jobs.errors` by one table. A put is atomic, so an object is either whole or absent.
+Errors of S3 and boto3 become the exceptions of `jobs.errors` by the table in `s3_errors`. A put is
+atomic, so an object is either whole or absent.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
-import botocore.config
 import botocore.exceptions
 
 from jobs.errors import BadDataError, ConfigError, ConflictError, JobError, NotFoundError
 from jobs.runtime.parallel import ordered_map
-from jobs.storage.s3_errors import to_job_error
+from jobs.storage.s3_client import S3Settings, connect
+from jobs.storage.s3_errors import REQUEST_ERRORS, to_job_error
 
 log = logging.getLogger(__name__)
 
 THREADS = 16
+# Files of at least this many bytes are uploaded in parts.
 MULTIPART_BYTES = 64 * 2**20
-BODY_ATTEMPTS = 4  # botocore retries a request, but not the reading of its body
-CHUNK = 2**20  # bytes of a stream handed on at a time
-DELETE_BATCH = 1000  # the most keys that S3's DeleteObjects takes
-
+# Reads of one body: botocore retries a request, but not the reading of its body.
+BODY_ATTEMPTS = 4
+# Bytes of a stream that are yielded at a time.
+CHUNK = 2**20
+# The most keys that S3's DeleteObjects accepts.
+DELETE_BATCH = 1000
 BODY_ERRORS = (
     botocore.exceptions.IncompleteReadError,
     botocore.exceptions.ReadTimeoutError,
@@ -64,38 +66,18 @@ def split_uri(uri: str) -> tuple[str, str]:
 class Store:
     """Objects in S3. One instance serves all threads."""
 
-    def __init__(self, *, threads: int = THREADS) -> None:
+    def __init__(self, settings: S3Settings | None = None, *, threads: int = THREADS) -> None:
+        """The S3 of `settings`; without them that of the standard AWS variables."""
         self.threads = threads
         self.retries = 0
+        self._settings = settings
         self._lock = threading.Lock()
         self._conditional: bool | None = None
-        settings = botocore.config.Config(
-            signature_version="s3v4",
-            s3={"addressing_style": "path"},
-            retries={"mode": "standard", "max_attempts": 5},
-            connect_timeout=5,
-            read_timeout=60,
-            max_pool_connections=threads + 4,
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        try:
-            # boto3.client would keep the credentials of the first caller in this process.
-            session = boto3.session.Session()
-            self._client = session.client("s3", region_name=region, config=settings)
-        except botocore.exceptions.InvalidRegionError as error:
-            raise ConfigError(
-                f"AWS_REGION (or AWS_DEFAULT_REGION) {region!r} is not a region: give us-east-1, "
-                "or the one where the bucket lies"
-            ) from error
-        except botocore.exceptions.BotoCoreError as error:
-            raise to_job_error(error, "S3's settings") from error
-        except ValueError as error:
-            endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-            raise ConfigError(
-                f"AWS_ENDPOINT_URL {endpoint!r} is not a URL: give http://HOST:PORT"
-            ) from error
+        self._client = connect(settings, connections=threads + 4)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a child process that is to use the same S3."""
+        return self._settings.environment() if self._settings else dict(os.environ)
 
     # One object
 
@@ -107,9 +89,9 @@ class Store:
         """(bytes, ETag) of the object."""
         bucket, key = split_uri(uri)
         for attempt in range(1, BODY_ATTEMPTS + 1):
-            answer = self._call("get_object", uri, Bucket=bucket, Key=key)
+            response = self._call("get_object", uri, Bucket=bucket, Key=key)
             try:
-                data: bytes = answer["Body"].read()
+                data: bytes = response["Body"].read()
                 break
             except BODY_ERRORS as error:
                 self._count_retries(1, uri)
@@ -117,43 +99,45 @@ class Store:
                     raise to_job_error(error, uri) from error
         if sha256 and hashlib.sha256(data).hexdigest() != sha256:
             raise BadDataError(
-                f"{uri} is not what its manifest says: its sha256 is not {sha256}; it was changed "
+                f"{uri} does not match its manifest: its sha256 is not {sha256}; it was changed "
                 "or damaged after it was written: run the job that wrote it again with --force"
             )
-        return data, answer["ETag"]
+        return data, response["ETag"]
 
     def stat(self, uri: str) -> StoredObject:
+        """The object's size and ETag; NotFoundError where it is absent."""
         bucket, key = split_uri(uri)
-        answer = self._call("head_object", uri, Bucket=bucket, Key=key)
-        return StoredObject(uri, int(answer["ContentLength"]), answer["ETag"])
+        response = self._call("head_object", uri, Bucket=bucket, Key=key)
+        return StoredObject(uri, int(response["ContentLength"]), response["ETag"])
 
-    def stream(self, found: StoredObject, start: int, stop: int) -> Iterator[bytes]:
-        """Bytes `start` to `stop` (exclusive) in chunks, going on where a body was cut.
+    def stream(self, item: StoredObject, start: int, stop: int) -> Iterator[bytes]:
+        """Bytes `start` to `stop` (exclusive) in chunks; a body that was cut is resumed.
 
-        Raises ConflictError where the object is no longer the one that was found.
+        Raises ConflictError where the object was replaced since `item` was listed.
         """
-        fruitless = 0
+        failures = 0  # in a row, without a byte between them
         while start < stop:
-            body = self._range(found, start, stop)
+            body = self._range(item, start, stop)
             try:
                 with contextlib.closing(body):
                     for chunk in body.iter_chunks(CHUNK):
-                        start, fruitless = start + len(chunk), 0
+                        start, failures = start + len(chunk), 0
                         yield chunk
             except BODY_ERRORS as error:
-                fruitless += 1
-                self._count_retries(1, found.uri)
-                if fruitless == BODY_ATTEMPTS:
-                    raise to_job_error(error, found.uri) from error
+                failures += 1
+                self._count_retries(1, item.uri)
+                if failures == BODY_ATTEMPTS:
+                    raise to_job_error(error, item.uri) from error
 
-    def _range(self, found: StoredObject, start: int, stop: int) -> Any:
-        bucket, key = split_uri(found.uri)
-        place = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}"}
+    def _range(self, item: StoredObject, start: int, stop: int) -> Any:
+        """The body of a response with those bytes; its ETag is checked here and by S3."""
+        bucket, key = split_uri(item.uri)
+        request = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}"}
         with contextlib.suppress(ConflictError):
-            answer = self._call("get_object", found.uri, IfMatch=found.etag, **place)
-            if answer["ETag"] == found.etag:
-                return answer["Body"]
-        raise ConflictError(f"{found.uri} was changed while it was read: start this again")
+            response = self._call("get_object", item.uri, IfMatch=item.etag, **request)
+            if response["ETag"] == item.etag:
+                return response["Body"]
+        raise ConflictError(f"{item.uri} was changed while it was read: start this again")
 
     def read_json(self, uri: str) -> Any:
         try:
@@ -170,28 +154,28 @@ class Store:
         if_absent: bool = False,
         if_etag: str = "",
     ) -> str:
-        """Put the object, S3 checking its sha256 on arrival, and return its ETag.
+        """Put the object and return its ETag; S3 checks its sha256 on arrival.
 
         `if_absent` writes only where there is no object, `if_etag` only over the object with that
-        ETag; ConflictError otherwise. Where this S3 has no conditional put both are let go.
+        ETag; ConflictError otherwise. Both are ignored where this S3 has no conditional put.
         """
         bucket, key = split_uri(uri)
         condition: dict[str, str] = {}
         if (if_absent or if_etag) and self._has_conditional_put(uri):
             condition = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_etag}
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        answer = self._call(
+        response = self._call(
             "put_object",
             uri,
             Bucket=bucket,
             Key=key,
-            # Of bytes botocore makes a copy, to send them with the header in one piece.
+            # botocore copies bytes, to send them in one piece with the header.
             Body=data if len(data) < CHUNK else io.BytesIO(data),
             ContentType=content_type,
             ChecksumSHA256=digest,
             **condition,
         )
-        return str(answer["ETag"])
+        return str(response["ETag"])
 
     def write_json(self, uri: str, value: Any, **conditions: Any) -> str:
         data = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False).encode()
@@ -207,7 +191,7 @@ class Store:
     # Files, in parts where they are large
 
     def upload(self, path: Path, uri: str) -> None:
-        """Upload a local file; a large one goes in parts, which are aborted on failure."""
+        """Upload a local file; a large one in parts, which are aborted on failure."""
         bucket, key = split_uri(uri)
         if path.stat().st_size < MULTIPART_BYTES:
             self.write(uri, path.read_bytes())
@@ -249,7 +233,7 @@ class Store:
         return sum(1 for _ in written)
 
     def delete(self, uris: Iterable[str]) -> None:
-        """Delete the objects; an absent one is no error, the first that is refused is raised."""
+        """Delete the objects; absent ones are ignored, the first refusal is raised."""
         by_bucket: dict[str, list[str]] = {}
         for uri in uris:
             bucket, key = split_uri(uri)
@@ -258,17 +242,18 @@ class Store:
             for start in range(0, len(keys), DELETE_BATCH):
                 batch = [{"Key": key} for key in keys[start : start + DELETE_BATCH]]
                 request = {"Objects": batch, "Quiet": True}
-                answer = self._call(
+                response = self._call(
                     "delete_objects", f"s3://{bucket}", Bucket=bucket, Delete=request
                 )
-                if refused := answer.get("Errors"):
-                    error = botocore.exceptions.ClientError({"Error": refused[0]}, "DeleteObjects")
-                    raise to_job_error(error, f"s3://{bucket}/{refused[0]['Key']}")
+                # S3 answers 200 with an error for each key that it did not delete.
+                if refusals := response.get("Errors"):
+                    error = botocore.exceptions.ClientError({"Error": refusals[0]}, "DeleteObjects")
+                    raise to_job_error(error, f"s3://{bucket}/{refusals[0]['Key']}")
 
     # Buckets
 
     def check_bucket(self, uri: str) -> None:
-        """Raise NotFoundError or AccessError now rather than after an hour's work."""
+        """Raise NotFoundError or AccessError where the URI's bucket cannot be used."""
         bucket, _ = split_uri(uri)
         self._call("head_bucket", f"s3://{bucket}", Bucket=bucket)
 
@@ -283,40 +268,38 @@ class Store:
 
     def _call(self, operation: str, uri: str, *arguments: Any, **keywords: Any) -> Any:
         try:
-            answer = getattr(self._client, operation)(*arguments, **keywords)
-        except (
-            botocore.exceptions.BotoCoreError,
-            botocore.exceptions.ClientError,
-            boto3.exceptions.Boto3Error,
-            ValueError,
-        ) as error:
+            response = getattr(self._client, operation)(*arguments, **keywords)
+        except REQUEST_ERRORS as error:
+            # boto3's transfers wrap the error that says what S3 answered.
             cause = error.__cause__ or error.__context__
-            known = isinstance(cause, botocore.exceptions.ClientError)
-            raise to_job_error(cause if known else error, uri) from error  # type: ignore[arg-type]
-        if isinstance(answer, dict):
-            retried = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)
-            self._count_retries(retried, uri)
-        return answer
+            if isinstance(cause, botocore.exceptions.ClientError):
+                raise to_job_error(cause, uri) from error
+            raise to_job_error(error, uri) from error
+        if isinstance(response, dict):
+            retries = response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+            self._count_retries(retries, uri)
+        return response
 
     def _count_retries(self, count: int, uri: str) -> None:
         if count:
             with self._lock:
                 self.retries += count
-            log.warning("S3 was asked again %d times for %s", count, uri)
+            log.warning("S3 requests were retried %d times for %s", count, uri)
 
     def _has_conditional_put(self, uri: str) -> bool:
-        """Probe once: the second of two puts that ask for absence must be refused."""
+        """Whether this S3 has conditional puts, probed at the first of them."""
         with self._lock:
-            known = self._conditional
-        if known is None:
-            known = self._probe_conditional_put(uri)
+            is_conditional = self._conditional
+        if is_conditional is None:
+            is_conditional = self._probe_conditional_put(uri)
             with self._lock:
-                if self._conditional is None and not known:
+                if self._conditional is None and not is_conditional:
                     log.warning("This S3 has no conditional put: locking is off")
-                self._conditional = known
-        return known
+                self._conditional = is_conditional
+        return is_conditional
 
     def _probe_conditional_put(self, uri: str) -> bool:
+        """Whether the second of two puts is refused that both require the object's absence."""
         bucket, key = split_uri(uri)
         folder = key.rpartition("/")[0]
         probe = f"{folder}/.probe-{uuid.uuid4().hex}".lstrip("/")
@@ -335,6 +318,6 @@ class Store:
         finally:
             try:
                 self.delete([f"s3://{bucket}/{probe}"])
-            except JobError as error:  # who may write here need not be one who may delete
-                log.warning("The probe for conditional puts, of 0 bytes, stays: %s", error)
+            except JobError as error:  # the keys may allow writing but not deleting
+                log.warning("The empty probe for conditional puts was not deleted: %s", error)
         return False

@@ -1,7 +1,8 @@
-"""What S3's error codes and boto3's own errors mean here: which of `jobs.errors`, what remedy."""
+"""The one table from errors of S3 and boto3 to the exceptions of `jobs.errors`."""
 
 from __future__ import annotations
 
+from boto3.exceptions import Boto3Error
 from botocore import exceptions
 
 from jobs.errors import (
@@ -13,6 +14,13 @@ from jobs.errors import (
     ServiceUnavailableError,
 )
 
+# What a request may raise; boto3 raises ValueError for an endpoint that is not a URL.
+REQUEST_ERRORS = (
+    exceptions.BotoCoreError,
+    exceptions.ClientError,
+    Boto3Error,
+    ValueError,
+)
 ERROR_OF_CODE: dict[str, type[JobError]] = {
     "404": NotFoundError,
     "NoSuchKey": NotFoundError,
@@ -48,7 +56,7 @@ ERROR_OF_CODE: dict[str, type[JobError]] = {
 REMEDY: dict[type[JobError], str] = {
     NotFoundError: "check the bucket and the key; the bucket must exist",
     AccessError: (
-        "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and what they may do there"
+        "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and what they allow there"
     ),
     ConfigError: "check the URI's form, s3://BUCKET/KEY, and AWS_ENDPOINT_URL, http://HOST:PORT",
     ConflictError: "another writer owns it: let it finish, then start this again",
@@ -69,17 +77,18 @@ SETTING_ERRORS = (
 
 
 def to_job_error(error: Exception, uri: str) -> JobError:
-    """The exception of `jobs.errors` for what boto3 raised while working on `uri`."""
+    """The exception of `jobs.errors`, with a remedy, for an error of boto3 at `uri`."""
     if isinstance(error, exceptions.ClientError):
         code = error.response.get("Error", {}).get("Code", "unknown")
         status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
         kind = ERROR_OF_CODE.get(code) or ERROR_OF_CODE.get(status, JobError)
-        what = f"S3 answered {code} to {error.operation_name}"
+        message = f"S3 answered {code} to {error.operation_name}"
     elif isinstance(error, CREDENTIAL_ERRORS):
-        kind, what = AccessError, f"there are no S3 credentials ({error})"
+        kind, message = AccessError, f"there are no S3 credentials ({error})"
     elif isinstance(error, SETTING_ERRORS):
-        kind, what = ConfigError, f"boto3 refused the request ({error})"
+        kind, message = ConfigError, f"boto3 refused the request ({error})"
     else:
-        kind, what = ServiceUnavailableError, f"S3 does not answer ({error})"
+        kind, message = ServiceUnavailableError, f"S3 does not answer ({error})"
     remedy = REMEDY.get(kind, "see the message")
-    return kind(" ".join(f"{uri}: {what}: {remedy}".split()))
+    # botocore's messages may hold newlines; an error is one line.
+    return kind(" ".join(f"{uri}: {message}: {remedy}".split()))

@@ -1,4 +1,4 @@
-"""What an Airflow on this machine is made of: its home with its secrets, its settings, its S3."""
+"""The home of an Airflow on this machine: its secrets, settings, database and S3 server."""
 
 from __future__ import annotations
 
@@ -18,32 +18,35 @@ ROOT = Path(__file__).resolve().parents[2]
 USER = "admin"
 PHANTOMS = "synthetic://phantoms?films=48&seed=0"
 BUCKET_URI = "s3://lung/pipeline"
-SECONDS_TO_STOP = 30  # more than a leash or an S3 server takes
+# More than a leash or an S3 server takes to end.
+SECONDS_TO_STOP = 30
 LINES_OF_LOG = 20
+# The shell script beside the S3 server: prints the server's variables and an empty line, then waits
+# until its standard input closes.
+PRINT_SETTINGS = "env | grep -E '^(AWS_|LUNG_DOCKER_NETWORK=)'; echo; exec cat"
 
 
 class StartError(Exception):
-    """Something did not start; the message holds the end of its log."""
+    """A component did not start; the message holds the end of its log."""
 
 
 @contextmanager
 def s3_server(backend: str, folder: Path) -> Iterator[dict[str, str]]:
-    """Serve the objects kept in `folder`; yield AWS_* and, for containers, LUNG_DOCKER_NETWORK.
+    """Serve the objects in `folder`; yield AWS_* and, for containers, LUNG_DOCKER_NETWORK.
 
-    The server lives as long as the standard input of the command beside it: it ends with this
-    process, also where that is killed.
+    The server runs until the standard input of the command beside it closes, so it also ends where
+    this process is killed. Raises StartError where it does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    python, kept = str(ROOT / ".venv" / "bin" / "python"), ["--folder", str(folder)]
-    beside = {
-        "process": [python, "-m", "jobs", "s3", *kept, "--"],
-        "docker": [str(ROOT / "docker" / "with-s3.sh"), *kept],
+    python = str(ROOT / ".venv" / "bin" / "python")
+    server_command = {
+        "process": [python, "-m", "jobs", "s3", "--folder", str(folder), "--"],
+        "docker": [str(ROOT / "docker" / "with-s3.sh"), "--folder", str(folder)],
     }[backend]
-    shell = ["sh", "-c", "env | grep -E '^(AWS_|LUNG_DOCKER_NETWORK=)'; echo; exec cat"]
     log = log_file(folder.parent, "s3")
     with log.open("w") as output:
         server = subprocess.Popen(
-            [*beside, *shell],
+            [*server_command, "sh", "-c", PRINT_SETTINGS],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -56,8 +59,8 @@ def s3_server(backend: str, folder: Path) -> Iterator[dict[str, str]]:
         lines = iter(server.stdout.readline, "")
         pairs = (line.rstrip("\n").partition("=") for line in lines if line)
         environment = {}
-        for name, separated, value in pairs:
-            if not separated:
+        for name, separator, value in pairs:
+            if not separator:  # the empty line after the variables
                 break
             environment[name] = value
         if "AWS_ENDPOINT_URL" not in environment:
@@ -70,20 +73,24 @@ def s3_server(backend: str, folder: Path) -> Iterator[dict[str, str]]:
 
 
 def settings(home: Path, *, dags: Path, backend: str, s3: Mapping[str, str]) -> dict[str, str]:
-    """The environment of every Airflow process of this home, with nothing of another's, or S3's."""
+    """The environment of every Airflow process of this home.
+
+    Variables of another Airflow or S3 are not inherited, except connections, variables and
+    AWS_CA_BUNDLE.
+    """
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("AIRFLOW_", "_AIRFLOW", "__AIRFLOW", "AWS_"))
         or name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_", "AWS_CA_BUNDLE"))
     }
-    # Airflow's processes talk to each other, and to the S3 server, past any proxy.
+    # No proxy between Airflow's processes and the S3 server.
     local = ("127.0.0.1", "localhost", urlsplit(s3["AWS_ENDPOINT_URL"]).hostname)
-    proxied = inherited.get("no_proxy") or inherited.get("NO_PROXY")
-    no_proxy = ",".join(filter(None, (proxied, *local)))
+    inherited_no_proxy = inherited.get("no_proxy") or inherited.get("NO_PROXY")
+    no_proxy = ",".join(filter(None, (inherited_no_proxy, *local)))
     private = _secrets(home)
     return {
-        # A first run needs no account, and none starts by itself.
+        # Defaults of a trial on this machine: no account needed, no scheduled run.
         "LUNG_SCHEDULE": "never",
         "LUNG_MASKS_SCHEDULE": "never",
         "LUNG_SOURCE": PHANTOMS,
@@ -106,10 +113,10 @@ def settings(home: Path, *, dags: Path, backend: str, s3: Mapping[str, str]) -> 
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(password_file(home)),
         "AIRFLOW__API__SECRET_KEY": private["secret_key"],
         "AIRFLOW__API_AUTH__JWT_SECRET": private["jwt_secret"],
-        # Writers of SQLite wait for one another.
+        # Seconds that one writer of SQLite waits for another.
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{quote(str(home))}/airflow.db?timeout=60",
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
-        # After a killed supervisor its task is tried again this much later (seconds).
+        # Seconds after which a task without a supervisor is retried.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW_CONN_LUNG_S3": connection(s3),
@@ -117,7 +124,7 @@ def settings(home: Path, *, dags: Path, backend: str, s3: Mapping[str, str]) -> 
 
 
 def connection(s3: Mapping[str, str]) -> str:
-    """The AWS_* of an S3 server as an Airflow connection."""
+    """The AWS_* variables of an S3 server as an Airflow connection, in JSON."""
     extra = {"endpoint_url": s3["AWS_ENDPOINT_URL"], "region_name": s3["AWS_DEFAULT_REGION"]}
     return json.dumps(
         {
@@ -134,13 +141,13 @@ def password_file(home: Path) -> Path:
 
 
 def password(home: Path) -> str:
-    """The user's password, made on first use."""
-    return _kept(password_file(home), lambda: {USER: secrets.token_urlsafe(12)})[USER]
+    """The user's password, generated on first use."""
+    return _read_or_create(password_file(home), lambda: {USER: secrets.token_urlsafe(12)})[USER]
 
 
 def _secrets(home: Path) -> dict[str, str]:
     password(home)
-    return _kept(
+    return _read_or_create(
         home / "secrets.json",
         lambda: {
             "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
@@ -150,16 +157,16 @@ def _secrets(home: Path) -> dict[str, str]:
     )
 
 
-def _kept(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """What the file holds; `make` gives it once."""
+def _read_or_create(path: Path, create: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """The JSON in the file, which is written from `create()` where it is missing."""
     if not path.exists():
-        write_private(path, make())
+        write_private(path, create())
     content: dict[str, str] = json.loads(path.read_text())
     return content
 
 
 def write_private(path: Path, content: Mapping[str, str]) -> None:
-    """Write JSON that the owner alone may read, whole or not at all."""
+    """Write JSON with mode 600, to a temporary name first."""
     partial = path.with_suffix(".partial")
     with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
         json.dump(content, file)
@@ -167,30 +174,31 @@ def write_private(path: Path, content: Mapping[str, str]) -> None:
 
 
 def migrate(home: Path, environment: Mapping[str, str]) -> None:
-    """Make the database, or bring it to this version of Airflow; StartError if that fails."""
+    """Create the database, or migrate it to this version of Airflow; StartError if that fails."""
     log = log_file(home, "migration")
     with log.open("ab") as output:
-        done = subprocess.run(
+        migration = subprocess.run(
             airflow("db", "migrate"), env=environment, stdout=output, stderr=output
         )
-    if done.returncode:
+    if migration.returncode:
         raise StartError(f"Airflow's database is not ready:\n{last_lines(log)}")
     with sqlite3.connect(home / "airflow.db") as database:
         database.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
 
 
 def log_file(home: Path, name: str) -> Path:
-    """Where a process of this home writes what it says."""
+    """The log of the process `name` of this home."""
     folder = home / "logs"
     folder.mkdir(exist_ok=True)
     return folder / f"{name}.log"
 
 
 def airflow(*arguments: str) -> list[str]:
+    """The command line of Airflow in this Python's environment."""
     return [sys.executable, "-m", "airflow", *arguments]
 
 
 def last_lines(log: Path) -> str:
-    """The end of a log, and where the whole of it is."""
+    """The last lines of a log, and its path."""
     lines = log.read_text(errors="replace").splitlines()
     return "\n".join([*lines[-LINES_OF_LOG:], f"(the whole log: {log})"])

@@ -1,4 +1,4 @@
-"""Airflow's REST API, as much of it as starting Airflow and following a run take."""
+"""A client of Airflow's REST API, for starting Airflow and following a run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 import requests
 
-TIMEOUT = (5, 60)  # seconds to connect, and for an answer
+# Seconds to connect, and to wait for an answer.
+TIMEOUT = (5, 60)
 
 
 class RefusedError(Exception):
-    """Airflow answered, and said no; the message is its reason."""
+    """Airflow answered with an error; the message is its reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -23,10 +24,10 @@ class Client:
     def __init__(self, url: str, user: str, password: str) -> None:
         self._url = url.rstrip("/")
         self._session = requests.Session()
-        # A proxy of this machine's environment knows no local Airflow.
+        # Ignores the environment's proxy, which does not reach an Airflow on this machine.
         self._session.trust_env = False
-        given = {"username": user, "password": password}
-        token = self._call("POST", "/auth/token", json=given)["access_token"]
+        credentials = {"username": user, "password": password}
+        token = self._call("POST", "/auth/token", json=credentials)["access_token"]
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def get(self, path: str, **query: Any) -> Any:
@@ -46,7 +47,7 @@ class Client:
 
 
 def _reason(answer: requests.Response) -> str:
-    """One line from an error's body, whose `detail` is a text or a list of what is wrong where."""
+    """One line from an error's body, whose `detail` is a text or a list of errors by field."""
     try:
         detail = answer.json()["detail"]
     except (ValueError, KeyError, TypeError):
@@ -55,6 +56,6 @@ def _reason(answer: requests.Response) -> str:
         detail = "; ".join(
             f"{'.'.join(map(str, item.get('loc', [])))}: {item.get('msg')}" for item in detail
         )
-    # A schema's own words follow what is wrong.
-    said = str(detail).partition("\n\nFailed validating")[0]
-    return " ".join(said.split()) or answer.reason
+    # Airflow appends the whole JSON schema to the error.
+    text = str(detail).partition("\n\nFailed validating")[0]
+    return " ".join(text.split()) or answer.reason

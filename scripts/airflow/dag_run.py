@@ -1,11 +1,11 @@
-"""Triggers the DAG lung_segmentation by REST, follows its tasks, and says how each ended.
+"""Triggers the DAG lung_segmentation by REST, follows its tasks and prints how each ended.
 
 usage: .venv-airflow/bin/python -m scripts.airflow.dag_run
 
-Variables: SOURCE SIZE EPOCHS NETWORK GPUS, each optional, are params of the run;
-AIRFLOW_URL, AIRFLOW_USER and AIRFLOW_PASSWORD or AIRFLOW_PASSWORD_FILE name an Airflow other than
-the one that `make airflow` or `make up` started here. Exit code 0: every task is green; 1: not so;
-2: a variable is refused; 69: no Airflow answers.
+Variables: SOURCE SIZE EPOCHS NETWORK GPUS, all optional, are params of the run. AIRFLOW_URL,
+AIRFLOW_USER and AIRFLOW_PASSWORD or AIRFLOW_PASSWORD_FILE name an Airflow other than the one that
+`make airflow` or `make up` started here. Exit code 0: every task succeeded; 1: a task did not; 2: a
+variable is refused; 69: no Airflow answers.
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ START_ONE = "start one with `make airflow` or `make up`, or name one in AIRFLOW_
 
 
 class UsageError(Exception):
-    """A variable does not name what it should."""
+    """A variable has a value that is not accepted."""
 
 
 class NoAirflowError(Exception):
-    """There is nothing to send the run to."""
+    """No Airflow answers."""
 
 
 def main() -> int:
     """Trigger one run with the variables' params and follow it."""
-    place = find_airflow()
-    return 0 if all(task.is_green for task in run(log_in(place), place)) else 1
+    environment = find_airflow()
+    tasks = run(log_in(environment), environment)
+    return 0 if all(task.has_succeeded for task in tasks) else 1
 
 
 def or_exit_code(command: Callable[[], int]) -> int:
-    """The command's exit code, or that of what it could not do, said in a line."""
+    """The command's exit code; after an error its message and its code, 2 or 69."""
     try:
         return command()
     except (RefusedError, UsageError) as error:
@@ -62,142 +63,148 @@ def or_exit_code(command: Callable[[], int]) -> int:
 
 
 def find_airflow() -> dict[str, str]:
-    """The environment, with what the Airflow that was started here last wrote of itself."""
+    """The environment, with the variables of the Airflow that was started here last.
+
+    A set AIRFLOW_URL wins. Raises NoAirflowError where no Airflow was started.
+    """
     if "AIRFLOW_URL" in os.environ:
         return dict(os.environ)
-    written = ROOT.glob("artifacts/airflow-*/serving.json")
-    newest = sorted(written, key=lambda path: path.stat().st_mtime)[-1:]
+    serving_files = ROOT.glob("artifacts/airflow-*/serving.json")
+    newest = sorted(serving_files, key=lambda path: path.stat().st_mtime)[-1:]
     if not newest:
         raise NoAirflowError(f"no Airflow was started here: {START_ONE}")
     return {**os.environ, **json.loads(newest[0].read_text())}
 
 
-def log_in(place: Mapping[str, str]) -> Client:
-    url, user = place["AIRFLOW_URL"], place.get("AIRFLOW_USER", "admin")
+def log_in(environment: Mapping[str, str]) -> Client:
+    """A session with the Airflow at AIRFLOW_URL."""
+    url, user = environment["AIRFLOW_URL"], environment.get("AIRFLOW_USER", "admin")
     try:
-        return Client(url, user, _password(place, user))
+        return Client(url, user, _password(environment, user))
     except requests.RequestException as error:
         raise NoAirflowError(f"no Airflow answers at {url}: {START_ONE}") from error
     except RefusedError as error:
         raise UsageError(f"{url} refuses the user {user}: {error}") from error
 
 
-def _password(place: Mapping[str, str], user: str) -> str:
-    if "AIRFLOW_PASSWORD" in place:
-        return place["AIRFLOW_PASSWORD"]
-    if "AIRFLOW_PASSWORD_FILE" not in place:
-        raise UsageError("AIRFLOW_PASSWORD is missing: it goes with AIRFLOW_URL and AIRFLOW_USER")
-    return str(json.loads(Path(place["AIRFLOW_PASSWORD_FILE"]).read_text())[user])
+def _password(environment: Mapping[str, str], user: str) -> str:
+    if "AIRFLOW_PASSWORD" in environment:
+        return environment["AIRFLOW_PASSWORD"]
+    if "AIRFLOW_PASSWORD_FILE" not in environment:
+        raise UsageError("AIRFLOW_PASSWORD is missing: AIRFLOW_URL needs it")
+    return str(json.loads(Path(environment["AIRFLOW_PASSWORD_FILE"]).read_text())[user])
 
 
-def params(variables: Mapping[str, str]) -> dict[str, Any]:
-    """The run's params from SOURCE, SIZE ...; UsageError where one is no number."""
+def params(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The run's params from SOURCE, SIZE ...; UsageError where a number is not one."""
     values: dict[str, Any] = {}
-    if source := variables.get("SOURCE"):
-        values["source"] = _visible(source, variables)
-    values |= {name.lower(): variables[name] for name in WORDS if variables.get(name)}
+    if source := environment.get("SOURCE"):
+        values["source"] = _reachable(source, environment)
+    values |= {name.lower(): environment[name] for name in WORDS if environment.get(name)}
     for name in NUMBERS:
-        if text := variables.get(name):
+        if text := environment.get(name):
             if not re.fullmatch(r"-?\d+", text):
                 raise UsageError(f"{name} is {text!r}: it is a whole number, as in {name}=16")
             values[name.lower()] = int(text)
     return values
 
 
-def _visible(source: str, place: Mapping[str, str]) -> str:
-    """The source as containers see it: they see S3 and nothing of this machine's disk."""
-    if "file://" not in source or place.get("LUNG_BACKEND") != "docker":
+def _reachable(source: str, environment: Mapping[str, str]) -> str:
+    """The source, copied to S3 where it is on this machine's disk and the jobs are containers."""
+    if "file://" not in source or environment.get("LUNG_BACKEND") != "docker":
         return source
-    python, out = ROOT / ".venv" / "bin" / "python", place.get("LUNG_BUCKET_URI", BUCKET_URI)
-    copied = subprocess.run(
+    python, out = ROOT / ".venv" / "bin" / "python", environment.get("LUNG_BUCKET_URI", BUCKET_URI)
+    copy = subprocess.run(
         [python, "-m", "jobs", "incoming", "--source", source, "--out", out],
         cwd=ROOT,
-        env=dict(place),
+        env=dict(environment),
         stdout=subprocess.PIPE,
         text=True,
     )
-    if copied.returncode:
+    if copy.returncode:
         raise UsageError(f"SOURCE={source} was not copied to S3")
-    return copied.stdout.strip()
+    return copy.stdout.strip()
 
 
-def chosen(defaults: Mapping[str, str]) -> dict[str, str]:
-    """The defaults, with the variables that are set in place of their own."""
+def with_defaults(defaults: Mapping[str, str]) -> dict[str, str]:
+    """The variables that `defaults` names: their values, or their defaults where unset or empty."""
     return {name: os.environ.get(name) or default for name, default in defaults.items()}
 
 
-def containers_left(place: Mapping[str, str]) -> int:
-    """Say and return how many containers of this Airflow's jobs the engine still has."""
-    labels = [f"label=lung.network={place['LUNG_DOCKER_NETWORK']}", "label=lung.dag"]
-    filters = [word for label in labels for word in ("--filter", label)]
-    listed = ["docker", "ps", "--all", "--quiet", *filters]
-    left = len(subprocess.run(listed, stdout=subprocess.PIPE, check=True).stdout.split())
-    print(f"containers of jobs left: {left}", flush=True)
-    return left
+def containers_left(environment: Mapping[str, str]) -> int:
+    """Print and return how many containers of this Airflow's jobs the engine still has."""
+    network = f"label=lung.network={environment['LUNG_DOCKER_NETWORK']}"
+    filters = ["--filter", network, "--filter", "label=lung.dag"]
+    command = ["docker", "ps", "--all", "--quiet", *filters]
+    count = len(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split())
+    print(f"containers of jobs left: {count}", flush=True)
+    return count
 
 
-def run(client: Client, place: Mapping[str, str]) -> list[Task]:
-    """Trigger a run, follow it to its end and say how it went."""
-    values = params(place)
-    # A paused DAG takes a run and never starts it; `make up` leaves the DAGs paused.
+def run(client: Client, environment: Mapping[str, str]) -> list[Task]:
+    """Trigger a run, follow it to its end and print its tasks and their manifests."""
+    values = params(environment)
+    # A run of a paused DAG stays queued; `make up` leaves the DAGs paused.
     if client.get(DAG)["is_paused"]:
         client.patch(DAG, {"is_paused": False})
-        print("lung_segmentation was paused and is no longer: its schedule counts from now on")
-    # Without a logical date Airflow takes the same params twice.
-    name = client.post(f"{DAG}/dagRuns", {"logical_date": None, "conf": values})["dag_run_id"]
-    print(f"{name} {json.dumps(values)}", flush=True)
-    tasks = follow(client, f"{DAG}/dagRuns/{name}")
+        print("lung_segmentation was paused and is unpaused now: its schedule is active")
+    # Airflow refuses a second run with the same logical date.
+    run_id = client.post(f"{DAG}/dagRuns", {"logical_date": None, "conf": values})["dag_run_id"]
+    print(f"{run_id} {json.dumps(values)}", flush=True)
+    tasks = follow(client, f"{DAG}/dagRuns/{run_id}")
     print()
     print_tasks(tasks)
-    _print_results(tasks, f"{place['AIRFLOW_URL']}{DAG}/runs/{name}")
+    _print_manifests(tasks, f"{environment['AIRFLOW_URL']}{DAG}/runs/{run_id}")
     return tasks
 
 
 def follow(client: Client, path: str) -> list[Task]:
-    """Say what becomes of each task until the run has ended; return them as they started."""
-    said: dict[str, str] = {}
+    """Print each change of a task's state until the run has ended; the tasks in order of start."""
+    printed: dict[str, str] = {}
     ended = False
     while not ended:
+        # Read before the tasks: the last round then has their final states.
         ended = client.get(path)["state"] in ENDED
         instances = client.get(f"{path}/taskInstances")["task_instances"]
         for instance in instances:
             name, state = name_of(instance["task_id"], instance["map_index"]), instance["state"]
-            if state not in NOT_STARTED and said.get(name) != state:
-                said[name] = state
+            if state not in NOT_STARTED and printed.get(name) != state:
+                printed[name] = state
                 print(f"{time.strftime('%H:%M:%S')}  {name:16} {state}", flush=True)
         if not ended:
             time.sleep(POLL_SECONDS)
+    # "~" sorts after every date.
     instances.sort(key=lambda instance: instance["start_date"] or "~")
     return [_task(client, path, instance) for instance in instances]
 
 
-def _task(client: Client, path: str, instance: Mapping[str, Any]) -> Task:
-    place = f"{path}/taskInstances/{instance['task_id']}"
+def _task(client: Client, run_path: str, instance: Mapping[str, Any]) -> Task:
+    path = f"{run_path}/taskInstances/{instance['task_id']}"
     state = instance["state"] or "not run"
     return Task(
         name=name_of(instance["task_id"], instance["map_index"]),
         state=state,
         seconds=instance["duration"] or 0.0,
         tries=instance["try_number"],
-        result=_result(client, place, instance) if state == "success" else {},
-        error=_error(client, place, instance) if state == "failed" else "",
+        result=_result(client, path, instance) if state == "success" else {},
+        error=_error(client, path, instance) if state == "failed" else "",
     )
 
 
-def _result(client: Client, place: str, instance: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the job returned, which is its XCom; nothing for a task that is no job."""
+def _result(client: Client, path: str, instance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The job's result, from the task's XCom; {} for a task that runs no job."""
     try:
         index = instance["map_index"]
-        value = client.get(f"{place}/xcomEntries/return_value", map_index=index)["value"]
+        value = client.get(f"{path}/xcomEntries/return_value", map_index=index)["value"]
     except RefusedError:
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _error(client: Client, place: str, instance: Mapping[str, Any]) -> str:
+def _error(client: Client, path: str, instance: Mapping[str, Any]) -> str:
     """The exception that ended the task, or the last error in its log."""
     number, index = instance["try_number"], instance["map_index"]
-    log = client.get(f"{place}/logs/{number}", map_index=index, full_content="true")["content"]
+    log = client.get(f"{path}/logs/{number}", map_index=index, full_content="true")["content"]
     errors = [entry for entry in log if entry.get("level") in ("error", "critical")]
     for entry in reversed(errors):
         for detail in entry.get("error_detail") or []:
@@ -205,12 +212,12 @@ def _error(client: Client, place: str, instance: Mapping[str, Any]) -> str:
     return str(errors[-1]["event"]) if errors else "its log holds no error"
 
 
-def _print_results(tasks: Sequence[Task], page: str) -> None:
+def _print_manifests(tasks: Sequence[Task], page: str) -> None:
     print()
     for task in tasks:
         if manifest := task.result.get("manifest"):
             print(f"{task.name:16} {manifest}")
-    print(f"{'its page':16} {page}", flush=True)
+    print(f"{'page of the run':16} {page}", flush=True)
 
 
 if __name__ == "__main__":

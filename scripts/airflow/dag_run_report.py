@@ -1,4 +1,4 @@
-"""How the tasks of a DAG run went, and what the run left in S3, as lines to read."""
+"""Prints how the tasks of a DAG run ended, and how many objects the run wrote to S3."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+# The tasks of the newest run in Airflow's database; column 5 is start_date.
 TASKS = """
 SELECT task_id, map_index, state, try_number, start_date, end_date FROM task_instance
 WHERE run_id = (SELECT run_id FROM dag_run ORDER BY id DESC LIMIT 1) ORDER BY start_date IS NULL, 5
@@ -19,7 +20,7 @@ WHERE run_id = (SELECT run_id FROM dag_run ORDER BY id DESC LIMIT 1) ORDER BY st
 
 @dataclass(frozen=True)
 class Task:
-    """A task of a run: how it ended, after how many seconds; `result` is what its job returned."""
+    """A task of a run: its final state, its duration, and its job's result."""
 
     name: str
     state: str
@@ -29,7 +30,7 @@ class Task:
     error: str = ""
 
     @property
-    def is_green(self) -> bool:
+    def has_succeeded(self) -> bool:
         return self.state == "success"
 
     @property
@@ -42,12 +43,12 @@ def name_of(task: str, map_index: int) -> str:
 
 
 def seconds_of(tasks: Sequence[Task]) -> float:
-    """The tasks' seconds added up, whether they ran side by side or not."""
+    """The sum of the tasks' seconds; parallel tasks count each."""
     return sum(task.seconds for task in tasks)
 
 
 def print_tasks(tasks: Sequence[Task]) -> None:
-    """A line a task, their sum, and the error of each that failed."""
+    """One line per task, their sum, and the errors of failed tasks."""
     for task in tasks:
         notes = ["reused"] * task.is_reused + [f"try {task.tries}"] * (task.tries > 1)
         line = f"{task.name:16} {task.state:16} {task.seconds:8.1f} s  {'  '.join(notes)}"
@@ -59,7 +60,7 @@ def print_tasks(tasks: Sequence[Task]) -> None:
 
 
 def tasks_in(database: Path) -> list[Task]:
-    """The tasks of the last run in Airflow's SQLite database, as they started."""
+    """The tasks of the newest run in Airflow's SQLite database, in order of start."""
     with sqlite3.connect(database) as connection:
         rows = connection.execute(TASKS).fetchall()
     return [
@@ -75,7 +76,7 @@ def _seconds(start: str | None, end: str | None) -> float:
 
 
 def print_artifacts(uri: str, s3: Mapping[str, str]) -> None:
-    """How many objects each folder of `uri` holds; `s3` is the server's AWS_*."""
+    """Print how many objects each folder of `uri` holds; `s3` has the server's AWS_* variables."""
     import boto3
     from botocore.config import Config
 
@@ -87,7 +88,7 @@ def print_artifacts(uri: str, s3: Mapping[str, str]) -> None:
         region_name=s3["AWS_DEFAULT_REGION"],
         aws_access_key_id=s3["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=s3["AWS_SECRET_ACCESS_KEY"],
-        config=Config(proxies={}),  # it is on this machine
+        config=Config(proxies={}),  # the server is on this machine
     )
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=parts.netloc, Prefix=prefix)
     keys = [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", [])]

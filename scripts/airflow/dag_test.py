@@ -1,9 +1,9 @@
-"""Runs the DAG in one process, without a scheduler, over phantoms or SOURCE.
+"""Runs the DAG in one process without a scheduler, on phantoms or SOURCE.
 
 usage: .venv-airflow/bin/python -m scripts.airflow.dag_test
 
-Variables: BACKEND=process|docker SOURCE SIZE EPOCHS NETWORK. Exit code 0 only if the run
-succeeded. Airflow's database and S3 are of this command's own and are removed.
+Variables: BACKEND=process|docker SOURCE SIZE EPOCHS NETWORK. Exit code 0 only if the run succeeded.
+The command creates an Airflow database and an S3 server, and removes both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.airflow.airflow_home import BUCKET_URI, ROOT, airflow, migrate, s3_server, settings
-from scripts.airflow.dag_run import UsageError, chosen, containers_left, or_exit_code, params
+from scripts.airflow.dag_run import UsageError, containers_left, or_exit_code, params, with_defaults
 from scripts.airflow.dag_run_report import print_artifacts, print_tasks, tasks_in
 from scripts.airflow.serve_airflow import until_stopped
 
@@ -29,9 +29,9 @@ DEFAULTS = {
     "NETWORK": "small",
 }
 LOG = ROOT / "build" / "dag-test.log"
-# What the jobs say, without what Airflow writes around each line; errors in full.
-OF_A_JOB = re.compile(r"^[^]]*\] (?P<said>.*?)(?: +\[airflow\.task\.operators.*)?$")
-OF_THE_RUN = re.compile(r"^[A-Za-z_.]+(Error|Exception|Timeout): |^DagRun")
+# A job's line within Airflow's log line, and the lines of Airflow that are printed whole.
+JOB_LINE = re.compile(r"^[^]]*\] (?P<text>.*?)(?: +\[airflow\.task\.operators.*)?$")
+RUN_LINE = re.compile(r"^[A-Za-z_.]+(Error|Exception|Timeout): |^DagRun")
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
         home.mkdir()
         with s3_server(backend, home / "s3") as s3:
             environment = settings(home, dags=ROOT / "dags", backend=backend, s3=s3)
-            conf = json.dumps(params(environment | chosen(DEFAULTS)))
+            conf = json.dumps(params(environment | with_defaults(DEFAULTS)))
             print(f"Setting up an Airflow database in {home}", flush=True)
             migrate(home, environment)
             code = _test(airflow("dags", "test", "lung_segmentation", "--conf", conf), environment)
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def _test(command: list[str], environment: Mapping[str, str]) -> int:
-    """Run the command, print what its jobs say, and return its exit code."""
+    """Run the command, print its jobs' output and its errors, and return its exit code."""
     LOG.parent.mkdir(exist_ok=True)
     with (
         LOG.open("w") as log,
@@ -65,18 +65,18 @@ def _test(command: list[str], environment: Mapping[str, str]) -> int:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        ) as running,
+        ) as process,
     ):
-        assert running.stdout
-        for line in running.stdout:
+        assert process.stdout
+        for line in process.stdout:
             log.write(line)
-            if "Operator]" in line and (found := OF_A_JOB.match(line)):
-                print(found["said"], flush=True)
-            elif OF_THE_RUN.match(line):
+            if "Operator]" in line and (match := JOB_LINE.match(line)):
+                print(match["text"], flush=True)
+            elif RUN_LINE.match(line):
                 print(line, end="", flush=True)
-    if running.returncode:
+    if process.returncode:
         print(f"Airflow's whole log: {LOG}")
-    return running.returncode
+    return process.returncode
 
 
 if __name__ == "__main__":

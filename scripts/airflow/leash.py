@@ -1,10 +1,10 @@
-"""Runs a command that ends, with all it started, when standard input ends.
+"""Runs a command and ends it, with all processes that it started, when standard input closes.
 
 usage: python scripts/airflow/leash.py [--restart] COMMAND...
 
-Whoever starts it keeps the write end of a pipe: closing that, or dying in whatever way, ends the
-command's whole family. With --restart a command that ends by itself is started again, unless it
-lived so short that it would only fail again.
+The caller holds the write end of a pipe. When it closes the pipe, or dies in any way, the command's
+whole family ends. With --restart a command that ends by itself is started again, unless it ended
+within 30 s of its start.
 """
 
 from __future__ import annotations
@@ -20,25 +20,29 @@ from contextlib import suppress
 
 import psutil
 
-# A task's supervisor gives its task 5 s, and the task gives its job 3 s.
+# Airflow's supervisor gives its task 5 s, and the task gives its job 3 s.
 GRACE_SECONDS = 7.0
 POLL_SECONDS = 0.1
-# A command that ended sooner has a fault in its start.
+# A command that ended sooner would fail again.
 SECONDS_WORTH_RESTARTING = 30.0
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+# Options of prctl(2), from linux/prctl.h.
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class Leash:
-    """A command, its family, and the end of both."""
+    """A command and the family of processes that it started."""
 
     def __init__(self) -> None:
         self._groups: list[int] = []
         self._over = threading.Event()
-        # Descendants that lose their parent become this process's children and so stay known.
+        # Descendants that lose their parent become children of this process and stay known.
         prctl(PR_SET_CHILD_SUBREAPER, 1)
 
     def run(self, command: list[str], *, restart: bool) -> int:
-        """Run the command until it or standard input ends; returns its exit code, 128 + n for n."""
+        """Run the command until it ends or standard input closes.
+
+        Returns its exit code; 128 + n after signal n.
+        """
         threading.Thread(target=self._wait_for_end_of_input, daemon=True).start()
         while True:
             started = time.monotonic()
@@ -66,7 +70,7 @@ class Leash:
         self._end_family()
 
     def _end_family(self) -> None:
-        """TERM to the command's own groups, which tell their tasks; KILL to what is left."""
+        """SIGTERM to the command's process groups, whose members stop their tasks; then SIGKILL."""
         for group in self._groups:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGTERM)
@@ -82,19 +86,20 @@ class Leash:
 
 def family() -> list[psutil.Process]:
     """The living descendants of this process."""
-    found = []
+    living = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                living.append(process)
+    return living
 
 
 def prctl(option: int, value: int) -> None:
+    """Set an attribute of this process; Linux only, elsewhere without effect."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)
 
 
 if __name__ == "__main__":
-    again = sys.argv[1] == "--restart"
-    sys.exit(Leash().run(sys.argv[1 + again :], restart=again))
+    is_restarted = sys.argv[1] == "--restart"
+    sys.exit(Leash().run(sys.argv[1 + is_restarted :], restart=is_restarted))

@@ -1,12 +1,12 @@
-"""Serves a whole Airflow on this machine without Docker Compose, until stopped.
+"""Serves a complete Airflow on this machine without Docker Compose, until stopped.
 
 usage: .venv-airflow/bin/python -m scripts.airflow.serve_airflow --home FOLDER
        [--backend docker|process] [--port N] [--dags FOLDER] [-- COMMAND...]
 
 The home keeps the database (SQLite), the logs, the secrets and the objects of an S3 server, so that
-runs survive a restart. With COMMAND it serves while that runs and returns its exit code; COMMAND
-finds AIRFLOW_URL, AIRFLOW_USER, AIRFLOW_PASSWORD_FILE, AIRFLOW_HOME, LUNG_* and AWS_* set.
-`serving.json` in the home, which its owner alone may read, says as much while it serves.
+runs survive a restart. With COMMAND it serves while that runs and returns its exit code. COMMAND
+gets AIRFLOW_URL, AIRFLOW_USER, AIRFLOW_PASSWORD_FILE, AIRFLOW_HOME, LUNG_* and AWS_*. The home's
+`serving.json`, which only its owner may read, holds the same variables while Airflow is served.
 """
 
 from __future__ import annotations
@@ -45,16 +45,18 @@ from scripts.airflow.airflow_rest import Client, RefusedError
 
 HOST = "127.0.0.1"
 PORTS = range(8080, 8180)
+LEASH = ROOT / "scripts" / "airflow" / "leash.py"
 COMPONENTS = {
     "api-server": ["api-server"],
     "dag-processor": ["dag-processor"],
-    # Their own log servers would listen on every interface; the api-server reads the files.
+    # Their log servers would listen on every interface; the api-server reads the log files.
     "triggerer": ["triggerer", "--skip-serve-logs"],
     "scheduler": ["scheduler", "--skip-serve-logs"],
 }
 SECONDS_TO_START = 180
 POLL_SECONDS = 0.5
-SHOWN = ("AWS_", "LUNG_", "AIRFLOW_HOME")
+# Prefixes of the variables that COMMAND and serving.json get.
+EXPORTED = ("AWS_", "LUNG_", "AIRFLOW_HOME")
 
 
 class Components:
@@ -72,7 +74,7 @@ class Components:
     def _leash(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         with self.log(name).open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, ROOT / "scripts" / "airflow" / "leash.py", *command],
+                [sys.executable, LEASH, *command],
                 cwd=self._home,
                 env=self._environment,
                 stdin=subprocess.PIPE,
@@ -85,19 +87,19 @@ class Components:
         return log_file(self._home, name)
 
     def check(self) -> None:
-        """Raise StartError where one has ended for good."""
+        """Raise StartError where a component ended and was not restarted."""
         for name, leash in self._leashes.items():
             if leash.poll() is not None:
                 raise StartError(f"Airflow's {name} ended: {last_lines(self.log(name))}")
 
     def stop(self) -> None:
-        """The api-server last: it hears from tasks how they ended."""
+        """Stop the api-server last: tasks report their end to it."""
         for names in (["scheduler", "dag-processor", "triggerer"], ["api-server"]):
-            ending = [self._leashes[name] for name in names if name in self._leashes]
-            for leash in ending:
+            leashes = [self._leashes[name] for name in names if name in self._leashes]
+            for leash in leashes:
                 assert leash.stdin
                 leash.stdin.close()
-            for leash in ending:
+            for leash in leashes:
                 leash.wait(SECONDS_TO_STOP)
 
 
@@ -105,24 +107,24 @@ class Components:
 def serving(
     home: Path, *, backend: str, dags: Path, port: int | None
 ) -> Iterator[tuple[Components, dict[str, str]]]:
-    """Serve Airflow from `home`; yield its components and the environment for what uses it."""
+    """Serve Airflow from `home`; yield its components and the variables for its users."""
     url = f"http://{HOST}:{_free_port(port)}"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(home), s3_server(backend, home / "s3") as s3:
         environment = settings(home, dags=dags, backend=backend, s3=s3) | _addresses(url)
         components = Components(home, environment)
         try:
-            (home / "serving.json").unlink(missing_ok=True)  # of one that was killed
+            (home / "serving.json").unlink(missing_ok=True)  # a killed server left it
             print(f"Starting Airflow in {home}: about a minute", flush=True)
             migrate(home, environment)
             components.start()
-            _make_pool(_wait_until_ready(components, url, home))
-            shown = _shown(environment)
-            write_private(home / "serving.json", shown)
-            yield components, shown
+            _create_pool(_wait_until_ready(components, url, home))
+            exported = _exported(environment)
+            write_private(home / "serving.json", exported)
+            yield components, exported
         finally:
             (home / "serving.json").unlink(missing_ok=True)
-            # A second Ctrl-C does not leave half of it running.
+            # A second Ctrl-C must not interrupt the stop.
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             components.stop()
@@ -137,52 +139,52 @@ def _addresses(url: str) -> dict[str, str]:
     }
 
 
-def _shown(environment: Mapping[str, str]) -> dict[str, str]:
-    """What COMMAND and `serving.json` are told."""
+def _exported(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables for COMMAND and `serving.json`."""
     return {
         "AIRFLOW_URL": environment["AIRFLOW__API__BASE_URL"],
         "AIRFLOW_USER": USER,
         "AIRFLOW_PASSWORD_FILE": environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"],
-        **{name: text for name, text in environment.items() if name.startswith(SHOWN)},
+        **{name: value for name, value in environment.items() if name.startswith(EXPORTED)},
     }
 
 
 def _wait_until_ready(components: Components, url: str, home: Path) -> Client:
-    """Return a session once every component is healthy and the DAGs have been read."""
+    """A REST client, once every component is healthy and the DAGs are parsed."""
     deadline = time.monotonic() + SECONDS_TO_START
-    client, missing = None, "api-server"
-    while missing:
+    client, pending = None, "api-server"
+    while pending:
         components.check()
         if time.monotonic() > deadline:
             raise StartError(
-                f"Airflow's {missing} is not ready after {SECONDS_TO_START} s: "
-                + last_lines(components.log(missing))
+                f"Airflow's {pending} is not ready after {SECONDS_TO_START} s: "
+                + last_lines(components.log(pending))
             )
         time.sleep(POLL_SECONDS)
         with suppress(requests.RequestException, RefusedError):
             client = client or Client(url, USER, password(home))
-            missing = _missing(client)
+            pending = _pending(client)
     assert client
     return client
 
 
-def _missing(client: Client) -> str:
-    """The first component that is not ready yet, or nothing."""
+def _pending(client: Client) -> str:
+    """The first component that is not ready, or ""."""
     health = client.get("/monitor/health")
-    for part in ("scheduler", "triggerer", "dag_processor"):
-        if health[part]["status"] != "healthy":
-            return part.replace("_", "-")
-    read = client.get("/dags")["total_entries"] + client.get("/importErrors")["total_entries"]
-    return "" if read else "dag-processor"
+    for component in ("scheduler", "triggerer", "dag_processor"):
+        if health[component]["status"] != "healthy":
+            return component.replace("_", "-")
+    parsed = client.get("/dags")["total_entries"] + client.get("/importErrors")["total_entries"]
+    return "" if parsed else "dag-processor"
 
 
-def _make_pool(client: Client) -> None:
-    """One training at a time: two on one GPU would fail for memory."""
+def _create_pool(client: Client) -> None:
+    """Create the pool `gpu` with one slot: two trainings on one GPU would run out of memory."""
     pool = {"name": "gpu", "slots": 1, "description": "One training at a time"}
     try:
         client.post("/pools", pool)
     except RefusedError as error:
-        if error.status != 409:  # it is there, perhaps with the slots that a person gave it
+        if error.status != 409:  # the pool exists; its slots may have been changed by hand
             raise
 
 
@@ -196,45 +198,50 @@ def _locked(home: Path) -> Iterator[None]:
         yield
 
 
-def _free_port(wanted: int | None) -> int:
-    """The wanted port, 0 being any, or else the first free one; StartError where that is taken."""
-    for port in PORTS if wanted is None else [wanted]:
+def _free_port(requested: int | None) -> int:
+    """The requested port (0: any free one), or the first free one of PORTS.
+
+    Raises StartError where it is taken.
+    """
+    for port in PORTS if requested is None else [requested]:
         with socket.socket() as probe, suppress(OSError):
+            # A port whose connections are in TIME_WAIT counts as free, as for the api-server.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
             free: int = probe.getsockname()[1]
             return free
-    taken = f"port {wanted} is taken" if wanted else f"ports {PORTS[0]} to {PORTS[-1]} are taken"
+    taken = (
+        f"port {requested} is taken" if requested else f"ports {PORTS[0]} to {PORTS[-1]} are taken"
+    )
     raise StartError(f"{taken}: name another one, as in PORT=9080")
 
 
-def serve(components: Components, shown: dict[str, str]) -> int:
-    """Say where Airflow is and keep it until this process is stopped."""
-    secret = password(Path(shown["AIRFLOW_HOME"]))
-    print(f"\n  Airflow   {shown['AIRFLOW_URL']}\n  user      {USER}\n  password  {secret}")
-    print(f"  backend   {shown['LUNG_BACKEND']}\n  kept in   {shown['AIRFLOW_HOME']}")
+def serve(components: Components, exported: dict[str, str]) -> int:
+    """Print Airflow's address and serve until this process is stopped."""
+    secret = password(Path(exported["AIRFLOW_HOME"]))
+    print(f"\n  Airflow   {exported['AIRFLOW_URL']}\n  user      {USER}\n  password  {secret}")
+    print(f"  backend   {exported['LUNG_BACKEND']}\n  data in   {exported['AIRFLOW_HOME']}")
     print("\nCtrl-C stops it", flush=True)
     while True:
         components.check()
         time.sleep(POLL_SECONDS)
 
 
-def beside(shown: dict[str, str], command: list[str]) -> int:
-    """Run the command on a leash of its own and return its exit code."""
-    leash = [sys.executable, str(ROOT / "scripts" / "airflow" / "leash.py")]
+def run_beside(exported: dict[str, str], command: list[str]) -> int:
+    """Run COMMAND on a leash and return its exit code."""
     with subprocess.Popen(
-        [*leash, *command],
-        env=os.environ | shown,
+        [sys.executable, str(LEASH), *command],
+        env=os.environ | exported,
         stdin=subprocess.PIPE,
         start_new_session=True,
-    ) as running:
-        return running.wait()
+    ) as process:
+        return process.wait()
 
 
 def until_stopped(command: Callable[[], int]) -> int:
-    """The command's exit code; 69 where Airflow does not start, 130 where a signal stops it."""
+    """The command's exit code; 69 where Airflow does not start, 130 after a signal."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+        signal.signal(number, _interrupt)
     try:
         return command()
     except StartError as error:
@@ -244,7 +251,7 @@ def until_stopped(command: Callable[[], int]) -> int:
         return 130
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
@@ -255,13 +262,15 @@ def main() -> int:
     parser.add_argument("--port", type=int, help=f"0: any; default: the first free from {PORTS[0]}")
     parser.add_argument("--dags", type=Path, default=ROOT / "dags")
     parser.add_argument("command", nargs="*", metavar="COMMAND")
-    chosen = parser.parse_args()
-    home = chosen.home.resolve()
-    with serving(home, backend=chosen.backend, dags=chosen.dags, port=chosen.port) as (
+    options = parser.parse_args()
+    home = options.home.resolve()
+    with serving(home, backend=options.backend, dags=options.dags, port=options.port) as (
         components,
-        shown,
+        exported,
     ):
-        return beside(shown, chosen.command) if chosen.command else serve(components, shown)
+        if options.command:
+            return run_beside(exported, options.command)
+        return serve(components, exported)
 
 
 if __name__ == "__main__":

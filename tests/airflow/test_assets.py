@@ -1,4 +1,4 @@
-"""Both DAGs in Airflow, over phantoms: asset events, the DAG that waits, what people are told."""
+"""Both DAGs in Airflow, on phantoms: asset events, the DAG that waits for them, notices."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ FORM: dict[str, Any] = {
 
 
 class Runs:
-    """What came of first, second (unchanged films), masks and failed."""
+    """The outcome of four runs: first, second (unchanged films), masks and failed."""
 
-    def __init__(self, found: dict[str, Any], output: str, told: list[str]) -> None:
-        self.states: list[str] = found["states"]
-        self.events: list[tuple[str, str, dict[str, Any]]] = found["events"]
-        self.queued: list[str] = found["queued"]
+    def __init__(self, outcome: dict[str, Any], output: str, notices: list[str]) -> None:
+        self.states: list[str] = outcome["states"]
+        self.events: list[tuple[str, str, dict[str, Any]]] = outcome["events"]
+        self.queued: list[str] = outcome["queued"]
         self.output = output
-        self.told = told
+        self.notices = notices
 
     def extras(self, asset: str) -> list[dict[str, Any]]:
         return [extra for name, _, extra in self.events if name == asset]
@@ -51,15 +51,18 @@ def runs(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterat
             patch.setenv(name, value)
         airflow = Path(sys.executable).with_name("airflow")
         subprocess.run([airflow, "db", "migrate"], check=True, capture_output=True)
-        order = [
-            *(["lung_segmentation", FORM], ["lung_segmentation", FORM], ["lung_masks", {}]),
+        forms = [
+            ["lung_segmentation", FORM],
+            ["lung_segmentation", FORM],
+            ["lung_masks", {}],
             ["lung_segmentation", FORM | {"source": "file:///nowhere/films.zip"}],
         ]
-        found = home / "found.json"
-        command = [sys.executable, "-m", "tests.support.dag_runs", json.dumps(order), str(found)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield Runs(json.loads(found.read_text()), done.stdout + done.stderr, listener.told)
+        outcome = home / "outcome.json"
+        command = [sys.executable, "-m", "tests.support.dag_runs", json.dumps(forms), str(outcome)]
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        output = process.stdout + process.stderr
+        assert process.returncode == 0, output
+        yield Runs(json.loads(outcome.read_text()), output, listener.texts)
 
 
 def settings(home: Path, s3: dict[str, str], listener: Webhook) -> dict[str, str]:
@@ -72,15 +75,15 @@ def settings(home: Path, s3: dict[str, str], listener: Webhook) -> dict[str, str
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "dags")]),
         "LUNG_BACKEND": "process",
         "LUNG_BUCKET_URI": OUT,
-        "LUNG_INBOX": f"{OUT}/raw",  # the films that download copied, beside their masks
+        "LUNG_INBOX": f"{OUT}/raw",  # download copies the films here
     }
 
 
-def test_the_runs_end_as_they_should(runs: Runs) -> None:
+def test_three_runs_succeed_and_the_one_without_a_source_fails(runs: Runs) -> None:
     assert runs.states == ["success", "success", "success", "failed"], runs.output
 
 
-def test_each_training_is_an_event_with_its_figures_and_where_its_histories_are(
+def test_each_training_is_an_event_with_its_figures_and_its_histories_uris(
     runs: Runs,
 ) -> None:
     first, second = runs.extras("lung_training")
@@ -92,7 +95,7 @@ def test_each_training_is_an_event_with_its_figures_and_where_its_histories_are(
     assert history["epochs"][-1]["train_loss"] == pytest.approx(first["train_loss"], abs=1e-6)
 
 
-def test_the_champion_is_an_event_only_when_it_moved_and_the_daily_masks_wait_for_it(
+def test_only_a_new_champion_is_an_event_and_it_queues_the_daily_masks(
     runs: Runs,
 ) -> None:
     (moved,) = runs.extras("lung_champion")
@@ -107,10 +110,10 @@ def test_the_champion_masks_the_inbox(runs: Runs) -> None:
     assert len(masks) == FILMS
 
 
-def test_people_are_told_of_the_champion_of_what_was_reused_and_of_the_failure(
+def test_notices_report_the_champion_the_reused_work_and_the_failure(
     runs: Runs,
 ) -> None:
-    first, second, failure = runs.told
+    first, second, failure = runs.notices
     assert "lung-unet has its first champion" in first
     assert "Reused from an earlier run: nothing." in first
     assert "lung-unet keeps its champion" in second
@@ -120,6 +123,6 @@ def test_people_are_told_of_the_champion_of_what_was_reused_and_of_the_failure(
     assert "/tasks/download?try_number=1" in failure
 
 
-def test_neither_the_webhook_nor_a_key_stands_in_the_log(runs: Runs, s3: dict[str, str]) -> None:
+def test_the_log_holds_neither_the_webhooks_url_nor_a_key(runs: Runs, s3: dict[str, str]) -> None:
     assert SECRET not in runs.output
     assert s3["AWS_SECRET_ACCESS_KEY"] not in runs.output

@@ -1,4 +1,4 @@
-"""What only containers have, on a real engine; `test_endings.py` holds what both backends do."""
+"""What holds for containers only, on a real engine; `test_endings.py` covers both backends."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ pytestmark = [pytest.mark.engine, pytest.mark.airflow]
 def backend(
     container_s3: dict[str, str], out: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ContainerBackend]:
-    made = ContainerBackend(container_s3, out)
+    backend = ContainerBackend(container_s3, out)
     monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(container_s3))
-    yield made
+    yield backend
     try:
-        assert made.left() == []
+        assert backend.left() == []
     finally:
-        made.close()
+        backend.close()
 
 
 def test_a_job_has_its_credentials_and_the_fewest_rights(backend: ContainerBackend) -> None:
@@ -55,17 +55,17 @@ end(
         "bounding": 0,
         "no_new_privileges": 1,
         "read_only": True,
-        "parent": 1,  # an init, which reaps what the job leaves
+        "parent": 1,  # an init, which reaps orphaned processes
         "shm": 64 * 2**20,
     }
     for field in operator.template_fields:
         assert backend.s3["AWS_SECRET_ACCESS_KEY"] not in str(getattr(operator, field))
 
 
-def test_every_line_is_logged_as_soon_as_it_is_said_down_to_the_last(
+def test_every_line_is_logged_when_it_is_printed_and_the_last_one_too(
     backend: ContainerBackend,
 ) -> None:
-    # The job goes on only because its first line was seen while it ran.
+    # The job goes on only if its first line was logged while it ran.
     code = """
 print("first")
 while not os.path.exists("/tmp/go"):
@@ -84,7 +84,7 @@ print("last", end="")
     assert lines[lines.index("first") + 1 : lines.index("last") + 1] == ["é" * 20000, "last"]
 
 
-def test_a_job_that_is_killed_for_memory_says_so_with_the_limit_and_the_remedy(
+def test_the_error_of_a_job_killed_for_memory_has_the_limit_and_the_remedy(
     backend: ContainerBackend,
 ) -> None:
     from airflow.sdk.exceptions import AirflowException
@@ -94,11 +94,11 @@ def test_a_job_that_is_killed_for_memory_says_so_with_the_limit_and_the_remedy(
 
 
 def test_the_container_of_another_airflow_on_the_engine_stays(backend: ContainerBackend) -> None:
-    labels = {"lung.dag": "lung_segmentation", "lung.task": "train", "lung.network": "theirs"}
-    theirs = backend.start_container(labels)
+    labels = {"lung.dag": "lung_segmentation", "lung.task": "train", "lung.network": "other"}
+    other = backend.start_container(labels)
     execute(backend.build("end()"))
-    theirs.reload()
-    assert theirs.status == "running"
+    other.reload()
+    assert other.status == "running"
 
 
 @pytest.mark.parametrize(
@@ -116,28 +116,28 @@ def test_what_the_engine_refuses_is_the_error_shown_and_is_tried_again(
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
     started = time.monotonic()
-    with pytest.raises(AirflowException, match=error) as told:
+    with pytest.raises(AirflowException, match=error) as raised:
         execute(backend.build("end()", **options))
-    assert not isinstance(told.value, AirflowFailException)
+    assert not isinstance(raised.value, AirflowFailException)
     assert time.monotonic() - started < 60
 
 
-def test_gpus_are_asked_of_the_engine(
+def test_gpus_are_requested_from_the_engine(
     backend: ContainerBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.sdk.exceptions import AirflowException
 
     operator = backend.build("end()", gpus="2")
-    asked: list[Any] = []
+    requests: list[Any] = []
 
     def refuse(**options: Any) -> Any:
-        asked.extend(options["device_requests"])
+        requests.extend(options["device_requests"])
         raise AirflowException("enough")
 
     monkeypatch.setattr(operator.cli, "create_host_config", refuse)
     with pytest.raises(AirflowException, match="enough"):
         execute(operator)
-    (request,) = asked
+    (request,) = requests
     assert (request["Count"], request["Capabilities"]) == (2, [["gpu"]])
 
 
@@ -148,27 +148,27 @@ def test_a_job_waits_for_the_gpus_until_no_container_has_them(
 
     from lung import container_operator
 
-    theirs = {"lung.gpus": "1", "lung.task": "train", "lung.run": "weekly"}
-    backend.start_container(theirs, seconds=4)
+    labels = {"lung.gpus": "1", "lung.task": "train", "lung.run": "weekly"}
+    backend.start_container(labels, seconds=4)
     operator = backend.build("end()", gpus=1)
-    started: list[bool] = []
+    gpus_in_use: list[bool] = []
 
     def create(**_: Any) -> Any:
-        started.append(bool(backend.engine.containers.list(filters={"label": "lung.gpus"})))
+        gpus_in_use.append(bool(backend.engine.containers.list(filters={"label": "lung.gpus"})))
         raise AirflowException("enough")
 
     monkeypatch.setattr(operator.cli, "create_container", create)
     with pytest.raises(AirflowException, match="enough"):
         execute(operator)
-    assert started == [False]
+    assert gpus_in_use == [False]
 
-    backend.start_container(theirs)
+    backend.start_container(labels)
     monkeypatch.setattr(container_operator, "GPU_WAIT_SECONDS", 0.5)
-    with pytest.raises(AirflowException, match="taken by train of the run weekly: give the pool"):
+    with pytest.raises(AirflowException, match="in use by train of the run weekly: give the pool"):
         execute(backend.build("end()", gpus=1))
 
 
-def test_a_container_stopped_through_the_engine_is_not_taken_for_one_out_of_memory(
+def test_the_error_of_a_container_killed_through_the_engine_does_not_blame_memory(
     backend: ContainerBackend,
 ) -> None:
     from airflow.sdk.exceptions import AirflowException
@@ -181,22 +181,22 @@ def test_a_container_stopped_through_the_engine_is_not_taken_for_one_out_of_memo
         execute(operator)
 
 
-def test_a_container_shows_its_credentials_nowhere_else_and_takes_its_scratch_volume_along(
+def test_only_a_containers_environment_has_the_credentials_and_its_volume_is_removed_with_it(
     backend: ContainerBackend,
 ) -> None:
-    seen: list[Any] = []
+    attributes: list[Any] = []
 
-    def look() -> None:
-        seen.append(backend.left()[0].attrs)
+    def inspect_and_kill() -> None:
+        attributes.append(backend.left()[0].attrs)
         backend.left()[0].kill()
 
     from airflow.sdk.exceptions import AirflowException
 
-    with when_logged("ready", look), pytest.raises(AirflowException, match="137"):
+    with when_logged("ready", inspect_and_kill), pytest.raises(AirflowException, match="137"):
         execute(backend.build("print('ready'); time.sleep(60)"))
-    config = seen[0]["Config"]
+    config = attributes[0]["Config"]
     assert f"AWS_SECRET_ACCESS_KEY={backend.s3['AWS_SECRET_ACCESS_KEY']}" in config.pop("Env")
-    assert backend.s3["AWS_SECRET_ACCESS_KEY"] not in json.dumps(seen[0])
-    (scratch,) = seen[0]["Mounts"]
+    assert backend.s3["AWS_SECRET_ACCESS_KEY"] not in json.dumps(attributes[0])
+    (scratch,) = attributes[0]["Mounts"]
     assert scratch["Destination"] == "/tmp"
     assert scratch["Name"] not in {volume.name for volume in backend.engine.volumes.list()}

@@ -1,3 +1,5 @@
+"""Exit codes, credentials and results: what the task and its job exchange."""
+
 from __future__ import annotations
 
 import json
@@ -20,11 +22,22 @@ JOB_ERRORS = [
 @pytest.mark.parametrize(
     ("code", "is_retried"),
     [
-        *[(code, False) for code in (2, 65, 77)],
-        *[(code, True) for code in (1, 69, 75, 125, 126, 127, 137, 143)],
+        (2, False),
+        (65, False),
+        (77, False),
+        (1, True),
+        (69, True),
+        (75, True),
+        (125, True),
+        (126, True),
+        (127, True),
+        (137, True),
+        (143, True),
     ],
 )
-def test_2_and_65_and_77_are_never_retried_and_all_else_is(code: int, is_retried: bool) -> None:
+def test_2_and_65_and_77_are_never_retried_and_all_other_exit_codes_are(
+    code: int, is_retried: bool
+) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     from lung.contract import Ending, failure
@@ -32,11 +45,11 @@ def test_2_and_65_and_77_are_never_retried_and_all_else_is(code: int, is_retried
     error = failure(Ending(code, "2026-11-23 10:11:12,345 ERROR JobError: the films are blank"))
     assert isinstance(error, AirflowFailException) is not is_retried
     assert f"exit code {code}" in str(error)
-    assert str(error).endswith("It said: JobError: the films are blank")
+    assert str(error).endswith("Its last line: JobError: the films are blank")
 
 
 @pytest.mark.parametrize("error", JOB_ERRORS)
-def test_every_exit_code_of_the_jobs_has_a_meaning_and_is_retried_as_it_says(
+def test_every_exit_code_of_the_jobs_has_a_meaning_and_is_retried_as_its_error_demands(
     error: type[errors.JobError],
 ) -> None:
     from lung.contract import MEANINGS, NEVER_RETRIED
@@ -49,30 +62,30 @@ def test_every_exit_code_of_the_jobs_has_a_meaning_and_is_retried_as_it_says(
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [
-        (2, "Correct what it names"),
-        (65, "Mend or take out the films that it names, then clear this task"),
-        (69, "see that S3 and the source of the films answer"),
-        (75, "The next try goes on from there"),
+        (2, "Correct the value that the log names"),
+        (65, "Mend or remove the films that the log names, then clear this task"),
+        (69, "check that S3 and the source of the films answer"),
+        (75, "The next try resumes from there"),
         (77, "Renew the keys in the connection lung_s3"),
         (137, "Give the machine more memory, or lower the batch size"),
-        (1, "Its log says why"),
+        (1, "Correct what its log names"),
     ],
 )
-def test_every_failure_says_what_to_do(code: int, remedy: str) -> None:
+def test_every_failure_names_a_remedy(code: int, remedy: str) -> None:
     from lung.contract import Ending, failure
 
     assert remedy in str(failure(Ending(code, "an epoch")))
 
 
-def test_a_container_that_was_stopped_is_not_said_to_want_memory() -> None:
+def test_the_error_of_a_stopped_container_does_not_mention_memory() -> None:
     from lung.contract import Ending, failure
 
-    text = str(failure(Ending(137, was_told_to_stop=True)))
+    text = str(failure(Ending(137, was_stopped=True)))
     assert "stopped, by `docker stop` or because the engine stopped" in text
     assert "memory" not in text
 
 
-def test_a_job_killed_for_memory_is_told_with_the_limit_and_what_to_change() -> None:
+def test_the_error_of_a_job_killed_for_memory_has_the_limit_and_the_remedy() -> None:
     from lung.contract import Ending, failure
 
     text = str(failure(Ending(137, "epoch 3 of 40", memory_limit="8g")))
@@ -85,9 +98,9 @@ def test_the_credentials_come_from_the_connections(monkeypatch: pytest.MonkeyPat
     from lung.contract import private_environment
 
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-    there = keys | {"AWS_ENDPOINT_URL": "http://10.0.0.1:8333"}
-    monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(there))
-    assert private_environment() == there | {"AWS_DEFAULT_REGION": "us-east-1"}
+    s3 = keys | {"AWS_ENDPOINT_URL": "http://10.0.0.1:8333"}
+    monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
+    assert private_environment() == s3 | {"AWS_DEFAULT_REGION": "us-east-1"}
 
     kaggle = json.dumps({"conn_type": "generic", "password": "KGAT_token"})
     monkeypatch.setenv("AIRFLOW_CONN_KAGGLE", kaggle)
@@ -112,7 +125,7 @@ def test_a_missing_connection_says_how_to_add_it_and_is_not_retried(
 ) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    from lung.contract import carry_out
+    from lung.contract import run_job
 
     monkeypatch.delenv("AIRFLOW_CONN_LUNG_S3", raising=False)
 
@@ -120,13 +133,13 @@ def test_a_missing_connection_says_how_to_add_it_and_is_not_retried(
         raise AssertionError("the job was started")
 
     with pytest.raises(AirflowFailException, match=r"'lung_s3' is not defined: add it .*login"):
-        carry_out(never, "s3://lung/results/train--1-1.json")
+        run_job(never, "s3://lung/results/train--1-1.json")
 
 
-def test_a_result_is_read_from_s3_and_an_older_one_is_forgotten_first(
+def test_a_result_is_read_from_s3_after_an_older_one_was_deleted(
     s3: dict[str, str], store: Any, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lung.contract import Ending, carry_out
+    from lung.contract import Ending, run_job
 
     monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
     uri = f"{out}/results/train--1-1.json"
@@ -137,19 +150,19 @@ def test_a_result_is_read_from_s3_and_an_older_one_is_forgotten_first(
         store.write_json(uri, {"job": "train"})
         return Ending(0)
 
-    assert carry_out(job, uri) == {"job": "train"}
+    assert run_job(job, uri) == {"job": "train"}
 
 
-@pytest.mark.parametrize("written", [b"", b"{", b"[1, 2]"])
-def test_a_result_that_is_no_json_object_fails(
-    s3: dict[str, str], store: Any, out: str, monkeypatch: pytest.MonkeyPatch, written: bytes
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]"])
+def test_a_result_other_than_a_json_object_fails(
+    s3: dict[str, str], store: Any, out: str, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     from airflow.sdk.exceptions import AirflowException
 
     from lung.contract import read_result
 
     monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
-    store.write(f"{out}/r.json", written)
+    store.write(f"{out}/r.json", content)
     with pytest.raises(AirflowException, match=rf"{out}/r\.json"):
         read_result(f"{out}/r.json")
 
@@ -164,6 +177,6 @@ def test_an_s3_that_does_not_answer_is_an_error_in_a_few_seconds(
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     connection = connection_of(keys | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"})
     monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection)
-    with pytest.raises(AirflowException, match=r"http://127\.0\.0\.1:1") as told:
+    with pytest.raises(AirflowException, match=r"http://127\.0\.0\.1:1") as raised:
         read_result("s3://lung/r.json")
-    assert not isinstance(told.value, AirflowFailException)
+    assert not isinstance(raised.value, AirflowFailException)

@@ -1,3 +1,5 @@
+"""Both DAGs as Airflow parses them: commands, form, policy and documentation, on each backend."""
+
 from __future__ import annotations
 
 import copy
@@ -10,26 +12,25 @@ from typing import Any
 
 import pytest
 
+from jobs.chain import INPUTS
 from jobs.cli import build_parser
 from jobs.settings.airflow_form import form_schema
-from jobs.settings.config import CHAIN, JOBS, build_config
+from jobs.settings.config import JOBS, build_config
 from tests.support.airflow_tasks import ROOT, RUN_ID
 
 pytestmark = [
     pytest.mark.airflow,
-    # Airflow's own, when it reads .airflowignore.
+    # Raised by Airflow's reader of .airflowignore.
     pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
 ]
 
 SECRET = "S3cretNobodyMaySee"
-
-
 DAGS = ("lung_masks", "lung_segmentation")
 
 
 @pytest.fixture(scope="module", params=["docker", "process"])
 def bag(request: pytest.FixtureRequest) -> Any:
-    """The DAG folder as Airflow's own parser reads it, on each backend."""
+    """The DAG folder as Airflow's parser reads it, on each backend."""
     from airflow.dag_processing.dagbag import DagBag
 
     with pytest.MonkeyPatch.context() as patch:
@@ -53,24 +54,28 @@ def any_dag(bag: Any, request: pytest.FixtureRequest) -> Any:
     return bag.dags[request.param]
 
 
-class Upstream:
+def manifest_uri(job: str) -> str:
+    return f"s3://lung/pipeline/{job}/fp/manifest.json"
+
+
+class Instance:
     """A task instance whose upstream tasks have all written a manifest."""
 
     task_id, map_index, try_number = "task", -1, 2
 
     def xcom_pull(self, task: str, map_indexes: int | None = None) -> Any:
-        result = {"manifest": f"s3://lung/pipeline/{task}/fp/manifest.json"}
+        result = {"manifest": manifest_uri(task)}
         return [result] if task == "predict" and map_indexes is None else result
 
 
 def rendered(dag: Any, job: str, **params: Any) -> Any:
-    """The job's task with its templates filled in."""
+    """The job's task with its templates rendered."""
     task = dag.get_task(job)
     task = task.unmap({"shard": "2/3"}) if task.is_mapped else copy.copy(task)
     context = {
         "params": dag.params.dump() | params,
         "run_id": RUN_ID,
-        "ti": Upstream(),
+        "ti": Instance(),
         "task": task,
     }
     task.render_template_fields(context, dag.get_template_env())
@@ -78,7 +83,7 @@ def rendered(dag: Any, job: str, **params: Any) -> Any:
 
 
 def config_of(command: list[str]) -> Any:
-    """The config that the command line makes; SystemExit where the jobs refuse it."""
+    """The job's config from its command line; SystemExit where the jobs refuse it."""
     assert command[:3] == ["python", "-m", "jobs"]
     return build_config(command[3], vars(build_parser().parse_args(command[3:])))
 
@@ -93,36 +98,53 @@ def test_the_folder_holds_these_dags_and_no_errors(bag: Any) -> None:
 
 
 def test_a_cold_process_parses_the_folder_and_loads_neither_the_jobs_nor_their_packages() -> None:
-    # boto3 is Airflow's too, but half a second that every parse would pay for.
+    # boto3 is installed with Airflow, but takes half a second, which every parse would pay.
     code = (
         "import sys; from airflow.dag_processing.dagbag import DagBag; bag = DagBag('.');"
         "print(sorted(bag.dags), bag.import_errors,"
         "[n for n in ('jobs', 'torch', 'numpy', 'boto3') if n in sys.modules])"
     )
-    # Airflow's own, as above.
-    allowed = "ignore::DeprecationWarning"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "dags"), "LUNG_BACKEND": "docker"}
-    python = [sys.executable, "-W", "error", "-W", allowed, "-c", code]
-    done = subprocess.run(
-        python, cwd=ROOT / "dags", env=environment, capture_output=True, text=True, check=False
+    # Airflow itself uses what is deprecated, as above.
+    options = ["-W", "error", "-W", "ignore::DeprecationWarning"]
+    process = subprocess.run(
+        [sys.executable, *options, "-c", code],
+        cwd=ROOT / "dags",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    last = done.stdout.splitlines()[-1:]
-    assert (last, done.returncode) == ([f"{sorted(DAGS)} {{}} []"], 0), done.stdout + done.stderr
+    last_line = process.stdout.splitlines()[-1:]
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert last_line == [f"{sorted(DAGS)} {{}} []"], process.stdout
 
 
 @pytest.mark.parametrize("module", [*DAGS, "lung.container_operator", "lung.process_operator"])
 def test_each_module_imports_without_a_warning(module: str) -> None:
-    python = [sys.executable, "-W", "error", "-c", f"import {module}"]
-    done = subprocess.run(python, cwd=ROOT / "dags", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-W", "error", "-c", f"import {module}"]
+    process = subprocess.run(
+        command, cwd=ROOT / "dags", capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
 
 
-def test_the_jobs_run_in_their_order(dag: Any) -> None:
-    for before, after in pairwise(CHAIN):
+def test_the_jobs_run_in_the_order_of_the_chain(dag: Any) -> None:
+    for before, after in pairwise(INPUTS):
         assert after in dag.get_task(before).downstream_task_ids
     assert {task.task_id for task in dag.roots} == {"download", "shards"}
     assert {task.task_id for task in dag.leaves} == {"publish"}
-    assert set(dag.task_ids) == {*CHAIN, "shards"}
+    assert set(dag.task_ids) == {*INPUTS, "shards"}
+
+
+@pytest.mark.parametrize("job", INPUTS)
+def test_each_job_reads_the_manifests_that_the_chain_names_and_waits_for_their_jobs(
+    dag: Any, job: str
+) -> None:
+    config = config_of(rendered(dag, job).command)
+    manifests = {name: uri for name, uri in vars(config).items() if "manifest.json" in str(uri)}
+    assert manifests == {name: manifest_uri(upstream) for name, upstream in INPUTS[job].items()}
+    assert dag.get_task(job).get_flat_relative_ids(upstream=True) >= set(INPUTS[job].values())
 
 
 def test_every_command_line_is_one_that_the_jobs_accept(any_dag: Any) -> None:
@@ -136,7 +158,7 @@ def test_every_command_line_is_one_that_the_jobs_accept(any_dag: Any) -> None:
         assert config.run_id == "manual__2026-11-23T00-00-00-00-00"
 
 
-def test_a_form_of_other_values_reaches_the_jobs(dag: Any, masks: Any) -> None:
+def test_values_entered_on_the_form_reach_the_jobs(dag: Any, masks: Any) -> None:
     train = rendered(dag, "train", epochs=3, learning_rate=1e-4, precision="float32").command
     config = config_of(train)
     assert (config.epochs, config.learning_rate, config.precision) == (3, 1e-4, "float32")
@@ -157,56 +179,73 @@ def test_train_asks_for_gpus_and_has_a_process_for_each(
         assert rendered(dag, "predict", gpus=gpus).gpus == 0
 
 
-def test_the_containers_have_the_memory_that_the_form_gives(any_dag: Any) -> None:
+def test_the_containers_have_the_limits_of_the_form(any_dag: Any) -> None:
     for job in jobs_of(any_dag):
         task = rendered(any_dag, job, memory="20g", shm_size="4g")
         if task.task_type == "ContainerOperator":
             assert (task.mem_limit, task.shm_size) == ("20g", "4g")
 
 
-def test_each_prediction_shard_has_its_own_part_and_its_own_result(dag: Any) -> None:
+def test_each_shard_of_predict_is_a_different_part_of_the_films(dag: Any) -> None:
     task = rendered(dag, "predict")
     assert task.command[task.command.index("--shard") + 1] == "2/3"
     assert dag.get_task("shards").python_callable("3") == ["1/3", "2/3", "3/3"]
 
 
-def test_a_result_has_a_place_of_its_own_for_every_run_task_part_and_try(dag: Any) -> None:
+def test_the_uri_of_a_result_names_the_run_the_task_the_shard_and_the_try(dag: Any) -> None:
     assert rendered(dag, "train").environment["RESULT_URI"] == (
         "s3://lung/pipeline/runs/manual__2026-11-23T00-00-00-00-00/results/task--1-2.json"
     )
 
 
-def test_the_form_is_the_jobs_own_options_and_what_the_tasks_need(any_dag: Any) -> None:
-    options = {name: of for job in jobs_of(any_dag) for name, of in form_schema()[job].items()}
+def test_the_form_has_the_jobs_options_and_those_of_the_tasks(any_dag: Any) -> None:
+    options: dict[str, Any] = {}
+    for job in jobs_of(any_dag):
+        options |= form_schema()[job]
     others = {"memory", "shm_size"}
     if any_dag.dag_id == "lung_segmentation":
         others |= {"gpus", "shards"}
     assert any_dag.params.keys() == options.keys() | others
-    for name, field in options.items():
+    for name, schema in options.items():
         param = any_dag.params.get_param(name)
-        described = {"default": param.value, "description": param.description, **param.schema}
-        assert described == field
+        field = {"default": param.value, "description": param.description, **param.schema}
+        assert field == schema
     for name in any_dag.params:
         param = any_dag.params.get_param(name)
         assert param.schema["title"] and param.description
 
 
-def test_the_form_shows_first_what_people_change(dag: Any, masks: Any) -> None:
-    def main(dag: Any) -> list[str]:
+def test_the_form_shows_the_fields_that_people_change_first(dag: Any, masks: Any) -> None:
+    def main_fields(dag: Any) -> list[str]:
         sections = {name: dag.params.get_param(name).schema.get("section") for name in dag.params}
         assert list(sections.values()) == sorted(sections.values(), key=bool)
         assert set(sections.values()) == {None, "Advanced"}
         return [name for name, section in sections.items() if section is None]
 
-    assert main(dag) == ["source", "size", "epochs", "batch_size", "network", "min_dice", "gpus"]
-    assert main(masks) == ["inbox", "name"]
+    assert main_fields(dag) == [
+        "source",
+        "size",
+        "epochs",
+        "batch_size",
+        "network",
+        "min_dice",
+        "gpus",
+    ]
+    assert main_fields(masks) == ["inbox", "name"]
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("size", 500), ("size", "512"), ("epochs", 0), ("min_dice", 1.5), ("gpus", 17)),
-        *(("source", "my films"), ("memory", "8 GB"), ("shm_size", "0g"), ("memory", None)),
+        ("size", 500),
+        ("size", "512"),
+        ("epochs", 0),
+        ("min_dice", 1.5),
+        ("gpus", 17),
+        ("source", "my films"),
+        ("memory", "8 GB"),
+        ("shm_size", "0g"),
+        ("memory", None),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_before_anything_runs(
@@ -218,8 +257,8 @@ def test_a_value_out_of_bounds_is_refused_before_anything_runs(
         dag.params.get_param(name).__copy__().resolve(value)
 
 
-def test_policy(any_dag: Any) -> None:
-    from lung.notices import tell_of_failure
+def test_all_tasks_have_the_same_policy_of_retries_and_time_limits(any_dag: Any) -> None:
+    from lung.notices import report_failure
 
     assert (any_dag.catchup, any_dag.max_active_runs) == (False, 1)
     assert {"lung", "segmentation"} < any_dag.tags
@@ -230,27 +269,30 @@ def test_policy(any_dag: Any) -> None:
         assert task.retry_exponential_backoff == 2
         assert task.max_retry_delay == timedelta(minutes=20)
         assert timedelta() < task.execution_timeout <= timedelta(days=2)
-        assert list(task.on_failure_callback) == [tell_of_failure]
+        assert list(task.on_failure_callback) == [report_failure]
         assert not task.on_retry_callback
 
 
-def test_train_alone_is_in_the_pool_of_the_gpus(any_dag: Any) -> None:
+def test_only_train_is_in_the_pool_of_the_gpus(any_dag: Any) -> None:
     pools = {task.task_id: task.pool for task in any_dag.tasks}
     assert pools == {task: "gpu" if task == "train" else "default_pool" for task in pools}
 
 
-def test_train_and_publish_tell_what_they_made(dag: Any, masks: Any) -> None:
-    outlets = {task.task_id: [asset.name for asset in task.outlets] for task in dag.tasks}
-    told = {task: names for task, names in outlets.items() if names}
-    assert told == {"train": ["lung_training"], "publish": ["lung_champion_moved"]}
+def test_train_and_publish_have_outlets_and_the_champion_starts_the_masks(
+    dag: Any, masks: Any
+) -> None:
+    outlets = {
+        task.task_id: [asset.name for asset in task.outlets] for task in dag.tasks if task.outlets
+    }
+    assert outlets == {"train": ["lung_training"], "publish": ["lung_champion_moved"]}
     assert [asset.name for asset in masks.schedule.asset_condition.objects] == ["lung_champion"]
 
 
 def test_the_documentation_says_for_every_task_what_to_do_when_it_fails(any_dag: Any) -> None:
     rows = [line.split("|") for line in any_dag.doc_md.splitlines() if line.startswith("|")]
-    help_of = {row[1].strip(): row[3].strip() for row in rows}
+    remedies = {row[1].strip(): row[3].strip() for row in rows}
     for task in any_dag.task_ids:
-        assert len(help_of[task]) > 40
+        assert len(remedies[task]) > 40
     titles = {any_dag.params.get_param(name).schema["title"] for name in any_dag.params}
     bold = set(any_dag.doc_md.split("**")[1::2])
     assert bold and bold <= titles
@@ -260,12 +302,12 @@ def test_the_documentation_says_what_is_to_be_created_once(dag: Any) -> None:
     from lung.contract import KAGGLE_CONNECTION, S3_CONNECTION
     from lung.notices import WEBHOOK_CONNECTION
 
-    _, _, once = dag.doc_md.partition("#### To be created once")
+    _, _, section = dag.doc_md.partition("#### To be created once")
     for name in ("gpu", S3_CONNECTION, KAGGLE_CONNECTION, WEBHOOK_CONNECTION):
-        assert f"`{name}`" in once
+        assert f"`{name}`" in section
 
 
-def test_no_secret_stands_in_what_airflow_shows_of_a_task(any_dag: Any) -> None:
+def test_airflow_shows_no_secret_in_a_dag_or_in_a_rendered_task(any_dag: Any) -> None:
     from airflow.serialization.serialized_objects import DagSerialization
 
     assert SECRET not in str(DagSerialization.to_dict(any_dag))
@@ -290,6 +332,6 @@ def test_the_schedules_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert at_three == masks_at_three.timetable.expression == "0 3 * * *"
     for variable in ("LUNG_SCHEDULE", "LUNG_MASKS_SCHEDULE"):
         monkeypatch.setenv(variable, "never")
-    never, with_the_champion = schedules()
+    never, champion_only = schedules()
     assert never is None
-    assert [asset.name for asset in with_the_champion] == ["lung_champion"]
+    assert [asset.name for asset in champion_only] == ["lung_champion"]

@@ -1,4 +1,4 @@
-"""`make dag-e2e`: a scheduler, containers on the real engine, and a second run that reuses all."""
+"""`make dag-e2e`: a scheduler, containers on a real engine, a second run that reuses all work."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.settings.config import JOBS
+from jobs.chain import INPUTS
 from tests.support.serving import AIRFLOW_PYTHON, ROOT
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
+# A line of the table of tasks: (task, state, "  reused" or "").
 TASK = re.compile(r"^(\w+)(?: \[0\])? +(\w+) +[\d.]+ s(  reused)?$", re.MULTILINE)
-STAGES = {"download", "preprocess", "train", "predict", "evaluate", "publish"}
 
 
 def command(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -30,26 +30,26 @@ def command(script: str, *arguments: str, **variables: str) -> subprocess.Comple
 
 
 @pytest.mark.engine
-def test_two_runs_are_green_the_second_reuses_all_and_no_secret_is_left_in_airflow(
+def test_two_runs_succeed_the_second_reuses_all_and_airflow_stores_no_secret(
     tmp_path: Path,
 ) -> None:
     home = tmp_path / "home"
     small = {"SIZE": "64", "EPOCHS": "2", "NETWORK": "small"}
     source = "synthetic://phantoms?films=12&seed=0"
-    done = command("dag_e2e", str(home), SOURCE=source, **small)
-    assert done.returncode == 0, done.stdout
-    first, second = done.stdout.split("Second run")
-    assert JOBS.keys() >= STAGES
+    process = command("dag_e2e", str(home), SOURCE=source, **small)
+    assert process.returncode == 0, process.stdout
+    first, second = process.stdout.split("Second run")
     states = {task: (state, bool(reused)) for task, state, reused in TASK.findall(first)}
-    assert states == dict.fromkeys([*STAGES, "shards"], ("success", False))
-    again = {task for task, _, reused in TASK.findall(second) if not reused}
-    assert again == {"publish", "shards"}
+    assert states == dict.fromkeys([*INPUTS, "shards"], ("success", False))
+    repeated = {task for task, _, reused in TASK.findall(second) if not reused}
+    assert repeated == {"publish", "shards"}
     assert "containers of jobs left: 0" in second
-    assert holders(home, json.loads((home / "s3" / "credentials.json").read_text())) == []
+    keys = json.loads((home / "s3" / "credentials.json").read_text())
+    assert files_with_the_secret_key(home, keys) == []
 
 
-def holders(home: Path, keys: dict[str, str]) -> list[str]:
-    """Which files of Airflow hold the S3 server's secret key; the server's own folder may."""
+def files_with_the_secret_key(home: Path, keys: dict[str, str]) -> list[str]:
+    """The files of Airflow, except those of its S3 server, that hold the secret key."""
     secret = keys["AWS_SECRET_ACCESS_KEY"].encode()
     files = [path for path in home.rglob("*") if path.is_file() and home / "s3" not in path.parents]
     assert {"airflow.db", "scheduler.log"} <= {path.name for path in files}
@@ -57,9 +57,9 @@ def holders(home: Path, keys: dict[str, str]) -> list[str]:
     return [str(path) for path in files if secret in path.read_bytes()]
 
 
-def test_a_run_without_an_airflow_ends_in_one_line_that_says_how_to_start_one() -> None:
-    nowhere = "http://127.0.0.1:1"
-    done = command("dag_run", AIRFLOW_URL=nowhere, AIRFLOW_PASSWORD="x")
-    assert done.returncode == 69
-    assert done.stdout.startswith(f"no Airflow answers at {nowhere}: start one with `make airflow`")
-    assert done.stdout.count("\n") == 1, done.stdout
+def test_without_an_airflow_dag_run_prints_one_line_that_says_how_to_start_one() -> None:
+    url = "http://127.0.0.1:1"
+    process = command("dag_run", AIRFLOW_URL=url, AIRFLOW_PASSWORD="x")
+    assert process.returncode == 69
+    assert process.stdout.startswith(f"no Airflow answers at {url}: start one with `make airflow`")
+    assert process.stdout.count("\n") == 1, process.stdout

@@ -1,4 +1,4 @@
-"""Every way in which a job can end, the same table for both backends: nothing of it is left."""
+"""Every way in which a job can end, on both backends: the error, and that nothing is left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.operators import Backend, ContainerBackend, ProcessBackend, w
 
 pytestmark = pytest.mark.airflow
 
-# Writes its result when it is told to stop, as a job saves its state.
+# Writes its result on SIGTERM, as a job saves its state.
 SAVES = """
 def save(*_):
     end(saved=True)
@@ -30,7 +30,8 @@ def save(*_):
     sys.exit(75)
 signal.signal(signal.SIGTERM, save)
 """
-# The child leaves the session, as the ranks of a torch launcher do.
+# Ignores SIGTERM; the child leaves the session, as the ranks of a torch launcher do.
+HOLD = "from jobs.runtime import lifeline; lifeline.hold(); print('ready'); time.sleep(60)"
 STUBBORN = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
@@ -43,17 +44,17 @@ time.sleep(60)
 def backend(
     request: pytest.FixtureRequest, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Backend]:
-    made: Backend
+    backend: Backend
     if request.param == "docker":
-        made = ContainerBackend(request.getfixturevalue("container_s3"), out)
+        backend = ContainerBackend(request.getfixturevalue("container_s3"), out)
     else:
-        made = ProcessBackend(request.getfixturevalue("s3"), out, str(tmp_path))
-    monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(made.s3))
-    yield made
+        backend = ProcessBackend(request.getfixturevalue("s3"), out, str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(backend.s3))
+    yield backend
     try:
-        assert made.left() == []
+        assert backend.left() == []
     finally:
-        made.close()
+        backend.close()
 
 
 def test_a_job_returns_the_result_that_it_wrote(backend: Backend) -> None:
@@ -68,15 +69,15 @@ def test_a_job_that_fails_is_an_error_with_its_last_line(
 ) -> None:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-    said = "print('2026-11-23 10:00:00,000 ERROR JobError: because of this', file=sys.stderr)"
+    log = "print('2026-11-23 10:00:00,000 ERROR JobError: because of this', file=sys.stderr)"
     with pytest.raises(
-        AirflowException, match=rf"code {code}: .*It said: JobError: because of this$"
-    ) as told:
-        execute(backend.build(f"{said}; sys.exit({code})"))
-    assert isinstance(told.value, AirflowFailException) is not is_retried
+        AirflowException, match=rf"code {code}: .*Its last line: JobError: because of this$"
+    ) as raised:
+        execute(backend.build(f"{log}; sys.exit({code})"))
+    assert isinstance(raised.value, AirflowFailException) is not is_retried
 
 
-def test_a_job_that_writes_no_result_fails_even_where_an_older_one_lies(backend: Backend) -> None:
+def test_a_job_without_a_result_fails_even_where_an_older_result_exists(backend: Backend) -> None:
     from airflow.sdk.exceptions import AirflowException
 
     execute(backend.build("end(old=True)"))
@@ -84,7 +85,9 @@ def test_a_job_that_writes_no_result_fails_even_where_an_older_one_lies(backend:
         execute(backend.build("print('done')"))
 
 
-def test_a_killed_job_takes_its_children_along_and_its_signal_is_named(backend: Backend) -> None:
+def test_a_killed_job_ends_with_its_children_and_the_error_names_the_signal(
+    backend: Backend,
+) -> None:
     from airflow.sdk.exceptions import AirflowException
 
     code = """
@@ -95,7 +98,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         execute(backend.build(code))
 
 
-def test_a_time_out_stops_the_job_gently_and_is_the_error_shown_after_its_last_words(
+def test_a_time_out_lets_the_job_save_its_state_logs_its_output_and_is_the_error(
     backend: Backend,
 ) -> None:
     from airflow.sdk.exceptions import AirflowTaskTimeout
@@ -109,7 +112,7 @@ def test_a_time_out_stops_the_job_gently_and_is_the_error_shown_after_its_last_w
     assert "saved" in events(entries)
 
 
-def test_a_kill_ends_a_stubborn_job_and_its_children_before_the_supervisor_loses_patience(
+def test_a_kill_ends_a_job_that_ignores_sigterm_before_the_supervisor_kills_its_task(
     backend: Backend,
 ) -> None:
     from airflow.sdk.exceptions import AirflowException
@@ -140,7 +143,7 @@ def test_a_job_whose_task_is_killed_saves_its_state_and_ends(
 ) -> None:
     from lung.contract import read_result
 
-    code = f"{SAVES}\nfrom jobs import lifeline; lifeline.hold(); print('ready'); time.sleep(60)"
+    code = f"{SAVES}\n{HOLD}"
     with backend.task_process(code) as task:
         assert backend.left()
         task.kill()
@@ -148,7 +151,7 @@ def test_a_job_whose_task_is_killed_saves_its_state_and_ends(
     assert read_result(backend.result_uri) == {"saved": True}
 
 
-def test_what_an_earlier_try_left_is_ended_before_the_job_starts(backend: Backend) -> None:
+def test_what_an_earlier_try_left_running_is_ended_before_the_job_starts(backend: Backend) -> None:
     earlier_runs, other_runs = backend.start_other(), backend.start_other(task="predict")
     operator = backend.build("end(done=True)")
     operator.environment["RESULT_URI"] = backend.result_uri.replace("-1.json", "-2.json")
@@ -157,7 +160,7 @@ def test_what_an_earlier_try_left_is_ended_before_the_job_starts(backend: Backen
     assert other_runs()
 
 
-def test_an_older_try_that_ends_late_leaves_the_next_alone(backend: Backend) -> None:
+def test_an_older_try_that_ends_late_does_not_end_the_next(backend: Backend) -> None:
     operator = backend.build("print('ready'); time.sleep(60)")
     next_runs: list[Any] = []
     with (

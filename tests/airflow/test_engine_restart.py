@@ -1,4 +1,4 @@
-"""A job on an engine that is stopped, killed or hangs: a second engine, of this test's own."""
+"""A job on an engine that is stopped, killed or hangs: a second engine that the tests start."""
 
 from __future__ import annotations
 
@@ -29,8 +29,14 @@ pytestmark = [
 ]
 
 IMAGE = "lung-lifeline"
-# As much of the jobs' image as holds a lifeline.
+# The part of the jobs' image that a lifeline needs.
 DOCKERFILE = "FROM lung-base:bookworm\nCOPY jobs /app/jobs\nENV PYTHONPATH=/app\n"
+FILES = (
+    "jobs/__init__.py",
+    "jobs/errors.py",
+    "jobs/runtime/__init__.py",
+    "jobs/runtime/lifeline.py",
+)
 JOB = """
 from jobs.runtime import lifeline
 def save(*_):
@@ -44,7 +50,7 @@ time.sleep(200)
 
 
 class Engine:
-    """A Docker engine in a network namespace of its own, as one may take another's bridge away."""
+    """A Docker engine in a new network namespace: two in one would compete for the bridge."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -55,7 +61,7 @@ class Engine:
     def start(self) -> None:
         import docker
 
-        # A killed engine leaves these, and a new one takes them for a running one.
+        # A killed engine leaves these, and a new one refuses to start beside them.
         for pid_file in self._folder.rglob("*.pid"):
             pid_file.unlink()
         options = {
@@ -66,12 +72,10 @@ class Engine:
             "bridge": "none",
             "iptables": "false",
         }
+        flags = [f"--{name}={value}" for name, value in options.items()]
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    *("unshare", "--net", "dockerd"),
-                    *(f"--{name}={value}" for name, value in options.items()),
-                ],
+                ["unshare", "--net", "dockerd", *flags],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -79,8 +83,8 @@ class Engine:
 
         def answers() -> bool:
             assert self.process.poll() is None, (self._folder / "log").read_text()[-2000:]
-            asked = subprocess.run(["docker", "-H", self.url, "version"], capture_output=True)
-            return asked.returncode == 0
+            version = ["docker", "-H", self.url, "version"]
+            return subprocess.run(version, capture_output=True).returncode == 0
 
         wait_until(answers, seconds=60)
         if self.client:
@@ -93,25 +97,25 @@ class Engine:
     def wait(self) -> None:
         self.process.wait(30)
 
-    def make_image(self) -> None:
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w") as archive:
-            for name in ("jobs/__init__.py", "jobs/errors.py", "jobs/runtime/lifeline.py"):
+    def build_image(self) -> None:
+        build_context = io.BytesIO()
+        with tarfile.open(fileobj=build_context, mode="w") as archive:
+            for name in FILES:
                 archive.add(ROOT / name, name)
-            about = tarfile.TarInfo("Dockerfile")
-            about.size = len(DOCKERFILE)
-            archive.addfile(about, io.BytesIO(DOCKERFILE.encode()))
+            entry = tarfile.TarInfo("Dockerfile")
+            entry.size = len(DOCKERFILE)
+            archive.addfile(entry, io.BytesIO(DOCKERFILE.encode()))
         with subprocess.Popen(
             ["docker", "save", "lung-base:bookworm"], stdout=subprocess.PIPE
         ) as saved:
             assert saved.stdout
             self.client.images.load(saved.stdout)
-        content.seek(0)
-        self.client.images.build(fileobj=content, custom_context=True, tag=IMAGE, rm=True)
+        build_context.seek(0)
+        self.client.images.build(fileobj=build_context, custom_context=True, tag=IMAGE, rm=True)
 
     def containers(self) -> list[Any]:
-        found: list[Any] = self.client.containers.list(all=True)
-        return found
+        containers: list[Any] = self.client.containers.list(all=True)
+        return containers
 
     def close(self) -> None:
         if self.client:
@@ -119,7 +123,7 @@ class Engine:
         self.send(signal.SIGCONT)
         self.send(signal.SIGTERM)
         self.wait()
-        # The mounts that a killed one left would keep the folder from being removed.
+        # The mounts that a killed engine left would prevent the folder's removal.
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for mount in reversed(mounts):
             if mount.startswith(str(self._folder)):
@@ -129,29 +133,29 @@ class Engine:
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
     if os.getuid() != 0:
-        pytest.skip("a second engine is started by root only")
-    # Not below pytest's folder, whose path is too long for a socket's.
+        pytest.skip("only root can start a second engine")
+    # Not below pytest's folder, whose path is too long for a socket's name.
     with tempfile.TemporaryDirectory(prefix="lung-engine-") as folder:
-        made = Engine(Path(folder))
-        made.start()
+        engine = Engine(Path(folder))
+        engine.start()
         try:
-            made.make_image()
-            yield made
+            engine.build_image()
+            yield engine
         finally:
-            made.close()
+            engine.close()
 
 
 @pytest.fixture
 def run(
     engine: Engine, s3: dict[str, str], out: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Callable[[], object]], tuple[str, int]]]:
-    """Run a job, do something to its engine once it runs; the error shown and the job's pid."""
+    """Run a job and call a function once it runs; returns the task's error and the job's pid."""
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
     from lung.container_operator import ContainerOperator
 
     monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
-    made = []
+    operators = []
 
     def execute_and(act: Callable[[], object]) -> tuple[str, int]:
         operator = ContainerOperator(
@@ -164,29 +168,27 @@ def run(
             environment={"RESULT_URI": f"{out}/train--1-1.json"},
             command=["python3", *command(JOB)[1:]],
         )
-        made.append(operator)
+        operators.append(operator)
         pids: list[int] = []
 
-        def look_and_act() -> None:
+        def inspect_and_act() -> None:
             pids.append(engine.containers()[0].attrs["State"]["Pid"])
             act()
 
-        with when_logged("ready", look_and_act), pytest.raises(AirflowException) as told:
+        with when_logged("ready", inspect_and_act), pytest.raises(AirflowException) as raised:
             execute(operator)
-        assert not isinstance(told.value, AirflowFailException)
-        return str(told.value), pids[0]
+        assert not isinstance(raised.value, AirflowFailException)
+        return str(raised.value), pids[0]
 
     yield execute_and
-    for operator in made:
+    for operator in operators:
         operator.hook.api_client.close()
 
 
-def test_a_job_on_an_engine_that_stops_saves_its_state_and_says_so(
-    engine: Engine, run: Any
-) -> None:
+def test_a_job_on_an_engine_that_stops_saves_its_state(engine: Engine, run: Any) -> None:
     error, _ = run(lambda: engine.send(signal.SIGTERM))
     assert "75: its container was stopped, by `docker stop` or because the engine stopped" in error
-    assert error.endswith("It said: saved")
+    assert error.endswith("Its last line: saved")
     engine.wait()
     engine.start()
     assert engine.containers() == []
@@ -198,14 +200,14 @@ def test_a_job_on_an_engine_that_is_killed_ends_itself_within_a_minute(
     error, pid = run(lambda: engine.send(signal.SIGKILL))
     assert f"The engine at {engine.url} went away: it hung up while the job ran" in error
     engine.wait()
-    # Nothing has told the job: its input is still open.
+    # The job's input is still open: it ends after 40 s of silence.
     assert psutil.pid_exists(pid)
     wait_until(lambda: not psutil.pid_exists(pid), seconds=60)
     engine.start()
     assert engine.containers() == []
 
 
-def test_an_engine_that_is_killed_and_started_again_leaves_nothing(
+def test_an_engine_that_is_killed_and_restarted_leaves_neither_job_nor_container(
     engine: Engine, run: Any
 ) -> None:
     error, pid = run(lambda: engine.send(signal.SIGKILL))
@@ -215,7 +217,7 @@ def test_an_engine_that_is_killed_and_started_again_leaves_nothing(
     wait_until(lambda: not engine.containers() and not psutil.pid_exists(pid), seconds=60)
 
 
-def test_a_job_on_an_engine_that_hangs_ends_itself_and_the_error_says_it(
+def test_a_job_on_an_engine_that_hangs_ends_itself_and_the_error_names_the_time_out(
     engine: Engine, run: Any
 ) -> None:
     error, pid = run(lambda: engine.send(signal.SIGSTOP))

@@ -1,4 +1,4 @@
-"""Whatever ends a task, its job ends within a minute, nothing is left, and the error is true."""
+"""Whatever ends a task, its job ends within a minute, nothing is left, and the error is right."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from tests.support.leaks import Jobs, Row, rows, serving
 
-# An Airflow is started, and one that lost a supervisor finds out after a minute.
+# Airflow takes a minute to start, and another to notice a killed supervisor.
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SECONDS_TO_RUN = 60
 STOPPED = "AirflowException: The task was stopped from outside, and its job with it"
-# The case, the state in which the task ends, and what its page says of the first try.
+# {case: (the task's final state, the error on the page of its first try)}
 CASES = {
     "timed_out": ("failed", "AirflowTaskTimeout"),
     "marked_failed": ("failed", STOPPED),
@@ -29,15 +29,15 @@ CASES = {
 @pytest.fixture(
     scope="module", params=[pytest.param("docker", marks=pytest.mark.engine), "process"]
 )
-def seen(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Row], Any]]:
+def outcome(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Row], Any]]:
     with serving(request.param) as served, Jobs(request.param).watched() as jobs:
         yield {row.case: row for row in rows(served, jobs)}, jobs.most
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_job_ends_with_its_task_and_the_error_is_the_true_one(case: str, seen: Any) -> None:
-    found, most = seen
-    row: Row = found[case]
+def test_a_job_ends_with_its_task_and_the_error_names_the_cause(case: str, outcome: Any) -> None:
+    table, most = outcome
+    row: Row = table[case]
     state, error = CASES[case]
     assert row.seconds is not None and row.seconds < SECONDS_TO_RUN
     assert row.left == 0

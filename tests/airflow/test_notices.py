@@ -1,4 +1,4 @@
-"""What people are told, by Airflow's own calls of the callbacks and to a webhook that listens."""
+"""The notices as Airflow calls the callbacks, sent to a real webhook server."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
 
 
 class Instance(SimpleNamespace):
-    """As much of a task instance as the notices and Airflow's dispatcher read."""
+    """The attributes of a task instance that the notices and Airflow's dispatcher read."""
 
-    def __init__(self, task_id: str, results: dict[str, Any] | None = None, **more: Any) -> None:
+    def __init__(self, task_id: str, results: dict[str, Any] | None = None, **others: Any) -> None:
         super().__init__(
             **{
                 "dag_id": "lung_segmentation",
@@ -41,7 +41,7 @@ class Instance(SimpleNamespace):
                 "try_number": 3,
                 "log_url": LOG_URL,
                 "start_date": None,
-                **more,
+                **others,
             }
         )
         self.results = results or {}
@@ -50,62 +50,64 @@ class Instance(SimpleNamespace):
         return self.results.get(task)
 
 
-def finalize(state: str, error: Exception, **more: Any) -> None:
-    """Airflow's own last step of a try, on a task that has the DAGs' policy."""
+def finalize(state: str, error: Exception, **attributes: Any) -> None:
+    """Airflow's last step of a try, on a task with the DAGs' policy."""
     from airflow.sdk import DAG, TaskInstanceState
     from airflow.sdk.execution_time import task_runner
 
-    from lung.tasks import POLICY, stage
+    from lung.tasks import POLICY, job_task
 
     with DAG("lung_segmentation", **POLICY):
-        task = stage("train", [])
-    instance = Instance("train", task=task, **more)
+        task = job_task("train")
+    instance = Instance("train", task=task, **attributes)
     context = {"ti": instance, "exception": error, "outlet_events": {}}
     log = logging.getLogger("task")
     task_runner.finalize(instance, TaskInstanceState(state), context, log, error)
 
 
-def test_a_failure_is_told_with_the_remedy_and_a_link_to_the_log(listener: Webhook) -> None:
+def test_the_notice_of_a_failure_has_the_remedy_and_a_link_to_the_log(listener: Webhook) -> None:
     from lung.contract import Ending, failure
 
     finalize("failed", failure(Ending(77, "AccessError: the token is expired")))
-    (text,) = listener.told
+    (text,) = listener.texts
     assert text.startswith(f"lung_segmentation: train failed on try 3 of the run {RUN_ID}\n")
     assert "exit code 77: access refused" in text
     assert "Renew the keys" in text
-    assert "It said: AccessError: the token is expired" in text
+    assert "Its last line: AccessError: the token is expired" in text
     assert text.endswith(f"Log: {LOG_URL}")
     assert listener.paths == [PATH]
 
 
-def test_a_try_that_is_followed_by_another_is_not_told(listener: Webhook) -> None:
+def test_a_failed_try_that_is_retried_sends_no_notice(listener: Webhook) -> None:
     finalize("up_for_retry", RuntimeError("an engine that does not answer"))
-    assert listener.told == []
+    assert listener.texts == []
     finalize("failed", RuntimeError("an engine that does not answer"))
-    assert len(listener.told) == 1
+    assert len(listener.texts) == 1
 
 
-def test_a_part_of_the_films_is_named_and_a_long_error_cut(listener: Webhook) -> None:
+def test_the_notice_names_the_shard_and_cuts_a_long_error(listener: Webhook) -> None:
     finalize("failed", RuntimeError("x" * 100_000), map_index=0)
-    assert "train [0] failed" in listener.told[0]
-    assert len(listener.told[0]) < 3000
+    assert "train [0] failed" in listener.texts[0]
+    assert len(listener.texts[0]) < 3000
 
 
-def test_a_task_whose_process_was_lost_is_told_without_an_exception(listener: Webhook) -> None:
-    from lung.notices import tell_of_failure
+def test_a_task_whose_process_was_lost_gets_a_notice_without_an_exception(
+    listener: Webhook,
+) -> None:
+    from lung.notices import report_failure
 
-    tell_of_failure({"ti": Instance("train")})  # as the DAG processor does
-    assert "process was lost" in listener.told[0]
-    assert LOG_URL in listener.told[0]
+    report_failure({"ti": Instance("train")})  # as the DAG processor calls it
+    assert "process was lost" in listener.texts[0]
+    assert LOG_URL in listener.texts[0]
 
 
 @pytest.fixture
 def publish(store: Store, out: str, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Tells of a champion as after publish, given the decision and which jobs were reused."""
+    """Calls `report_champion` as after publish, with the decision and the reused jobs."""
     monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
 
-    def told(decision: dict[str, Any], *reused: str, parts: int = 2) -> None:
-        from lung.notices import tell_of_champion
+    def report(decision: dict[str, Any], *reused: str, shards: int = 2) -> None:
+        from lung.notices import report_champion
 
         run = {
             "config": {"name": "lung-unet"},
@@ -115,18 +117,18 @@ def publish(store: Store, out: str, s3: dict[str, str], monkeypatch: pytest.Monk
         store.write_json(f"{out}/runs/r1/run.json", run)
         jobs = ("download", "preprocess", "train", "predict", "evaluate")
         results: dict[str, Any] = {job: {"reused": job in reused} for job in jobs}
-        results["predict"] = [results["predict"]] * parts
+        results["predict"] = [results["predict"]] * shards
         results["publish"] = {"manifest": f"{out}/runs/r1/run.json"}
-        tell_of_champion({"ti": Instance("publish", results)})
+        report_champion({"ti": Instance("publish", results)})
 
-    return told
+    return report
 
 
-def test_a_champion_that_is_kept_is_told_with_the_reason_and_where_the_report_is(
+def test_the_notice_of_a_kept_champion_has_the_reason_and_links_to_the_report(
     publish: Any, listener: Webhook, out: str
 ) -> None:
     publish(KEPT, "download", "preprocess")
-    lines = listener.told[0].splitlines()
+    lines = listener.texts[0].splitlines()
     assert lines[0].startswith("lung_segmentation: lung-unet keeps its champion, version v1")
     assert KEPT["reason"] in lines[1]
     assert "Test Dice 0.9532" in lines[1]
@@ -143,24 +145,24 @@ def test_a_champion_that_is_kept_is_told_with_the_reason_and_where_the_report_is
         ("none", "has no champion yet"),
     ],
 )
-def test_a_champion_that_moved_or_is_none_is_told(
+def test_the_notice_says_whether_the_champion_is_new_or_absent(
     publish: Any, listener: Webhook, outcome: str, words: str
 ) -> None:
     publish({**KEPT, "outcome": outcome})
-    assert f"lung-unet {words}" in listener.told[0]
-    assert "Reused from an earlier run: nothing." in listener.told[0]
+    assert f"lung-unet {words}" in listener.texts[0]
+    assert "Reused from an earlier run: nothing." in listener.texts[0]
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_a_run_on_unchanged_films_says_that_it_reused_all_work(
-    publish: Any, listener: Webhook, parts: int
+@pytest.mark.parametrize("shards", [1, 2])
+def test_the_notice_of_a_run_on_unchanged_films_says_that_all_work_was_reused(
+    publish: Any, listener: Webhook, shards: int
 ) -> None:
-    publish(KEPT, "download", "preprocess", "train", "predict", "evaluate", parts=parts)
-    assert "Nothing had changed: all work before publish was reused" in listener.told[0]
+    publish(KEPT, "download", "preprocess", "train", "predict", "evaluate", shards=shards)
+    assert "Nothing had changed: all work before publish was reused" in listener.texts[0]
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
-def test_a_webhook_that_refuses_is_a_line_in_the_log_without_its_url(
+def test_a_webhook_that_refuses_gets_a_log_line_without_its_url(
     listener: Webhook, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     listener.status = status
@@ -169,7 +171,7 @@ def test_a_webhook_that_refuses_is_a_line_in_the_log_without_its_url(
     assert f"it answered {status}" in caplog.text
     assert "the true error" in caplog.text
     assert SECRET not in caplog.text
-    assert len(listener.told) == 1, "a redirection is not followed"
+    assert len(listener.texts) == 1, "a redirection is not followed"
 
 
 @pytest.mark.parametrize(
@@ -180,26 +182,26 @@ def test_a_webhook_that_refuses_is_a_line_in_the_log_without_its_url(
         (json.dumps({"conn_type": "http", "password": SECRET}), "cannot be used (ValueError)"),
     ],
 )
-def test_a_webhook_that_is_nowhere_is_a_line_in_the_log_without_its_url(
+def test_a_webhook_that_does_not_answer_gets_a_log_line_without_its_url(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str, words: str
 ) -> None:
-    from lung.notices import tell
+    from lung.notices import notify
 
     monkeypatch.setenv(WEBHOOK_VARIABLE, url)
     with caplog.at_level("DEBUG", logger="lung"):
-        tell("the true error")
+        notify("the true error")
     assert words in caplog.text
     assert SECRET not in caplog.text
 
 
-def test_without_a_webhook_the_log_alone_is_told(
+def test_without_a_webhook_the_notice_goes_to_the_log_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from lung.notices import tell
+    from lung.notices import notify
 
     monkeypatch.delenv(WEBHOOK_VARIABLE, raising=False)
     with caplog.at_level("INFO", logger="lung"):
-        tell("lung_segmentation: a text")
+        notify("lung_segmentation: a text")
     assert [record.message for record in caplog.records] == ["lung_segmentation: a text"]
 
 
@@ -213,18 +215,18 @@ def test_without_a_webhook_the_log_alone_is_told(
         {"conn_type": "https", "host": "chat.example", "port": 8443, "schema": "hooks/abc"},
     ],
 )
-def test_the_url_is_put_together_from_wherever_its_pieces_were_entered(
+def test_the_url_is_joined_from_the_fields_that_hold_its_parts(
     fields: dict[str, Any],
 ) -> None:
     from airflow.sdk import Connection
 
     from lung.notices import webhook_url
 
-    given = {"conn_id": "lung_webhook", "conn_type": "http", **fields}
-    assert webhook_url(Connection(**given)) == "https://chat.example:8443/hooks/abc"
+    connection = Connection(**{"conn_id": "lung_webhook", "conn_type": "http", **fields})
+    assert webhook_url(connection) == "https://chat.example:8443/hooks/abc"
 
 
-def test_a_url_in_an_environment_variable_is_kept_as_it_is(
+def test_a_url_in_an_environment_variable_is_used_unchanged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from airflow.sdk import BaseHook
@@ -232,6 +234,6 @@ def test_a_url_in_an_environment_variable_is_kept_as_it_is(
     from lung.notices import webhook_url
 
     url = "https://hooks.chat.example/services/T000/B000/XXXX"
-    for given in (url, json.dumps({"conn_type": "http", "host": url})):
-        monkeypatch.setenv(WEBHOOK_VARIABLE, given)
+    for value in (url, json.dumps({"conn_type": "http", "host": url})):
+        monkeypatch.setenv(WEBHOOK_VARIABLE, value)
         assert webhook_url(BaseHook.get_connection("lung_webhook")) == url

@@ -1,4 +1,4 @@
-"""What only the process backend has; `test_endings.py` holds what both do."""
+"""What holds for the process backend only; `test_endings.py` covers both backends."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ pytestmark = pytest.mark.airflow
 def backend(
     s3: dict[str, str], out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ProcessBackend]:
-    made = ProcessBackend(s3, out, str(tmp_path))
+    backend = ProcessBackend(s3, out, str(tmp_path))
     monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
-    yield made
-    assert made.left() == []
+    yield backend
+    assert backend.left() == []
 
 
-def test_a_job_runs_in_the_project_with_its_credentials_and_none_of_airflows(
+def test_a_job_runs_in_the_project_with_its_credentials_and_without_airflows_secrets(
     backend: ProcessBackend, tmp_path: Path, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "not for jobs")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of somebody else")
-    result = execute(backend.build("end(cwd=os.getcwd(), names=dict(os.environ))"))
+    result = execute(backend.build("end(cwd=os.getcwd(), environment=dict(os.environ))"))
     assert result["cwd"] == str(tmp_path)
-    given = {name: text for name, text in result["names"].items() if name.startswith("AWS_")}
-    given.pop("AWS_CA_BUNDLE", None)
-    assert given == {name: text for name, text in s3.items() if name.startswith("AWS_")}
-    assert not [name for name in result["names"] if "AIRFLOW" in name]
+    environment = result["environment"]
+    credentials = {name: value for name, value in environment.items() if name.startswith("AWS_")}
+    credentials.pop("AWS_CA_BUNDLE", None)
+    assert credentials == {name: value for name, value in s3.items() if name.startswith("AWS_")}
+    assert not [name for name in environment if "AIRFLOW" in name]
 
 
-def test_every_line_is_logged_as_soon_as_it_is_said_down_to_the_last(
+def test_every_line_is_logged_when_it_is_printed_and_the_last_one_too(
     backend: ProcessBackend, tmp_path: Path
 ) -> None:
-    # The job goes on only because its first line was seen while it ran.
+    # The job goes on only if its first line was logged while it ran.
     code = """
 print("first")
 while not os.path.exists("go"):
@@ -55,11 +56,11 @@ print("last", end="")
 
 
 @pytest.mark.parametrize("gpus", [0, "2"])
-def test_a_process_runs_whatever_gpus_it_is_given(backend: ProcessBackend, gpus: Any) -> None:
+def test_a_process_runs_with_any_number_of_gpus(backend: ProcessBackend, gpus: Any) -> None:
     assert execute(backend.build("end(done=True)", gpus=gpus)) == {"done": True}
 
 
-def test_a_python_that_is_not_there_is_said_with_the_remedy(backend: ProcessBackend) -> None:
+def test_the_error_of_a_missing_python_names_the_remedy(backend: ProcessBackend) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     with pytest.raises(AirflowFailException, match=r"no /nowhere/python.*LUNG_JOBS_PYTHON"):

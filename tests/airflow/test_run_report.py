@@ -1,4 +1,4 @@
-"""The tab "Training report" on a real api-server, with a real S3 behind it."""
+"""The tab "Training report" on a real api-server, with a real S3 server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def served(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def training(served: Served) -> Served:
-    """A run whose train task has ended two of four epochs."""
+    """A run that has trained two of four epochs."""
     served.run(RUN, "running", download="success", preprocess="success", train="running")
     served.write_training(2, epochs=4)
     return served
@@ -39,7 +39,7 @@ def policy(answer: Any) -> dict[str, str]:
     return {name: sources for name, _, sources in (part.partition(" ") for part in parts)}
 
 
-def test_airflow_shows_the_tab_on_every_run_and_nothing_else_of_the_folder(served: Served) -> None:
+def test_airflow_shows_the_tab_on_every_run_and_loads_no_other_plugin(served: Served) -> None:
     headers = {"Authorization": f"Bearer {served.token('admin')}"}
     plugins = served.call("GET", "/api/v2/plugins", headers=headers).json()["plugins"]
     (plugin,) = (entry for entry in plugins if entry["source"].startswith("$PLUGINS_FOLDER"))
@@ -55,17 +55,17 @@ def test_airflow_shows_the_tab_on_every_run_and_nothing_else_of_the_folder(serve
 
 
 @pytest.mark.parametrize("run_id", [RUN, "no-such-run"])
-def test_who_is_not_logged_in_learns_nothing(training: Served, run_id: str) -> None:
+def test_without_a_log_in_nothing_is_disclosed(training: Served, run_id: str) -> None:
     answer = training.get(run_id, user="")
     assert answer.status_code == 401
     assert "Log in first" in answer.text
     assert run_id not in answer.text
 
 
-def test_who_may_not_read_the_dag_is_refused(training: Served) -> None:
+def test_a_user_who_may_not_read_the_dag_is_refused(training: Served) -> None:
     answer = training.get(user="stranger")
     assert answer.status_code == 403
-    assert "may not read" in answer.text
+    assert "may not read this DAG" in answer.text
 
 
 def test_a_forged_cookie_is_refused(training: Served) -> None:
@@ -83,7 +83,7 @@ def test_a_forged_cookie_is_refused(training: Served) -> None:
         f"../{RUN}",
         f"..%2F{FOLDER}",
         "%2e%2e%2f%2e%2e%2fetc%2fpasswd",
-        FOLDER,  # the name of the folder is not that of the run
+        FOLDER,  # the run's folder in S3, not its id
         f"{RUN}/",
         f"{RUN}%00",
         f"{RUN}%0d%0aX-Odd:%20yes",
@@ -98,7 +98,7 @@ def test_a_run_that_airflow_does_not_know_is_not_found(training: Served, run_id:
     assert "X-Odd" not in answer.headers
 
 
-def test_a_run_of_another_dag_never_shows_this_ones_training(training: Served) -> None:
+def test_the_page_of_another_dags_run_shows_no_training(training: Served) -> None:
     training.run(RUN, "running", dag="lung_masks", train="running", publish="success")
     answer = training.get(dag="lung_masks")
     assert answer.status_code == 200
@@ -106,20 +106,20 @@ def test_a_run_of_another_dag_never_shows_this_ones_training(training: Served) -
     assert "0.7000" not in answer.text
 
 
-def test_a_run_that_trains_shows_its_last_rows_and_loads_itself_again(training: Served) -> None:
+def test_the_page_of_a_running_training_shows_its_last_rows_and_reloads(training: Served) -> None:
     answer = training.get()
     assert answer.status_code == 200
     assert 1 <= int(answer.headers["Refresh"]) <= 10
     text = Page(answer.content).text
     assert "Epoch 2 of 4" in text
     assert RUN in text
-    # Of the second epoch: losses 0.6 / 2 and 0.7 / 2, Dice 0.7, learning rate and seconds.
+    # The second epoch: losses 0.6 / 2 and 0.7 / 2, Dice 0.7, learning rate and seconds.
     assert "2 · best 0.3000 0.3500 0.7000 3.00e-03 1.5" in text
     training.write_training(3, epochs=4)
     assert "Epoch 3 of 4" in training.get().text
 
 
-def test_nothing_on_the_live_page_runs_or_loads(training: Served) -> None:
+def test_the_live_page_runs_no_script_and_loads_no_resource(training: Served) -> None:
     answer = training.get()
     page = Page(answer.content)
     tags = {tag for tag, _ in page.elements}
@@ -138,7 +138,7 @@ def test_nothing_on_the_live_page_runs_or_loads(training: Served) -> None:
 
 @pytest.mark.parametrize("user", ["reader", "stranger", ""])
 @pytest.mark.parametrize("run_id", [RUN, "no-such-run"])
-def test_every_answer_forbids_caching_guessing_and_foreign_frames(
+def test_every_answer_forbids_caching_mime_sniffing_and_foreign_frames(
     training: Served, run_id: str, user: str
 ) -> None:
     answer = training.get(run_id, user=user)
@@ -150,7 +150,7 @@ def test_every_answer_forbids_caching_guessing_and_foreign_frames(
     assert policy(answer)["frame-ancestors"] == "'self'"
 
 
-def test_before_training_the_page_says_what_is_awaited(served: Served) -> None:
+def test_before_training_the_page_names_the_running_job(served: Served) -> None:
     run_id = "manual__early"
     served.run(run_id, "running", download="success", preprocess="running")
     text = Page(served.get(run_id).content).text
@@ -158,7 +158,7 @@ def test_before_training_the_page_says_what_is_awaited(served: Served) -> None:
     assert "Preprocess is running" in text
 
 
-def test_a_failed_training_shows_what_it_learned_until_then(training: Served) -> None:
+def test_the_page_of_a_failed_training_shows_its_history(training: Served) -> None:
     training.run(RUN, "failed", train="failed", publish="upstream_failed")
     answer = training.get()
     assert "Training failed after epoch 2 of 4" in answer.text
@@ -170,7 +170,7 @@ def test_once_published_the_tab_is_the_report_itself(training: Served) -> None:
     report = f"{training.out}/runs/{FOLDER}/report.html"
     training.store.write(report, REPORT)
     training.run(RUN, "running", train="success", publish="running")
-    assert "Trained for 2 epochs" in training.get().text, "of an earlier try"
+    assert "Trained for 2 epochs" in training.get().text, "the report is of an earlier try"
     training.run(RUN, "success", train="success", publish="success")
     answer = training.get()
     assert answer.content == REPORT
@@ -178,10 +178,10 @@ def test_once_published_the_tab_is_the_report_itself(training: Served) -> None:
     assert policy(answer)["img-src"] == "data:"
     assert "Refresh" not in answer.headers
     training.store.delete([report])
-    assert "has left no report" in training.get().text
+    assert "wrote no report" in training.get().text
 
 
-def test_without_an_answer_from_s3_the_page_says_so_soon_and_airflow_goes_on(
+def test_an_s3_that_does_not_answer_is_reported_within_seconds_and_airflow_goes_on(
     training: Served, unanswered: str
 ) -> None:
     extra = {"endpoint_url": unanswered}
@@ -202,7 +202,7 @@ def test_without_an_answer_from_s3_the_page_says_so_soon_and_airflow_goes_on(
 
 @pytest.fixture(params=["closed", "silent"])
 def unanswered(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An address where nobody listens, or where somebody does and never says anything."""
+    """An address where no server listens, or one that accepts connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if request.param == "silent":
@@ -210,7 +210,7 @@ def unanswered(request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_without_a_connection_the_page_names_it(training: Served) -> None:
+def test_the_page_names_a_missing_connection(training: Served) -> None:
     training.disconnect()
     try:
         answer = training.get()
@@ -220,7 +220,7 @@ def test_without_a_connection_the_page_names_it(training: Served) -> None:
     assert "lung_s3" in answer.text and "not defined" in answer.text
 
 
-def test_refused_keys_are_said_without_them(training: Served) -> None:
+def test_the_page_reports_refused_keys_without_showing_them(training: Served) -> None:
     training.connect(login="AKIDOFNOBODY", password="S3cretNobodyMaySee")
     try:
         answer = training.get()
@@ -232,7 +232,7 @@ def test_refused_keys_are_said_without_them(training: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "pointer",
     [
         {"trained": "s3://lung/elsewhere/secret", "epochs": 4},
         {"trained": "0123456789abcdef/..", "epochs": 4},
@@ -240,14 +240,14 @@ def test_refused_keys_are_said_without_them(training: Served) -> None:
         ["train"],
     ],
 )
-def test_a_pointer_that_train_did_not_write_leads_nowhere(training: Served, place: Any) -> None:
-    training.store.write_json(f"{training.out}/runs/{FOLDER}/train.json", place)
+def test_a_train_json_that_train_did_not_write_is_refused(training: Served, pointer: Any) -> None:
+    training.store.write_json(f"{training.out}/runs/{FOLDER}/train.json", pointer)
     answer = training.get()
     assert answer.status_code == 503
     assert "train.json" in answer.text
 
 
-def test_an_object_beyond_its_limit_is_not_shown(training: Served) -> None:
+def test_an_object_above_its_size_limit_is_not_shown(training: Served) -> None:
     folder = f"{training.out}/trained/{FINGERPRINT}"
     training.store.write(f"{folder}/curves.svg", b" " * (2**22 + 1))
     answer = training.get()
@@ -255,6 +255,6 @@ def test_an_object_beyond_its_limit_is_not_shown(training: Served) -> None:
     assert "larger than 4 MiB" in answer.text
 
 
-def test_the_application_has_no_pages_about_itself(served: Served) -> None:
+def test_the_application_does_not_publish_its_api_schema(served: Served) -> None:
     for path in ("/training-report/docs", "/training-report/openapi.json"):
         assert served.call("GET", path).status_code == 404

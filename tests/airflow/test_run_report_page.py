@@ -1,4 +1,4 @@
-"""What the training report says in every state of a run."""
+"""The training report's text in every state of a run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def rows(count: int, **changes: Any) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("state", "tasks", "done", "title", "text"),
+    ("state", "tasks", "epochs", "title", "text"),
     [
         ("queued", {}, 0, "Training has not begun", "after the first epoch"),
         ("running", {"download": "running"}, 0, "Training has not begun", "Download is running"),
         ("running", {"train": "queued"}, 0, "Training has not begun", "after the first epoch"),
-        ("running", {"train": "running"}, 0, "Training has begun", "first epoch is under way"),
+        ("running", {"train": "running"}, 0, "Training has begun", "after the first epoch"),
         ("running", {"train": "running"}, 7, "Epoch 7 of 10", "About 3 min to go"),
-        ("running", {"train": "up_for_retry"}, 7, "tried again", "7 of 10 epochs are kept"),
-        ("running", {"train": "queued"}, 7, "tried again", "7 of 10 epochs are kept"),
+        ("running", {"train": "up_for_retry"}, 7, "is retried", "7 of 10 epochs are saved"),
+        ("running", {"train": "queued"}, 7, "is retried", "7 of 10 epochs are saved"),
         ("failed", {"train": "failed"}, 0, "before its first epoch ended", "log says why"),
         ("failed", {"train": "failed"}, 7, "failed after epoch 7 of 10", "with epoch 8"),
         ("failed", {"download": "failed"}, 0, "Nothing was trained", "download failed"),
-        ("running", {"train": "success"}, 10, "Trained for 10 epochs", "with the last task"),
+        ("running", {"train": "success"}, 10, "Trained for 10 epochs", "after the last task"),
         (
             "running",
             {"train": "success", "predict": "running"},
@@ -45,15 +45,15 @@ def rows(count: int, **changes: Any) -> list[dict[str, float]]:
             "Trained for 10 epochs",
             "predict failed",
         ),
-        ("success", {"train": "success", "publish": "skipped"}, 10, "Trained", "left no report"),
+        ("success", {"train": "success", "publish": "skipped"}, 10, "Trained", "wrote no report"),
     ],
 )
-def test_the_words_fit_the_state(
-    state: str, tasks: dict[str, str], done: int, title: str, text: str
+def test_the_title_and_the_text_match_the_state(
+    state: str, tasks: dict[str, str], epochs: int, title: str, text: str
 ) -> None:
-    said = words(Run("r", state, tasks), rows(done), 10)
-    assert title in said[0]
-    assert text in said[1]
+    page_title, page_text = words(Run("r", state, tasks), rows(epochs), 10)
+    assert title in page_title
+    assert text in page_text
 
 
 def test_the_best_epoch_is_the_first_with_the_highest_dice() -> None:
@@ -65,25 +65,25 @@ def test_the_best_epoch_is_the_first_with_the_highest_dice() -> None:
     assert Page(progress(run, history, 9).encode()).text.count("· best") == 1
 
 
-def test_a_mapped_task_is_as_well_as_the_part_that_needs_most_care() -> None:
-    parts = [
+def test_a_mapped_task_has_the_state_of_its_most_urgent_instance() -> None:
+    instances = [
         ("predict", "success"),
         ("predict", "running"),
         ("train", "success"),
         ("publish", None),
     ]
-    run = Run.of("r", "running", parts)
+    run = Run.of("r", "running", instances)
     assert run.tasks == {"predict": "running", "train": "success", "publish": "none"}
-    assert Run.of("r", "failed", [*parts, ("predict", "failed")]).tasks["predict"] == "failed"
+    assert Run.of("r", "failed", [*instances, ("predict", "failed")]).tasks["predict"] == "failed"
 
 
-def test_only_the_last_ten_epochs_stand_in_the_table_the_newest_first() -> None:
+def test_the_table_has_the_last_ten_epochs_newest_first() -> None:
     page = progress(Run("r", "running", {"train": "running"}), rows(25, val_dice=0.0), 40)
-    shown = [line.partition("</th>")[0] for line in page.split('<th scope="row">')[1:]]
-    assert [int(epoch.split()[0]) for epoch in shown] == list(range(25, 15, -1))
+    epochs = [line.partition("</th>")[0] for line in page.split('<th scope="row">')[1:]]
+    assert [int(epoch.split()[0]) for epoch in epochs] == list(range(25, 15, -1))
 
 
-def test_names_are_shown_and_never_obeyed() -> None:
+def test_html_in_names_is_escaped() -> None:
     page = Page(progress(Run(HOSTILE, "running", {"train": HOSTILE}), [], 0).encode())
     assert HOSTILE in page.text
     assert "script" not in {tag for tag, _ in page.elements}

@@ -1,4 +1,4 @@
-"""What starts by itself under a real scheduler: by the clock, and when the champion moves."""
+"""Runs that a real scheduler starts: by the clock, and by a new champion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL = {
     "size": 64,
     "epochs": 1,
     "network": "small",
-    "min_dice": 0.0,  # whatever it learns, it becomes the champion
+    "min_dice": 0.0,  # so that the first model becomes the champion
 }
 
 
@@ -28,10 +28,10 @@ def airflow() -> Iterator[Served]:
         yield served
 
 
-def masks_run(airflow: Served, **wanted: Any) -> Any:
-    """The first run of lung_masks that ended as wanted, or None."""
+def masks_run(airflow: Served, **attributes: Any) -> Any:
+    """The first run of lung_masks with these attributes, or None."""
     runs = airflow.get("/dags/lung_masks/dagRuns", order_by="id", limit=100)["dag_runs"]
-    return next((run for run in runs if run.items() >= wanted.items()), None)
+    return next((run for run in runs if run.items() >= attributes.items()), None)
 
 
 def headline(airflow: Served, run: str) -> Any:
@@ -39,7 +39,7 @@ def headline(airflow: Served, run: str) -> Any:
     return airflow.get(path, deserialize="true")["value"]["headline"]
 
 
-def test_the_clock_starts_the_daily_masks_which_end_well_without_a_champion(
+def test_the_clock_starts_the_daily_masks_which_succeed_without_a_champion(
     airflow: Served,
 ) -> None:
     airflow.wait_until(
@@ -49,12 +49,12 @@ def test_the_clock_starts_the_daily_masks_which_end_well_without_a_champion(
     assert headline(airflow, run["dag_run_id"])["films"] == 0
 
 
-def test_a_new_champion_starts_the_masks_at_once_and_one_that_stays_does_not(
+def test_a_new_champion_starts_the_masks_at_once_and_a_kept_one_does_not(
     airflow: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, text in airflow.environment.items():
+    for name, value in airflow.environment.items():
         if name.startswith("AWS_"):
-            monkeypatch.setenv(name, text)
+            monkeypatch.setenv(name, value)
     for expected in ("first", "kept"):
         run = airflow.trigger("lung_segmentation", SMALL)
         assert airflow.wait_for_end("lung_segmentation", run, seconds=400) == "success"
@@ -62,20 +62,20 @@ def test_a_new_champion_starts_the_masks_at_once_and_one_that_stays_does_not(
         result = airflow.get(f"{path}/return_value", deserialize="true")["value"]
         assert result["headline"]["champion"] == expected
     events = airflow.get("/assets/events", source_dag_id="lung_segmentation")["asset_events"]
-    moved = [event for event in events if event["name"] == "lung_champion"]
-    assert [event["extra"]["champion"] for event in moved] == ["first"]
+    changes = [event for event in events if event["name"] == "lung_champion"]
+    assert [event["extra"]["champion"] for event in changes] == ["first"]
     airflow.wait_until(
         lambda: bool(masks_run(airflow, run_type="asset_triggered", state="success")),
         {True},
         seconds=120,
     )
-    # A film arrives; the clock finds it.
+    # A film arrives; the next scheduled run masks it.
     store = Store()
     film = next(item.uri for item in store.list_objects(f"{OUT}/raw/") if "/films/" in item.uri)
     store.write("s3://lung/inbox/new.png", store.read(film))
 
     def masked() -> bool:
-        found = store.list_objects(f"{OUT}/masks/lung-unet/")
-        return any(item.uri.endswith(".png") for item in found)
+        objects = store.list_objects(f"{OUT}/masks/lung-unet/")
+        return any(item.uri.endswith(".png") for item in objects)
 
     airflow.wait_until(masked, {True}, seconds=180)

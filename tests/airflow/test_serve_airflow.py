@@ -1,4 +1,4 @@
-"""Airflow served on this machine: ready, private, kept over a restart, gone on every way out."""
+"""Airflow served on this machine: ready, private, kept over a restart, ended in every way."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.serving import AIRFLOW_PYTHON, Served, served_airflow, start, stop
+from tests.support.serving import AIRFLOW_PYTHON, ROOT, SERVE, Served, served_airflow, start, stop
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(400)]
 
-SERVE = "scripts.airflow.serve_airflow"
-# `hold` starts what a careless task may: a process in a session of its own, deaf to TERM.
+# `hold` starts a process in another session that ignores SIGTERM, as a careless task may.
 DAG = """
 import subprocess
 from airflow.sdk import DAG, task
@@ -31,8 +30,8 @@ with DAG("short", schedule=None) as short:
 with DAG("long", schedule=None) as long:
     @task
     def hold():
-        deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
-        subprocess.run(["python3", "-c", deaf, "MARK"], start_new_session=True)
+        code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+        subprocess.run(["python3", "-c", code, "MARK"], start_new_session=True)
     hold()
 """
 
@@ -46,28 +45,29 @@ def dags(tmp_path: Path) -> Path:
 
 
 def processes_of(folder: Path) -> list[str]:
-    """The command lines of all processes that name `folder`, or have it in their environment."""
-    found = []
+    """The command lines of all processes that have `folder` in them or in their environment."""
+    commands = []
     for entry in Path("/proc").iterdir():
         try:
             command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            about = command + b"\0AIRFLOW" + (entry / "environ").read_bytes() if command else b""
+            environment = (entry / "environ").read_bytes() if command else b""
         except OSError:
             continue
-        if str(folder).encode() in about:
-            found.append(command.replace(b"\0", b" ").decode(errors="replace")[:120])
-    return found
+        if str(folder).encode() in command + b"\0" + environment:
+            commands.append(command.replace(b"\0", b" ").decode(errors="replace")[:120])
+    return commands
 
 
-def gone(ask: Callable[[], object], seconds: float) -> bool:
+def gone(query: Callable[[], object], seconds: float) -> bool:
+    """Whether `query()` became empty within `seconds`."""
     limit = time.monotonic() + seconds
-    while (left := ask()) and time.monotonic() < limit:
+    while (left := query()) and time.monotonic() < limit:
         time.sleep(0.2)
     return not left
 
 
 def hold(served: Served, folder: Path) -> None:
-    """Start the long DAG and wait until its careless process runs."""
+    """Start the long DAG and wait until its process that ignores SIGTERM runs."""
     served.trigger("long")
     served.wait_until(
         lambda: any("SIG_IGN" in line for line in processes_of(folder)), {True}, seconds=60
@@ -75,7 +75,7 @@ def hold(served: Served, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_airflow_is_ready_private_and_kept_and_nothing_of_it_survives(
+def test_airflow_is_ready_and_private_its_data_survive_a_restart_and_no_process_does(
     tmp_path: Path, dags: Path
 ) -> None:
     home = tmp_path / "home"
@@ -103,7 +103,7 @@ def test_airflow_is_ready_private_and_kept_and_nothing_of_it_survives(
 
 @pytest.mark.slow
 @pytest.mark.engine
-def test_the_s3_server_in_a_container_and_its_network_go_with_a_killed_airflow(
+def test_the_s3_container_and_its_network_are_removed_after_a_kill_of_airflow(
     tmp_path: Path, dags: Path
 ) -> None:
     with served_airflow(backend="docker", dags=dags, home=tmp_path / "home") as served:
@@ -127,11 +127,12 @@ def docker(*arguments: str) -> str:
 
 
 def refused(home: Path, *options: str) -> str:
-    """The one line that `serve_airflow` ends with where it does not start."""
+    """The one line that `serve_airflow` prints where it does not start."""
     command = [str(AIRFLOW_PYTHON), "-m", SERVE, "--home", str(home), *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (69, "", 1), done
-    return done.stderr
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (69, ""), process
+    assert process.stderr.count("\n") == 1, process
+    return process.stderr
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
@@ -141,12 +142,12 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
-def test_a_home_that_another_airflow_has_is_refused(tmp_path: Path, dags: Path) -> None:
+def test_a_home_that_another_airflow_serves_is_refused(tmp_path: Path, dags: Path) -> None:
     home = tmp_path / "home"
     first = start(home, dags=dags)
     try:
         assert gone(lambda: not (home / "lock").exists(), seconds=20)
-        time.sleep(0.5)  # from the lock's file to the lock
+        time.sleep(0.5)  # the file exists before it is locked
         assert f"another Airflow serves {home}" in refused(home, "--dags", str(dags))
     finally:
         stop(first)

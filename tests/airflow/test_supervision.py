@@ -1,4 +1,4 @@
-"""The watch over the processes above a task's, in processes made as Airflow makes them."""
+"""The check of the processes above a task's process, in processes forked as Airflow forks them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.support.operators import wait_until
 
 pytestmark = pytest.mark.airflow
 
-# The scheduler forks the supervisor, which forks the task's process; the last says its reason.
+# The scheduler forks the supervisor, which forks the task's process; that one writes the reason.
 CHAIN = """
 import os, socket, sys, time
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CommsDecoder
 from lung import supervision
-supervision.BEAT_SECONDS = 0.2
+supervision.HEARTBEAT_SECONDS = 0.2
 here = sys.argv[1]
 def write(name, text):
     open(f"{here}/{name}.partial", "w").write(text)
@@ -38,7 +38,7 @@ for name in ("scheduler", "supervisor"):
 if sys.argv[2] == "supervised":
     task_runner.SUPERVISOR_COMMS = CommsDecoder(socket=socket.socketpair()[0])
 reasons = []
-with supervision.supervised(lambda: write("beat", ""), reasons.append):
+with supervision.supervised(lambda: write("heartbeat", ""), reasons.append):
     write("task", str(os.getpid()))
     until = time.monotonic() + 10
     while not reasons and time.monotonic() < until:
@@ -49,13 +49,15 @@ os._exit(0)
 
 
 class Chain:
-    def __init__(self, folder: Path, how: str) -> None:
+    """The three processes; each writes its pid to `folder`."""
+
+    def __init__(self, folder: Path, mode: str) -> None:
         self._folder = folder
         self.first = subprocess.Popen(
-            [sys.executable, "-c", CHAIN, str(folder), how],
+            [sys.executable, "-c", CHAIN, str(folder), mode],
             env=os.environ | {"PYTHONPATH": f"{ROOT / 'dags'}"},
         )
-        wait_until((folder / "beat").exists, seconds=60)
+        wait_until((folder / "heartbeat").exists, seconds=60)
 
     def pid(self, name: str) -> int:
         return int((self._folder / name).read_text())
@@ -91,8 +93,8 @@ def test_a_task_whose_supervisor_or_scheduler_is_killed_ends_its_job(
     )
 
 
-def test_a_task_that_nothing_supervises_does_not_care_what_started_it(tmp_path: Path) -> None:
-    chain = Chain(tmp_path, "alone")
+def test_a_task_without_a_supervisor_ignores_the_processes_above_it(tmp_path: Path) -> None:
+    chain = Chain(tmp_path, "unsupervised")
     try:
         os.kill(chain.pid("supervisor"), signal.SIGKILL)
         os.kill(chain.pid("scheduler"), signal.SIGKILL)
@@ -101,26 +103,26 @@ def test_a_task_that_nothing_supervises_does_not_care_what_started_it(tmp_path: 
         chain.close()
 
 
-def test_a_beat_that_fails_stops_the_job_once_with_its_reason(
+def test_a_heartbeat_that_fails_stops_the_job_once_with_its_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from airflow.sdk.exceptions import AirflowException
 
     from lung import supervision
 
-    monkeypatch.setattr(supervision, "BEAT_SECONDS", 0.01)
-    told: list[str] = []
+    monkeypatch.setattr(supervision, "HEARTBEAT_SECONDS", 0.01)
+    reasons: list[str] = []
     stopped = threading.Event()
 
-    def beat() -> None:
+    def fail() -> None:
         raise AirflowException("out of reach")
 
     def stop(reason: str) -> None:
-        told.append(reason)
+        reasons.append(reason)
         stopped.set()
 
-    with supervision.supervised(beat, stop):
+    with supervision.supervised(fail, stop):
         assert stopped.wait(10)
         time.sleep(0.1)
-    assert told == ["out of reach"]
+    assert reasons == ["out of reach"]
     assert "supervision" not in {thread.name for thread in threading.enumerate()}

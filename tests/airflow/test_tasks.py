@@ -1,3 +1,5 @@
+"""The settings, the form's fields and the command line that a job's task gets from them."""
+
 from __future__ import annotations
 
 import re
@@ -20,13 +22,13 @@ pytestmark = pytest.mark.airflow
         ("é", "run"),
     ],
 )
-def test_a_run_id_becomes_fit_for_a_folder(run_id: str, safe: str) -> None:
+def test_a_run_id_becomes_safe_for_a_folders_name(run_id: str, safe: str) -> None:
     from lung.tasks import safe_run_id
 
     assert safe_run_id(run_id) == safe
 
 
-def test_a_long_run_id_is_cut_and_two_of_them_stay_two() -> None:
+def test_a_long_run_id_is_cut_and_stays_distinct() -> None:
     from jobs.settings.config import DownloadConfig
     from lung.tasks import safe_run_id
 
@@ -36,26 +38,27 @@ def test_a_long_run_id_is_cut_and_two_of_them_stay_two() -> None:
         DownloadConfig(source="synthetic://phantoms", out="s3://lung", run_id=run_id)
 
 
-def test_flags_are_the_jobs_options_that_stand_on_the_form() -> None:
-    from lung.tasks import flags
+def test_a_jobs_options_on_the_form_are_arguments_of_its_command() -> None:
+    from lung.tasks import command, form_arguments
 
-    assert flags("publish")[:2] == ["--name", "{{ params.name }}"]
-    assert "--batch-size" in flags("train")
-    assert flags("evaluate")[:1] == ["--test-sources"]
+    words = command("publish", form_arguments("publish"))
+    assert words[:6] == ["python", "-m", "jobs", "publish", "--name", "{{ params.name }}"]
+    assert "--batch-size" in command("train", form_arguments("train"))
+    assert list(form_arguments("evaluate")) == ["test_sources"]
 
 
-def test_an_option_that_may_be_empty_is_given_as_an_empty_text_where_the_form_says_null() -> None:
+def test_an_empty_text_field_of_the_form_is_an_empty_argument() -> None:
     from jinja2 import Template
 
-    from lung.tasks import flags
+    from lung.tasks import form_arguments
 
-    given = flags("preprocess")
-    template = given[given.index("--split-file") + 1]
-    assert Template(template).render(params={"split_file": None}) == ""
-    assert Template(template).render(params={"split_file": "s3://b/x.csv"}) == "s3://b/x.csv"
+    # The form sends null for it.
+    template = Template(form_arguments("preprocess")["split_file"])
+    assert template.render(params={"split_file": None}) == ""
+    assert template.render(params={"split_file": "s3://b/x.csv"}) == "s3://b/x.csv"
 
 
-def test_the_source_of_scheduled_runs_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_replaces_the_source_of_scheduled_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     from lung.tasks import params
 
     default = params("download")["source"].resolve()
@@ -63,32 +66,35 @@ def test_the_source_of_scheduled_runs_can_be_set(monkeypatch: pytest.MonkeyPatch
     assert params("download")["source"].resolve() == "s3://hospital/films/" != default
 
 
-def test_the_inbox_and_the_containers_limits_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_replace_the_inbox_and_the_containers_limits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from lung.tasks import container_params, params
 
     monkeypatch.setenv("LUNG_INBOX", "s3://hospital/new/")
     monkeypatch.setenv("LUNG_JOBS_MEMORY", "20g")
     monkeypatch.setenv("LUNG_SHM_SIZE", "4g")
     fields = params("inbox", **container_params())
-    found = [fields[name].resolve() for name in ("inbox", "memory", "shm_size")]
-    assert found == ["s3://hospital/new/", "20g", "4g"]
+    values = [fields[name].resolve() for name in ("inbox", "memory", "shm_size")]
+    assert values == ["s3://hospital/new/", "20g", "4g"]
 
 
 def test_both_backends_run_the_same_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: dict[str, Any] = {}
-    from lung.tasks import stage
+    from lung.tasks import job_task
 
+    tasks: dict[str, Any] = {}
     monkeypatch.setenv("LUNG_BUCKET_URI", "s3://b/p")
     for backend in ("docker", "process"):
         monkeypatch.setenv("LUNG_BACKEND", backend)
-        made[backend] = stage(
-            "train", ["--epochs", "3"], execution_timeout=timedelta(hours=1), retries=4
+        tasks[backend] = job_task(
+            "train", {"processes": "3"}, execution_timeout=timedelta(hours=1), retries=4
         )
-    assert made["docker"].command == made["process"].command
-    assert made["docker"].environment == made["process"].environment
-    assert made["docker"].command[:6] == ["python", "-m", "jobs", "train", "--epochs", "3"]
-    assert made["docker"].command[6:8] == ["--out", "s3://b/p"]
-    assert made["docker"].retries == made["process"].retries == 4
+    assert tasks["docker"].command == tasks["process"].command
+    assert tasks["docker"].environment == tasks["process"].environment
+    assert tasks["docker"].command[:6] == ["python", "-m", "jobs", "train", "--processes", "3"]
+    assert tasks["docker"].command[-4:-2] == ["--out", "s3://b/p"]
+    assert tasks["docker"].command[-2] == "--run-id"
+    assert tasks["docker"].retries == tasks["process"].retries == 4
 
 
 def test_the_settings_reach_the_container_and_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,16 +103,16 @@ def test_the_settings_reach_the_container_and_the_process(monkeypatch: pytest.Mo
     monkeypatch.setenv("LUNG_JOBS_IMAGE", "registry.example/lung-jobs:1.2")
     monkeypatch.setenv("LUNG_DOCKER_NETWORK", "private")
     monkeypatch.setenv("LUNG_JOBS_PYTHON", "/opt/jobs/bin/python")
-    operator, where = backend("docker")
+    operator, options = backend("docker")
     assert operator.__name__ == "ContainerOperator"
-    assert where["image"] == "registry.example/lung-jobs:1.2"
-    assert where["network_mode"] == "private"
-    operator, where = backend("process")
+    assert options["image"] == "registry.example/lung-jobs:1.2"
+    assert options["network_mode"] == "private"
+    operator, options = backend("process")
     assert operator.__name__ == "ProcessOperator"
-    assert where["python"] == "/opt/jobs/bin/python"
+    assert options["python"] == "/opt/jobs/bin/python"
 
 
-def test_an_unknown_backend_is_refused_with_those_that_there_are() -> None:
+def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
     from lung.tasks import backend
 
     with pytest.raises(ValueError, match="'podman': it can be docker or process"):
@@ -114,14 +120,14 @@ def test_an_unknown_backend_is_refused_with_those_that_there_are() -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    from lung import stages
+    from lung import tasks
 
-    assert stages.__doc__ is not None
-    documented = set(re.findall(r"LUNG_[A-Z_]+", stages.__doc__))
-    assert documented == stages.DEFAULTS.keys()
+    assert tasks.__doc__ is not None
+    documented = set(re.findall(r"LUNG_[A-Z_]+", tasks.__doc__))
+    assert documented == tasks.DEFAULTS.keys()
 
 
-def test_what_is_on_no_form_is_refused_by_name() -> None:
+def test_a_param_that_is_not_on_the_form_is_refused_by_name() -> None:
     from types import SimpleNamespace
 
     from airflow.sdk.exceptions import AirflowFailException
@@ -135,23 +141,23 @@ def test_what_is_on_no_form_is_refused_by_name() -> None:
 
     check(None)
     check({"epochs": 3})
-    with pytest.raises(AirflowFailException, match=r"given epoch, .* any of epochs, size"):
+    with pytest.raises(AirflowFailException, match=r"no param epoch: .* among epochs, size"):
         check({"epoch": 3})
 
 
 def test_a_remote_engine_is_reached_with_the_certificates_of_the_docker_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lung.tasks import stage
+    from lung.tasks import job_task
 
     ca, cert, key = (tmp_path / f"{name}.pem" for name in ("ca", "cert", "key"))
     for file in (ca, cert, key):
         file.touch()
     monkeypatch.setenv("DOCKER_HOST", "tcp://gpu:2376")
     monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
-    assert stage("download", []).hook._DockerHook__tls is False
+    assert job_task("download").hook._DockerHook__tls is False
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
-    hook = stage("download", []).hook
+    hook = job_task("download").hook
     tls = hook._DockerHook__tls
     assert (tls.cert, tls.ca_cert) == ((str(cert), str(key)), str(ca))
     assert hook._DockerHook__base_url == ["https://gpu:2376"]

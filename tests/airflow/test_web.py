@@ -1,6 +1,6 @@
 """The web page in a real browser: log in, fill in the form, trigger, watch, read the report.
 
-The tests tell one story in order, on one Airflow. `make images` keeps its pictures for the README.
+The tests build on one another, in order, on one Airflow. Under `make images` they save pictures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.support.serving import Served, served_airflow
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
 DAG = "lung_segmentation"
-# What is typed into the form: a picture wants losses that fall, a test wants them soon.
+# Values for the form: a picture needs losses that fall, a test needs a short run.
 FOR_A_PICTURE = "LUNG_IMAGES" in os.environ
 FORM: dict[str, Any] = {
     "source": f"synthetic://phantoms?films={48 if FOR_A_PICTURE else 24}&seed=0",
@@ -50,7 +50,7 @@ def run(airflow: Served, page: Any) -> str:
     return str(run["dag_run_id"])
 
 
-def test_a_wrong_password_is_refused_and_the_right_one_leads_to_the_dag(
+def test_a_wrong_password_is_refused_and_the_right_one_opens_the_dag(
     airflow: Served, page: Any
 ) -> None:
     page.open(f"/dags/{DAG}")
@@ -61,13 +61,13 @@ def test_a_wrong_password_is_refused_and_the_right_one_leads_to_the_dag(
     page.find("[data-testid=trigger-dag-button]")
 
 
-def test_the_form_has_few_fields_in_sight_and_its_values_reach_the_run(
+def test_the_form_shows_the_main_fields_and_its_values_reach_the_run(
     airflow: Served, page: Any
 ) -> None:
     page.click("[data-testid=trigger-dag-button]")
     for title in ("Source of the films", "Image size", "Epochs", "Batch size", "GPUs"):
         page.find("[role=dialog]", title)
-    page.keep("form")
+    page.save_picture("form")
     for name, value in FORM.items():
         page.fill(name, value)
     page.click("[role=dialog] button", "Advanced")
@@ -75,11 +75,11 @@ def test_the_form_has_few_fields_in_sight_and_its_values_reach_the_run(
         page.fill(name, value)
     page.click("[role=dialog] button", "Trigger")
     runs = page.until(lambda _: airflow.get(f"/dags/{DAG}/dagRuns")["dag_runs"], "the run")
-    given = runs[0]["conf"]
-    assert {name: given[name] for name in FORM | ADVANCED} == FORM | ADVANCED
+    conf = runs[0]["conf"]
+    assert {name: conf[name] for name in FORM | ADVANCED} == FORM | ADVANCED
 
 
-def test_the_losses_are_drawn_while_the_training_runs_and_grow_by_themselves(
+def test_the_losses_are_plotted_while_the_training_runs_and_the_page_reloads(
     airflow: Served, page: Any, run: str
 ) -> None:
     page.open(f"/dags/{DAG}/runs/{run}")
@@ -89,30 +89,32 @@ def test_the_losses_are_drawn_while_the_training_runs_and_grow_by_themselves(
         with page.inside("iframe"):
             page.driver.find_element("css selector", "img[src^='data:image/svg+xml']")
             title = page.driver.find_element("css selector", "h1").text
-        told = re.fullmatch(rf"Epoch (\d+) of {FORM['epochs']}", title)
-        return int(told[1]) if told else 0
+        match = re.fullmatch(rf"Epoch (\d+) of {FORM['epochs']}", title)
+        return int(match[1]) if match else 0
 
     first = page.until(epoch, "the first epoch", 200)
-    wanted = FORM["epochs"] * 3 // 4 if FOR_A_PICTURE else first + 1
-    page.until(lambda _: epoch(_) >= wanted, f"epoch {wanted}", 300)
+    later = FORM["epochs"] * 3 // 4 if FOR_A_PICTURE else first + 1
+    page.until(lambda _: epoch(_) >= later, f"epoch {later}", 300)
     assert airflow.get(f"/dags/{DAG}/dagRuns/{run}/taskInstances/train")["state"] == "running"
-    page.keep("training")
+    page.save_picture("training")
 
 
-def test_the_run_turns_green_and_the_tab_shows_its_whole_report(
+def test_the_run_succeeds_and_the_tab_shows_its_report(
     airflow: Served, page: Any, run: str
 ) -> None:
     assert airflow.wait_for_end(DAG, run, seconds=600) == "success"
     page.open(f"/dags/{DAG}/runs/{run}")
     page.find("body", "Success")
-    page.keep("grid")
+    page.save_picture("grid")
     page.click("a", "Training report")
     with page.inside("iframe"):
         page.find("h2", "How it learned")
-    page.keep("report")
+    page.save_picture("report")
 
 
-def test_who_is_logged_out_sees_neither_the_tab_nor_the_report(airflow: Served, run: str) -> None:
+def test_without_a_log_in_neither_the_tab_nor_the_report_is_shown(
+    airflow: Served, run: str
+) -> None:
     url = f"{airflow.url}/training-report/dags/{DAG}/runs/{run}"
     assert requests.get(url, timeout=60).status_code == 401
     from tests.support.web_page import Page, browser

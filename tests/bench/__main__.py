@@ -1,7 +1,7 @@
-"""Measures the data path: `make bench`. One table, and artifacts/bench.json.
+"""Measure the data path: `make bench` prints a table and writes artifacts/bench.json.
 
-Each figure is a ratio within this one run, its sides taking turns: the median of ROUNDS rounds (5),
-one for the whole chain.
+A figure is a ratio of two sides that alternate within this run: the median of ROUNDS rounds (5 by
+default), or one round for the whole chain.
 """
 
 from __future__ import annotations
@@ -48,13 +48,16 @@ TARGETS = {
     "s3_many_small_vs_transfer": Target("≥", 1.3),
     "rerun_vs_first": Target("≤", 0.1),
 }
-FLAT = Target("≤", 1.15)  # a job's memory with ten times the films, over that with fewer
-IN_BFLOAT16 = "train_step_vs_eager_fp32"  # its target is for CPUs that compute in bfloat16
+# A job's peak memory with ten times the films, over its peak with fewer.
+FLAT_MEMORY = Target("≤", 1.15)
+# The figure whose target holds only for CPUs that compute in bfloat16.
+BFLOAT16_FIGURE = "train_step_vs_eager_fp32"
 
 
 def main() -> None:
     logging.basicConfig(level=logging.ERROR)
-    keep_freed_memory()  # as in the jobs
+    # The jobs do the same at their start.
+    keep_freed_memory()
     rounds = int(os.environ.get("ROUNDS") or ROUNDS)
     measures: dict[str, Callable[[Path], dict[str, Figure]]] = {
         "preprocess": lambda folder: preprocess.measure(rounds, folder),
@@ -76,29 +79,30 @@ def main() -> None:
 
 
 def table(figures: Mapping[str, Figure]) -> list[str]:
-    """A line a figure with its target, and one a job for its memory."""
+    """One line per figure with its target, and one line per job with its peak memory."""
     lines = [f"{'':34}{'median':>9}  {'smallest to largest':22}{'target':>8}  "]
-    for key, one in figures.items():
-        spread = f"{_short(one['min'])} to {_short(one['max'])}"
-        value = f"{_short(one['value'])} {one['unit'] if one['unit'] == 'MiB' else ''}".rstrip()
-        lines.append(f"{key:34}{value:>9}  {spread:22}{judged(key, one):16}{one['against']}")
+    for key, figure in figures.items():
+        spread = f"{_short(figure['min'])} to {_short(figure['max'])}"
+        unit = "MiB" if figure["unit"] == "MiB" else ""
+        value = f"{_short(figure['value'])} {unit}".rstrip()
+        lines.append(f"{key:34}{value:>9}  {spread:22}{verdict(key, figure):16}{figure['against']}")
     for job, (few, many, ratio) in figures.get("peak_rss_mb", {}).get("by_job", {}).items():
         spread = f"{few} to {many} MiB"
-        lines.append(f"  {job:32}{ratio:>9}  {spread:22}{_verdict(FLAT, ratio):16}")
+        lines.append(f"  {job:32}{ratio:>9}  {spread:22}{_compared(FLAT_MEMORY, ratio):16}")
     return lines
 
 
-def judged(key: str, one: Figure) -> str:
-    """The target of a figure and whether it is met; empty where there is none."""
+def verdict(key: str, figure: Figure) -> str:
+    """A figure's target and whether it is met; empty for a figure without a target."""
     target = TARGETS.get(key)
     if not target:
         return ""
-    if key == IN_BFLOAT16 and not computes_bfloat16(torch.device("cpu")):
+    if key == BFLOAT16_FIGURE and not computes_bfloat16(torch.device("cpu")):
         return "no bfloat16"
-    return _verdict(target, one["value"])
+    return _compared(target, figure["value"])
 
 
-def _verdict(target: Target, value: float) -> str:
+def _compared(target: Target, value: float) -> str:
     return f"{target.sign} {target.bound:g} {'met' if target.is_met(value) else 'missed'}"
 
 

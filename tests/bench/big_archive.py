@@ -1,17 +1,16 @@
-"""The download of one large zip: its peak memory and its pace. `python -m tests.bench.big_archive`.
+"""Measure the peak memory and the throughput of `download` on one large zip.
 
     python -m tests.bench.big_archive --megabytes 4096 --threads 64
 
-Builds a zip of stored members of random bytes, serves it from a real S3 server, and runs the job in
-a process of its own, with as many threads as it has or with --threads. It needs three times the
-size on disk, in --folder, and removes it.
+The zip has stored members of random bytes and lies in a real S3 server. The job runs in a separate
+process, with its default number of threads or with --threads. --folder needs three times the zip's
+size on disk; the files are removed at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -21,15 +20,15 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from jobs.storage.local_server import embedded_s3
 from jobs.storage.s3 import Store
 from tests.bench.launch import ROOT
 
 MB = 10**6
-FILM_MB = (4, 8, 12, 24)  # sizes of films in turn
-# `python -m jobs` with another number of threads, which no flag sets.
+# Sizes of the films, repeated in this order.
+FILM_MB = (4, 8, 12, 24)
+# `python -m jobs` with another number of threads; the command line has no flag for it.
 WITH_THREADS = """
 import sys
 from jobs.cli import main
@@ -42,7 +41,7 @@ MASK = random.Random(0).randbytes(20_000)
 
 @dataclass(frozen=True)
 class Measured:
-    """`peak_mb` is the job's VmHWM, `seconds` its whole time, Python's start with it."""
+    """`peak_mb` is the job's VmHWM; `seconds` is its wall time, which includes Python's start."""
 
     films: int
     archive_mb: int
@@ -52,7 +51,7 @@ class Measured:
 
 
 def write_archive(path: Path, megabytes: int) -> int:
-    """Write a zip of about that size, a film and its mask in turn; the number of films."""
+    """Write a zip of about `megabytes` MB, films and masks alternating; return the film count."""
     rng, films, written = random.Random(1), 0, 0
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         while written < megabytes * MB:
@@ -64,30 +63,29 @@ def write_archive(path: Path, megabytes: int) -> int:
 
 
 def measure(megabytes: int, folder: Path, threads: int = 0) -> Measured:
-    """Download an archive of that size from S3 into S3; 0 threads are the job's own number."""
+    """Download an archive of `megabytes` MB from S3 into S3; 0 threads: the job's default."""
     program = ["-c", WITH_THREADS, str(threads)] if threads else ["-m", "jobs"]
-    with embedded_s3(folder / "s3") as environment:
+    with embedded_s3(folder / "s3") as settings:
         path = folder / "big.zip"
         films = write_archive(path, megabytes)
         size = path.stat().st_size
-        with mock.patch.dict(os.environ, environment):
-            Store().upload(path, "s3://lung/big.zip")
+        Store(settings).upload(path, "s3://lung/big.zip")
         path.unlink()
         arguments = ["download", "--source", "s3://lung/big.zip", "--out", "s3://lung/out"]
         started = time.monotonic()
-        peak, result = run_and_watch([*program, *arguments], environment)
+        peak, result = run_with_peak([*program, *arguments], settings.environment())
         seconds = time.monotonic() - started
     assert result["headline"] == {"films": films, "pairs": films, "without_mask": 0}
-    pace = round(size / MB / seconds, 1)
-    return Measured(films, size // MB, peak, round(seconds, 1), pace)
+    rate = round(size / MB / seconds, 1)
+    return Measured(films, size // MB, peak, round(seconds, 1), rate)
 
 
-def run_and_watch(arguments: list[str], environment: dict[str, str]) -> tuple[int, dict[str, Any]]:
-    """(peak resident memory in MB, the job's result) of Python with the arguments."""
+def run_with_peak(arguments: list[str], environment: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """Run Python with the arguments: (its peak resident memory in MB, the job's JSON result)."""
     with subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=environment,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -100,7 +98,7 @@ def run_and_watch(arguments: list[str], environment: dict[str, str]) -> tuple[in
 
 
 def peak_kb(pid: int) -> int:
-    """VmHWM of a process, 0 where it has ended."""
+    """VmHWM of a process in kB; 0 once the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except ProcessLookupError:

@@ -1,9 +1,8 @@
-"""The whole chain: what a run costs that finds its work done, and each job's memory by films."""
+"""Measure the whole chain: the cost of a rerun, and each job's memory by number of films."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ SETTINGS = {
     "train": ("--epochs", "1", "--network", "small", "--batch-size", "16"),
     "publish": ("--min-dice", "0"),
 }
-# Runs a job as `python -m jobs` does and prints the most memory that it held.
+# Runs a job as `python -m jobs` does, then prints its peak memory in MiB.
 MEASURED = """
 import sys
 from jobs.cli import main
@@ -42,16 +41,14 @@ def measure(folder: Path) -> dict[str, Figure]:
 
 
 def rerun_vs_first(folder: Path) -> Figure:
-    """The chain of `make run-local` again over the first time, each in a process of its own."""
+    """Seconds of the second `make run-local` over those of the first, each a process."""
     first, again = (run_chain(folder / "chain") for _ in range(2))
-    about = (
-        f"the first run, {first:.0f} s: {RUN_DEFAULTS['source']}, {RUN_DEFAULTS['epochs']} epochs"
-    )
-    return figure([again / first], "x", about)
+    source, epochs = RUN_DEFAULTS["source"], RUN_DEFAULTS["epochs"]
+    return figure([again / first], "x", f"the first run, {first:.0f} s: {source}, {epochs} epochs")
 
 
 def run_chain(folder: Path) -> float:
-    """The seconds it takes."""
+    """Run the default chain with its results in `folder`; return the seconds."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "jobs", "run", "--folder", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -59,18 +56,22 @@ def run_chain(folder: Path) -> float:
 
 
 def peak_rss_mb(folder: Path) -> Figure:
-    """The largest of all jobs with MANY films; `by_job` has [FEW films', MANY films', ratio]."""
+    """Peak memory of the largest job with MANY films, in MiB.
+
+    `by_job` holds for each job [peak with FEW films, peak with MANY films, their ratio].
+    """
     few, many = (costs(folder / str(films), films) for films in (FEW, MANY))
     by_job = {
         job: [round(few[job].peak), round(cost.peak), round(cost.peak / few[job].peak, 3)]
         for job, cost in many.items()
     }
-    about = f"by job, {FEW} and {MANY} films of 160x128"
-    return figure([cost.peak for cost in many.values()], "MiB", about) | {"by_job": by_job}
+    peaks = [cost.peak for cost in many.values()]
+    against = f"by job, {FEW} and {MANY} films of 160x128"
+    return figure(peaks, "MiB", against) | {"by_job": by_job}
 
 
 class Cost(NamedTuple):
-    """What a job made, how long it worked, and the most memory that it held, in MiB."""
+    """The URI of a job's manifest, its seconds, and its peak memory in MiB."""
 
     manifest: str
     seconds: float
@@ -78,31 +79,31 @@ class Cost(NamedTuple):
 
 
 def costs(folder: Path, films: int) -> dict[str, Cost]:
-    """What each job of the chain costs on `films` small films."""
+    """Run the chain on `films` small films; return the cost of each job."""
     write_montgomery(folder / "films", films)
-    with embedded_s3(folder / "s3") as environment:
-        found: dict[str, Cost] = {}
+    with embedded_s3(folder / "s3") as settings:
+        by_job: dict[str, Cost] = {}
         for job, upstream_of in INPUTS.items():
-            inputs = {name: found[upstream].manifest for name, upstream in upstream_of.items()}
+            inputs = {name: by_job[upstream].manifest for name, upstream in upstream_of.items()}
             if job == "download":
                 inputs["source"] = (folder / "films").as_uri()
-            found[job] = run_measured(job, inputs, environment)
-    return found
+            by_job[job] = run_measured(job, inputs, settings.environment())
+    return by_job
 
 
 def run_measured(job: str, inputs: Mapping[str, str], environment: Mapping[str, str]) -> Cost:
-    """Run a job in a process of its own; `inputs` are its flags by name."""
+    """Run a job in a separate process; `inputs` maps the names of its flags to their values."""
     flags = [part for name, value in inputs.items() for part in (f"--{name}", value)]
-    place = ("--out", OUT, "--run-id", "bench")
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, job, *flags, *SETTINGS.get(job, ()), *place],
+    settings = [*SETTINGS.get(job, ()), "--out", OUT, "--run-id", "bench"]
+    process = subprocess.run(
+        [sys.executable, "-c", MEASURED, job, *flags, *settings],
         cwd=ROOT,
-        env=os.environ | dict(environment),
+        env=environment,
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    *_, result, peak = done.stdout.splitlines()
-    about: dict[str, Any] = json.loads(result)
-    return Cost(about["manifest"], about["seconds"], float(peak))
+    *_, last_line, peak = process.stdout.splitlines()
+    result: dict[str, Any] = json.loads(last_line)
+    return Cost(result["manifest"], result["seconds"], float(peak))

@@ -1,4 +1,4 @@
-"""Side by side: the same films, split, size, budget and threads for every model and seed."""
+"""Compare the models: each has the same films, split, size, budget and threads, for every seed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TITLES = ("Dice", "5th percentile", "films/CPU-s", "films/s")
 def compare(
     records: Records, *, network: str, budget: float, seeds: Sequence[int], at_once: int
 ) -> Facts:
-    """Train all models on all seeds and score them on the test films, which no training saw."""
+    """Train every model with every seed; score each on the test films, unused in training."""
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
         folder = Path(work)
         records.write(folder, records.splits.__getitem__)
@@ -45,53 +45,59 @@ def compare(
 
 
 def gflops_of(network: str, size: int) -> float:
-    """What one of the project's networks costs a film."""
+    """GFLOP per film of one of the project's networks, in a forward pass."""
     return gflops_per_film(build_model(fit_config(network, size=size, epochs=1, seed=0)), size)
 
 
 def command(
     model: str, seed: int, folder: Path, budget: float, network: str, gflops: float
 ) -> list[str]:
-    """What trains a model: ours by its network's name, a peer as costly a film as ours."""
-    about = [str(folder), f"{model}-{seed}", str(seed), str(budget)]
+    """The command that trains a model: ours by its network's name, a peer by its GFLOP per film."""
+    run = [str(folder), f"{model}-{seed}", str(seed), str(budget)]
     if model == OURS:
-        return [sys.executable, "-m", "tests.bench.ours", *about, network]
-    return [PEERS_PYTHON, "-m", "tests.bench.peers", *about, model, str(gflops)]
+        return [sys.executable, "-m", "tests.bench.ours", *run, network]
+    return [PEERS_PYTHON, "-m", "tests.bench.peers", *run, model, str(gflops)]
 
 
 def scored(folder: Path, model: str, seed: int) -> Facts:
     """A run's facts with its Dice on the test films."""
     facts = read_facts(folder, f"{model}-{seed}")
-    assert facts is not None, "a run that ended well leaves its facts"
+    assert facts is not None, "a successful run writes its facts"
     facts.pop("history", None)
-    found = read_probabilities(folder, f"{model}-{seed}", "test")
-    return {"seed": seed, **summary(dices(found, read_split(folder, "test")[1])), **facts}
+    probabilities = read_probabilities(folder, f"{model}-{seed}", "test")
+    masks = read_split(folder, "test")[1]
+    return {"seed": seed, **summary(dices(probabilities, masks)), **facts}
 
 
 def spreads(runs: Mapping[str, Sequence[Facts]]) -> dict[str, Facts]:
     """{model: {figure: mean, min and max over the seeds}}."""
     return {
-        model: {figure: spread([run[figure] for run in its]) for figure in FIGURES}
-        for model, its in runs.items()
+        model: {figure: spread([run[figure] for run in seeds]) for figure in FIGURES}
+        for model, seeds in runs.items()
     }
 
 
 def ratios(runs: Mapping[str, Sequence[Facts]]) -> dict[str, dict[str, Facts | None]]:
-    """{peer: {figure: ours over the peer's with the same seed; mean, min and max}}."""
+    """{peer: {figure: mean, min and max over the seeds of our value over the peer's}}."""
     return {
         peer: {figure: ratio(runs[OURS], runs[peer], figure) for figure in FIGURES}
         for peer in PEERS
     }
 
 
-def ratio(ours: Sequence[Facts], its: Sequence[Facts], figure: str) -> Facts | None:
-    """None where the peer has a 0, as its Dice may be after too small a budget."""
-    pairs = [(one[figure], other[figure]) for one, other in zip(ours, its, strict=True)]
-    return spread([one / other for one, other in pairs]) if all(b for _, b in pairs) else None
+def ratio(ours: Sequence[Facts], peer: Sequence[Facts], figure: str) -> Facts | None:
+    """Our values over the peer's, seed by seed; None where a value of the peer is 0.
+
+    A peer's Dice is 0 where the budget was too small for it to learn anything.
+    """
+    denominators = [run[figure] for run in peer]
+    if not all(denominators):
+        return None
+    return spread([run[figure] / other for run, other in zip(ours, denominators, strict=True)])
 
 
 def table(result: Mapping[str, Any]) -> list[str]:
-    """The comparison in lines: mean (smallest to largest) over the seeds."""
+    """The comparison as lines of text: mean (smallest to largest) over the seeds."""
     lines = [" " * 16 + "".join(f"{title:>28}" for title in TITLES)]
     for model, figures in result["spread"].items():
         lines.append(f"{PEERS.get(model, model):16}" + _cells(figures))
@@ -112,5 +118,7 @@ def _cells(figures: Mapping[str, Mapping[str, float] | None]) -> str:
     return "".join(_cell(figures[figure]).rjust(28) for figure in FIGURES)
 
 
-def _cell(one: Mapping[str, float] | None) -> str:
-    return f"{one['mean']:.4g} ({one['min']:.4g} to {one['max']:.4g})" if one else "none"
+def _cell(values: Mapping[str, float] | None) -> str:
+    if values is None:
+        return "none"
+    return f"{values['mean']:.4g} ({values['min']:.4g} to {values['max']:.4g})"

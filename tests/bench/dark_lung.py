@@ -1,7 +1,7 @@
-"""A network of the project's architecture and cost whose weights call dark what is lung.
+"""A network of the project's architecture and cost, with weights that mark dark pixels as lung.
 
-Its masks are those of a trained one in kind, two smooth lungs, so that what is done to them costs
-what it costs; and no bench waits for a training.
+It needs no training. Its masks resemble those of a trained network, two smooth lungs, so that
+post-processing and encoding cost as much as on real masks.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 
-STEEPNESS, DARKNESS = 12.0, 0.3  # of the logits, and below the mean what counts as lung
-COMPONENTS = 8  # the lungs and, as dark as these, the air beside the chest and in the bowel
+# The slope of the logits, and how far below the film's mean, in standard deviations, lung begins.
+STEEPNESS, DARKNESS = 12.0, 0.3
+# The two lungs, and air beside the chest and in the bowel, which is as dark as the lungs.
+COMPONENTS = 8
 
 
 def dark_lung(network: str) -> UNet:
-    """`network` of NETWORKS with random weights, but for the one channel that the head reads."""
+    """A network of NETWORKS with random weights, except in the one channel that the head reads."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         model = UNet(**NETWORKS[network])
-        _only(model.stem, -1.0)
-        _average(model.encoder[0])
-        _average(model.decoder[-1].conv)
+        _average_channel_0(model.stem, -1.0)
+        _average_all(model.encoder[0])
+        _average_all(model.decoder[-1].conv)
         model.head.weight.zero_()
         model.head.weight[0, 0] = STEEPNESS
         assert model.head.bias is not None
@@ -38,32 +40,40 @@ def dark_lung(network: str) -> UNet:
     return model.eval()
 
 
-def _only(convolution: nn.Module, total: float) -> None:
-    """Make channel 0 the mean over the kernel of channel 0, times `total`."""
+def _average_channel_0(convolution: nn.Module, total: float) -> None:
+    """Make output channel 0 the mean of input channel 0 over the kernel, times `total`."""
     weight = convolution.weight
     assert isinstance(weight, torch.Tensor)
     weight[0].zero_()
     weight[0, 0] = total / weight[0, 0].numel()
 
 
-def _average(block: nn.Module | torch.Tensor) -> None:
+def _average_all(block: nn.Module | torch.Tensor) -> None:
     assert isinstance(block, nn.Module)
     for layer in block.children():
         if isinstance(layer, nn.Conv2d):
-            _only(layer, 1.0)
+            _average_channel_0(layer, 1.0)
 
 
 def write_trained(store: Store, out: str, network: str, size: int, precision: str) -> Manifest:
-    """The manifest of such a network, as the job train leaves one."""
+    """Write the network of `dark_lung` as the job train would; return its manifest."""
     model = dark_lung(network)
-    recipe = {"spatial_size": size, "precision": precision, "threshold": 0.5}
-    cleaning = {"largest_components": COMPONENTS, "fill_holes": True}
-    about = {"architecture": model.architecture, "recipe": recipe | cleaning}
+    recipe = {
+        "spatial_size": size,
+        "fit": "stretch",
+        "crop_borders": False,
+        "precision": precision,
+        "threshold": 0.5,
+        "largest_components": COMPONENTS,
+        "fill_holes": True,
+        "review_below": 0.0,
+    }
+    model_json = {"architecture": model.architecture, "recipe": recipe}
     config = TrainConfig(out=out, processed=f"{out}/manifest.json", network=network)
     extra = {"size": size, "precision": precision, "network": "dark lung"}
-    stage = WorkFolder(store, config, job="train", folder="trained", recipe="bench", extra=extra)
-    if found := stage.finished():
-        return found
-    stage.add_file("model.json", json.dumps(about).encode())
-    stage.add_file("model.safetensors", checkpoint.to_safetensors(model.state_dict()))
-    return stage.finish(counts={}, headline={})
+    work = WorkFolder(store, config, job="train", folder="trained", recipe="bench", extra=extra)
+    if finished := work.finished():
+        return finished
+    work.add_file("model.json", json.dumps(model_json).encode())
+    work.add_file("model.safetensors", checkpoint.to_safetensors(model.state_dict()))
+    return work.finish(counts={}, headline={})

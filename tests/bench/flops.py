@@ -1,4 +1,4 @@
-"""Floating-point operations of a network, two a multiplication with its addition."""
+"""Count the floating-point operations of a network; a multiply-add counts as two."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def gflops_per_film(network: nn.Module, size: int) -> float:
-    """Billions of operations of the convolutions for one film of `size` pixels, forward."""
+    """GFLOP of the convolutions in a forward pass of one film of `size` x `size` pixels."""
     was_training = network.training
     network.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -18,8 +18,8 @@ def gflops_per_film(network: nn.Module, size: int) -> float:
 
 
 def gflops_of_training(network: nn.Module, size: int) -> float:
-    """The same for one film forward and backward."""
+    """GFLOP of the convolutions in a forward and a backward pass of one film."""
     with FlopCounterMode(display=False) as counter:
-        # Two films, because a batch normalisation refuses one where a single pixel is left of it.
+        # Two films: batch normalisation raises if one film has a single pixel at the lowest level.
         network(torch.zeros(2, 1, size, size)).sum().backward()
     return counter.get_total_flops() / 2e9

@@ -1,4 +1,4 @@
-"""Folds by patient: every film is scored by a network that saw no film of its patient."""
+"""Cross-validation by patient: the network that scores a film was trained on other patients."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ WORST_FILMS, WORST_COLUMNS, TILE = 12, 4, 384
 
 
 class Folds:
-    """The trainings, each done once: what they leave in `work` is found again.
+    """One training per fold, with its files in `work`; a later run reuses the finished folds.
 
-    A fold is trained again where the films, the settings or the code that trains are others.
+    A fold is trained again if the films, the settings or the training code have changed.
     """
 
     def __init__(
@@ -40,17 +40,17 @@ class Folds:
         folds: int,
         network: str,
         budget: float,
-        about: Row,
+        environment: Row,
     ) -> None:
         self._records = records
-        self._about = about
+        self._environment = environment
         self._folds = folds
         self._settings = ["ours", "0", str(budget), network]
         key = json.dumps([records.content, folds, *self._settings]).encode()
         self._work = work / hashlib.sha256(key).hexdigest()[:12]
 
     def run(self, artifacts: Path, at_once: int) -> Row:
-        """Train what is not done, `at_once` side by side, and write what is known after each."""
+        """Train the unfinished folds, `at_once` in parallel; write the figures after each."""
         commands = {}
         for fold in range(self._folds):
             if self.is_done(fold):
@@ -69,26 +69,26 @@ class Folds:
 
     def is_done(self, fold: int) -> bool:
         facts = read_facts(self.folder(fold), "ours")
-        by = recipe_hash(self._settings[-1], self._records.images.shape[-1])
-        return facts is not None and facts["trained_by"] == by
+        current = recipe_hash(self._settings[-1], self._records.images.shape[-1])
+        return facts is not None and facts["trained_by"] == current
 
     def prepare(self, fold: int) -> list[str]:
-        """Put the fold's films where its training reads them; the command that trains."""
+        """Write the fold's films for its training; return the training's command."""
         self._records.write(self.folder(fold), self._split_in(fold))
         return [sys.executable, "-m", "tests.bench.ours", str(self.folder(fold)), *self._settings]
 
     def result(self) -> Row:
-        """The figures of the folds that are done, and each film's."""
+        """The figures of the finished folds, of all their films together, and of each film."""
         folds, films = [], []
         for fold in range(self._folds):
             if facts := read_facts(self.folder(fold), "ours"):
                 recipe = self.recipe(fold)
                 rows = list(self.rows(fold, recipe))
                 films += rows
-                about = {"fold": fold, "films": len(rows), "recipe": recipe}
-                folds.append(about | figures(rows) | facts)
+                settings = {"fold": fold, "films": len(rows), "recipe": recipe}
+                folds.append(settings | figures(rows) | facts)
         groups = sorted({row["group"] for row in films})
-        return self._about | {
+        return self._environment | {
             "folds": folds,
             "all": figures(films),
             "by_group": {
@@ -98,17 +98,17 @@ class Folds:
         }
 
     def recipe(self, fold: int) -> Row:
-        """The post-processing that the fold's validation films choose."""
-        chosen, found = self.found(fold, "val")
-        return choose(found, self._records.masks[chosen] > 0)
+        """The post-processing with the best Dice on the fold's validation films."""
+        indices, probabilities = self.probabilities(fold, "val")
+        return choose(probabilities, self._records.masks[indices] > 0)
 
     def rows(self, fold: int, recipe: Mapping[str, Any]) -> Iterator[Row]:
-        """Each film of a fold with its Dice before and after post-processing."""
-        chosen, found = self.found(fold, "test")
-        masks = self._records.masks[chosen]
-        before = dices(found, masks)
-        after = dices_of_masks(processed(found, recipe), masks)
-        for index, raw, dice in zip(chosen.tolist(), before, after, strict=True):
+        """Yield each test film of a fold with its Dice before and after post-processing."""
+        indices, probabilities = self.probabilities(fold, "test")
+        masks = self._records.masks[indices]
+        before = dices(probabilities, masks)
+        after = dices_of_masks(postprocessed(probabilities, recipe), masks)
+        for index, dice_before, dice in zip(indices.tolist(), before, after, strict=True):
             yield {
                 "id": self._records.ids[index],
                 "patient": self._records.patients[index],
@@ -116,45 +116,49 @@ class Folds:
                 "fold": fold,
                 "index": index,
                 "dice": dice,
-                "dice_before": raw,
+                "dice_before": dice_before,
             }
 
-    def found(self, fold: int, split: str) -> tuple[NDArray[np.int64], Probabilities]:
-        """The indices of the films of a split, test or val, and their probabilities."""
-        chosen = members(len(self._records), self._split_in(fold))[split]
-        return chosen, read_probabilities(self.folder(fold), "ours", split)
+    def probabilities(self, fold: int, split: str) -> tuple[NDArray[np.int64], Probabilities]:
+        """(indices of the films in a split of the fold, test or val; their probabilities)."""
+        indices = members(len(self._records), self._split_in(fold))[split]
+        return indices, read_probabilities(self.folder(fold), "ours", split)
 
     def draw(self, result: Row, artifacts: Path) -> None:
-        """The worst films of all, the truth green and the mask red; the curves of each fold."""
-        for one in result["folds"]:
-            curves = draw_curves(one["history"])
-            (artifacts / f"bench-folds-curves-{one['fold']}.png").write_bytes(curves)
+        """Draw the loss curves of each fold, and the films with the lowest Dice.
+
+        The outline of the labelled mask is green, that of the predicted one red.
+        """
+        for fold in result["folds"]:
+            curves = draw_curves(fold["history"])
+            (artifacts / f"bench-folds-curves-{fold['fold']}.png").write_bytes(curves)
         worst = sorted(result["films"], key=lambda row: float(row["dice"]))[:WORST_FILMS]
-        recipes = {one["fold"]: one["recipe"] for one in result["folds"]}
+        recipes = {fold["fold"]: fold["recipe"] for fold in result["folds"]}
         tiles = [(self.outlined(row, recipes[row["fold"]]), caption(row)) for row in worst]
         sheet = masks.contact_sheet(tiles, columns=WORST_COLUMNS, tile=TILE)
         (artifacts / "bench-folds-worst.png").write_bytes(decode.encode_png(sheet))
 
     def outlined(self, row: Row, recipe: Mapping[str, Any]) -> NDArray[np.uint8]:
-        chosen, found = self.found(row["fold"], "test")
-        probabilities = found[chosen == row["index"]]
-        lines = [
+        """The film of a row with both outlines, uint8 (S, S, 3)."""
+        indices, probabilities = self.probabilities(row["fold"], "test")
+        predicted = postprocessed(probabilities[indices == row["index"]], recipe)[0]
+        outlines = [
             (self._records.masks[row["index"]] > 0, masks.TRUTH_COLOR),
-            (processed(probabilities, recipe)[0], masks.PREDICTION_COLOR),
+            (predicted, masks.PREDICTION_COLOR),
         ]
-        return masks.outline(self._records.images[row["index"]], lines, 1)
+        return masks.outline(self._records.images[row["index"]], outlines, 1)
 
     def _split_in(self, fold: int) -> Callable[[int], str]:
         return lambda index: fold_split(self._records.patients[index], fold, self._folds)
 
 
-def processed(found: Probabilities, recipe: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Masks (N, S, S) of probabilities (N, S, S), as predict makes them."""
-    return np.stack([to_mask(one, MaskRecipe.of(recipe)) for one in found])
+def postprocessed(probabilities: Probabilities, recipe: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Masks (N, S, S) of probabilities (N, S, S), with the post-processing of the job predict."""
+    return np.stack([to_mask(film, MaskRecipe.of(recipe)) for film in probabilities])
 
 
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
-    """The films' Dice after post-processing, and before it at 0.5."""
+    """Summaries of the films' Dice: after post-processing, and at a threshold of 0.5 before it."""
     return {
         **summary([row["dice"] for row in rows]),
         "before_postprocessing": summary([row["dice_before"] for row in rows]),
@@ -170,22 +174,22 @@ def write(result: Row, artifacts: Path) -> None:
 
 
 def table(result: Row) -> list[str]:
-    """The folds, the groups and all films in lines."""
+    """The figures as lines of text: a line per fold, per group, and for all films."""
     lines = [f"{'':28}{'films':>6}{'Dice':>8}{'median':>8}{'p05':>8}{'epochs':>8}{'CPU-s':>8}"]
-    for one in result["folds"]:
-        tail = f"{one['epochs']:>8}{one['process_cpu_seconds']:>8.0f}"
-        lines.append(_line(f"fold {one['fold']}", one["films"], one) + tail)
-    for group, found in result["by_group"].items():
+    for fold in result["folds"]:
+        costs = f"{fold['epochs']:>8}{fold['process_cpu_seconds']:>8.0f}"
+        lines.append(_line(f"fold {fold['fold']}", fold["films"], fold) + costs)
+    for group, dice in result["by_group"].items():
         count = sum(1 for row in result["films"] if row["group"] == group)
-        lines.append(_line(group, count, found))
+        lines.append(_line(group, count, dice))
     count = len(result["films"])
     lines.append(_line("all", count, result["all"]))
-    lines.append(_line("all, at 0.5 as it is", count, result["all"]["before_postprocessing"]))
-    if len({one["trained_by"] for one in result["folds"]}) > 1:
-        lines.append("The code changed while the folds were trained: run it again for what is old")
+    lines.append(_line("all, at 0.5, unprocessed", count, result["all"]["before_postprocessing"]))
+    if len({fold["trained_by"] for fold in result["folds"]}) > 1:
+        lines.append("The code changed between the folds: run it again to train the outdated ones")
     return lines
 
 
-def _line(name: str, films: int, found: Mapping[str, float]) -> str:
-    dice = (found[figure] for figure in ("dice_mean", "dice_median", "dice_p05"))
-    return f"{name:28}{films:>6}" + "".join(f"{value:>8.4f}" for value in dice)
+def _line(name: str, films: int, dice: Mapping[str, float]) -> str:
+    values = (dice[figure] for figure in ("dice_mean", "dice_median", "dice_p05"))
+    return f"{name:28}{films:>6}" + "".join(f"{value:>8.4f}" for value in values)

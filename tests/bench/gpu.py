@@ -1,4 +1,4 @@
-"""Training on GPUs, on synthetic films: seconds, films a second, share of the peak, data wait.
+"""Measure training on GPUs with synthetic films: throughput, share of the peak, data wait.
 
 usage: python -m tests.bench.gpu OUT NETWORK SIZE FILMS EPOCHS      (one rank of the measurement)
 """
@@ -24,10 +24,11 @@ from tests.bench.flops import gflops_of_training
 from tests.bench.ours import fit_config
 from tests.bench.runs import write_json
 
-SIZE, FILMS, EPOCHS = 512, 563, 10  # 0.8 of the 704 films with a mask in Kaggle's two sets
+# 563 films are 0.8 of the 704 with a mask in Kaggle's two sets.
+SIZE, FILMS, EPOCHS = 512, 563, 10
 VAL_SHARE = 0.1
-# bfloat16 on tensor cores, dense, floating-point operations a second (NVIDIA's data sheets), by
-# the words of a GPU's name; the first that fits counts.
+# Peak FLOP per second in dense bfloat16 on tensor cores, from NVIDIA's data sheets, by words of the
+# GPU's name. The first entry whose words are all in the name applies.
 PEAKS = {
     ("H100", "PCIe"): 756e12,
     ("H100",): 989e12,
@@ -39,14 +40,14 @@ PEAKS = {
 
 
 def on_gpus(network: str) -> dict[str, Any] | str:
-    """The figures with 1 and with 2 GPUs, or why there are none."""
+    """The figures with 1 and with 2 GPUs, or the reason why nothing was measured."""
     if not torch.cuda.is_available():
         return "not measured: no GPU"
     return {f"{count} processes": in_processes(network, count) for count in (1, 2)}
 
 
 def in_processes(network: str, processes: int) -> dict[str, Any] | str:
-    """The figures of as many processes, a GPU each, or why there are none."""
+    """The figures of a training with one process per GPU, or the reason why there are none."""
     gpus = torch.cuda.device_count()
     if gpus < processes:
         return f"not measured: {gpus} GPU"
@@ -59,26 +60,27 @@ def in_processes(network: str, processes: int) -> dict[str, Any] | str:
         figures: dict[str, Any] = json.loads(out.read_text())
     name = torch.cuda.get_device_name()
     model = build_model(fit_config(network, size=SIZE, epochs=EPOCHS, seed=0))
-    done = figures["images_per_second"] * 1e9 * gflops_of_training(model, SIZE)
+    flops = figures["images_per_second"] * 1e9 * gflops_of_training(model, SIZE)
     peak = peak_of(name)
-    share = done / (peak * processes) if peak else None
+    share = flops / (peak * processes) if peak else None
     return {"gpu": name, **figures, "share_of_bf16_peak": share}
 
 
 def peak_of(gpu: str) -> float | None:
-    """Operations a second that a GPU can do in bfloat16; None for one not in the table."""
+    """Peak FLOP per second of a GPU in bfloat16; None for a GPU that is not in PEAKS."""
     words = set(gpu.split())
     return next((peak for name, peak in PEAKS.items() if words >= set(name)), None)
 
 
 def measure(network: str, *, size: int, films: int, epochs: int) -> dict[str, float]:
-    """Train on synthetic films in this rank; rates are of the second epoch on, when all is warm."""
+    """Train on synthetic films in this rank; the rates leave out the first epoch as warm-up."""
     config = fit_config(network, size=size, epochs=epochs, seed=0)
     history: list[EpochRow] = []
     val = max(1, int(VAL_SHARE * films))
     for result in Trainer(config, synthetic(films, size), synthetic(val, size)).epochs():
         history = result.history
-    if not history:  # another rank has the epochs' results
+    # Only rank 0 receives the epochs.
+    if not history:
         return {}
     warm = history[1:] or history
     return {
@@ -89,7 +91,7 @@ def measure(network: str, *, size: int, films: int, epochs: int) -> dict[str, fl
 
 
 def synthetic(films: int, size: int) -> Films:
-    """Noise with a darker square for a lung."""
+    """`films` films of noise, uint8 (N, size, size), with a darker square as the lung."""
     images = torch.randint(0, 256, (films, size, size), dtype=torch.uint8)
     masks = torch.zeros_like(images)
     masks[:, size // 4 : -size // 4, size // 4 : -size // 4] = 1

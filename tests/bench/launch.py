@@ -1,4 +1,4 @@
-"""Runs trainings as processes of their own, their lines printed with the name of each."""
+"""Run trainings as separate processes; each line that they print is prefixed with their name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# One thread each, so that CPU-seconds mean the same for all; a GPU would not count in them.
+# One thread per training and no GPU, so that CPU-seconds are comparable between the models.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -18,9 +18,9 @@ def run_all(
     at_once: int,
     on_done: Callable[[str], None] = lambda name: None,
 ) -> None:
-    """Run each named command, `at_once` side by side, and tell `on_done` of each that ended well.
+    """Run the named commands, `at_once` in parallel; call `on_done` after each success.
 
-    Raises SystemExit for the first that fails; those not begun by then never are.
+    Raises SystemExit when a command fails; commands that have not started by then do not run.
     """
     with ThreadPoolExecutor(max_workers=at_once) as pool:
         running = {pool.submit(_run, name, command): name for name, command in commands.items()}
@@ -46,4 +46,4 @@ def _run(name: str, command: Sequence[str]) -> None:
         for line in process.stdout:
             print(f"{name}: {line}", end="", flush=True)
     if process.returncode:
-        raise SystemExit(f"{name} ended with {process.returncode}: its own message stands above")
+        raise SystemExit(f"{name} ended with {process.returncode}: see its message above")

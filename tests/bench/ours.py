@@ -1,4 +1,4 @@
-"""Trains the project's own network within a budget of CPU-seconds.
+"""Train the project's network within a budget of CPU-seconds.
 
 usage: python -m tests.bench.ours FOLDER NAME SEED BUDGET NETWORK      (files: tests/bench/runs.py)
 """
@@ -28,130 +28,139 @@ from tests.bench.cost import Throughput, cpu_seconds, epochs_within, peak_mebiby
 from tests.bench.flops import gflops_per_film
 from tests.bench.runs import Pixels, Probabilities, read_split, write_run
 
-URI = "s3://bench/manifest.json"  # TrainConfig wants one, of which nothing is read
-MANY, DRY_STEPS = 10_000, 4  # epochs and steps of the training that finds what an epoch costs
-DRY_SHARE = 0.04
-PLANNED_SHARE = 0.9  # of the budget: a schedule that is cut short trains badly
+# TrainConfig requires a manifest's URI; nothing reads it here.
+URI = "s3://bench/manifest.json"
+# The trial training that measures an epoch's cost: epochs, steps per epoch, share of the budget.
+TRIAL_EPOCHS, TRIAL_STEPS, TRIAL_SHARE = 10_000, 4, 0.04
+# The share of the budget that the schedule is planned for: a one-cycle schedule that the budget
+# cuts off ends at a high learning rate and trains badly.
+PLANNED_SHARE = 0.9
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What maps images uint8 (N, S, S) to probabilities, and the facts of its training."""
+    """`predict` maps images, uint8 (N, S, S), to probabilities; `facts` describe the training."""
 
     predict: Callable[[Pixels], Probabilities]
     facts: dict[str, Any]
 
 
 def fit_config(network: str, *, size: int, epochs: int, seed: int) -> FitConfig:
-    """The settings that the job train has for a network."""
+    """The job train's default settings for a network."""
     config = TrainConfig(out=URI, processed=URI, network=network, seed=seed)
     settings = {name: getattr(config, name) for name in SETTINGS} | {"epochs": epochs}
     return FitConfig(size=size, **NETWORKS[config.network], **settings)
 
 
 def train_ours(train: Films, val: Films, *, network: str, seed: int, budget: float) -> Trained:
-    """Train for at most `budget` CPU-seconds, those of trying what an epoch costs among them.
+    """Train for at most `budget` CPU-seconds, which include the trial training.
 
-    The schedule wants the number of epochs before the first, so it is found by a short training.
+    The schedule needs the number of epochs in advance; a short trial training measures the cost of
+    an epoch.
     """
-    torch.optim.SGD([torch.zeros(1)])  # what the first optimizer loads is not training
+    # The first optimizer imports packages: that cost is not part of the training.
+    torch.optim.SGD([torch.zeros(1)])
     started = cpu_seconds()
 
     def config_of(epochs: int) -> FitConfig:
         return fit_config(network, size=train.images.shape[-1], epochs=epochs, seed=seed)
 
-    cost = epoch_cost(config_of(MANY), train, val, started + DRY_SHARE * budget)
-    left = PLANNED_SHARE * budget - (cpu_seconds() - started)
-    config = config_of(epochs_within(left, cost))
-    watch = _Watch(config, len(train), started + budget, say=True)
-    watch.throughput.start()
+    cost = epoch_cost(config_of(TRIAL_EPOCHS), train, val, started + TRIAL_SHARE * budget)
+    remaining = PLANNED_SHARE * budget - (cpu_seconds() - started)
+    config = config_of(epochs_within(remaining, cost))
+    meter = _Meter(config, len(train), started + budget, verbose=True)
+    meter.throughput.start()
     with contextlib.suppress(_BudgetSpentError):
-        for result in Trainer(config, train, val).epochs(watch.on_step):
-            watch.on_epoch(result)
+        for result in Trainer(config, train, val).epochs(meter.on_step):
+            meter.on_epoch(result)
     model = build_model(config)
     facts = {
-        "epochs": len(watch.history),
+        "epochs": len(meter.history),
         "planned_epochs": config.epochs,
         "cpu_seconds": cpu_seconds() - started,
         "peak_mebibytes": peak_mebibytes(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "gflops_per_film": gflops_per_film(model, config.size),
-        **watch.throughput.figures(),
-        "history": watch.history,
+        **meter.throughput.figures(),
+        "history": meter.history,
     }
-    return Trained(_predictor(config, watch.best), facts)
+    return Trained(_predictor(config, meter.best), facts)
 
 
 def epoch_cost(config: FitConfig, train: Films, val: Films, limit: float) -> float:
-    """CPU-seconds that an epoch takes, from short ones on some of the films, up to `limit`.
+    """CPU-seconds of an epoch, estimated from short epochs on some of the films.
 
-    The first does not count: it finds memory and ways to convolve.
+    Trains until this process has used `limit` CPU-seconds. The first epoch does not count, because
+    it allocates memory and selects convolution kernels.
     """
-    count = min(len(train), DRY_STEPS * config.batch_size)
-    watch = _Watch(config, count, limit, say=False)
-    few = Films(train.images[:count], train.masks[:count])
+    count = min(len(train), TRIAL_STEPS * config.batch_size)
+    meter = _Meter(config, count, limit, verbose=False)
+    subset = Films(train.images[:count], train.masks[:count])
     with contextlib.suppress(_BudgetSpentError):
-        for result in Trainer(config, few, val).epochs(watch.on_step):
-            watch.on_epoch(result)
-    epochs = len(watch.ends) - 1
-    of_all = (watch.ends[-1].cpu - watch.ends[0].cpu) / epochs
-    of_steps = (watch.ends[-1].in_steps - watch.ends[0].in_steps) / epochs
-    return of_steps / count * len(train) + of_all - of_steps
+        for result in Trainer(config, subset, val).epochs(meter.on_step):
+            meter.on_epoch(result)
+    epochs = len(meter.ends) - 1
+    whole = (meter.ends[-1].cpu - meter.ends[0].cpu) / epochs
+    steps = (meter.ends[-1].in_steps - meter.ends[0].in_steps) / epochs
+    # Only the steps grow with the number of films; validation is the same in every epoch.
+    return steps / count * len(train) + whole - steps
 
 
 class _BudgetSpentError(Exception):
-    """Another epoch would cost more than is left."""
+    """Another epoch would exceed the budget."""
 
 
 class _End(NamedTuple):
-    """CPU-seconds at the end of an epoch: all so far, and those in training steps."""
+    """CPU-seconds up to the end of an epoch: of the process, and of its training steps."""
 
     cpu: float
     in_steps: float
 
 
-class _Watch:
-    """Follows a training: what its steps and epochs cost, its history, its best weights.
+class _Meter:
+    """Records a training: the cost of its steps and epochs, its history, its best weights.
 
     Raises _BudgetSpentError before an epoch, from the third on, that would take this process's
-    CPU-seconds past `limit`. With `say` it prints a line an epoch.
+    CPU-seconds past `limit`. With `verbose` it prints a line per epoch.
     """
 
-    def __init__(self, config: FitConfig, films: int, limit: float, *, say: bool) -> None:
+    def __init__(self, config: FitConfig, films: int, limit: float, *, verbose: bool) -> None:
         self.throughput = Throughput()
         self.ends: list[_End] = []
         self.history: list[EpochRow] = []
         self.best = b""
         self._epochs = config.epochs
         self._limit = limit
-        self._say = say
+        self._verbose = verbose
         batches = global_batches(np.arange(films), config.batch_size)
-        self._sizes = [len(batch) for batch in batches]
+        self._batch_sizes = [len(batch) for batch in batches]
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        self.throughput.stop(self._sizes[step - 1])
+        self.throughput.stop(self._batch_sizes[step - 1])
         self.throughput.start()
 
     def on_epoch(self, result: EpochResult) -> None:
         self.ends.append(_End(cpu_seconds(), self.throughput.cpu))
         self.history = result.history
         self.best = result.best or self.best
-        left = self._limit - self.ends[-1].cpu
-        if self._say:
+        remaining = self._limit - self.ends[-1].cpu
+        if self._verbose:
             row = result.history[-1]
             print(
                 f"epoch {row['epoch']:.0f} of {self._epochs}: train_loss {row['train_loss']:.4f} "
                 f"val_loss {row['val_loss']:.4f} val_dice {row['val_dice']:.4f}, "
-                f"{left:.0f} CPU-s left",
+                f"{remaining:.0f} CPU-s left",
                 flush=True,
             )
-        if 1 < len(self.ends) < self._epochs and self.ends[-1].cpu - self.ends[-2].cpu > left:
-            raise _BudgetSpentError
+        if 1 < len(self.ends) < self._epochs:
+            last_epoch = self.ends[-1].cpu - self.ends[-2].cpu
+            if last_epoch > remaining:
+                raise _BudgetSpentError
         self.throughput.start()
 
 
 def _predictor(config: FitConfig, best: bytes) -> Callable[[Pixels], Probabilities]:
-    """The network of the best epoch."""
+    """A function that computes probabilities with the weights of the best epoch."""
     weights = checkpoint.to_safetensors(checkpoint.from_bytes(best)["model"])
     model = inference.load_model(weights, build_model(config).architecture)
 
@@ -162,7 +171,7 @@ def _predictor(config: FitConfig, best: bytes) -> Callable[[Pixels], Probabiliti
 
 
 def recipe_hash(network: str, size: int) -> str:
-    """Of the code and the settings that train and predict."""
+    """12 hex digits over the code of jobs.segmentation and the settings of a training."""
     files = sorted(Path(segmentation.__file__).parent.glob("*.py"))
     settings = repr(fit_config(network, size=size, epochs=1, seed=0)).encode()
     code = b"".join(file.read_bytes() for file in files)
@@ -173,11 +182,14 @@ def main(folder: Path, name: str, seed: int, budget: float, network: str) -> Non
     train, val = (
         Films(*map(torch.from_numpy, read_split(folder, split))) for split in ("train", "val")
     )
-    by = recipe_hash(network, train.images.shape[-1])
+    # Before the training, so that code that changes meanwhile is not recorded as the one that ran.
+    trained_by = recipe_hash(network, train.images.shape[-1])
     trained = train_ours(train, val, network=network, seed=seed, budget=budget)
-    found = {split: trained.predict(read_split(folder, split)[0]) for split in ("val", "test")}
-    whole = {"trained_by": by, "process_cpu_seconds": cpu_seconds()}
-    write_run(folder, name, trained.facts | whole, found)
+    probabilities = {
+        split: trained.predict(read_split(folder, split)[0]) for split in ("val", "test")
+    }
+    process = {"trained_by": trained_by, "process_cpu_seconds": cpu_seconds()}
+    write_run(folder, name, trained.facts | process, probabilities)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """MONAI 1.6.1: BasicUNet, DiceLoss, Adam at 1e-3, the best epoch on the validation films.
 
-As its tutorials of 2D segmentation have them, but for the augmentation: their crops and quarter
-turns are made for discs. Here its own transforms turn, scale, shift and re-expose whole films.
+These are the settings of its tutorials for 2D segmentation. The augmentation differs, because the
+tutorials' crops and quarter turns are meant for discs: here MONAI's transforms rotate, scale and
+shift whole films and change their contrast.
 """
 
-# Its packages are not in the environment that mypy looks into.
+# MONAI is installed in .venv-bench only, so mypy does not find it.
 # mypy: disable-error-code="import-not-found"
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ ROTATION, SCALING, SHIFT, LOG_GAMMA = math.radians(15), 0.2, 0.1, 0.4
 
 
 def builder(size: int) -> Callable[[int], nn.Module]:
-    """What builds BasicUNet by its features at the top; the package's own widths are for 32."""
+    """A function that builds a BasicUNet from the number of features of its first level.
+
+    The widths keep the proportions of MONAI's default, which has 32 features in the first level.
+    """
 
     def build(features: int) -> nn.Module:
         widths = [features * factor for factor in (1, 1, 2, 4, 8, 1)]
@@ -45,16 +49,17 @@ def builder(size: int) -> Callable[[int], nn.Module]:
 def train(
     network: nn.Module, train: Pair, val: Pair, seed: int, clock: Clock
 ) -> Callable[[Pixels], Tensor]:
-    """Train until the budget is spent, validations included, and go back to the best weights.
+    """Train until the budget is spent, validation included; restore the best weights.
 
-    Returns what gives the probabilities of lung (B, S, S) of images uint8 (B, S, S).
+    Returns a function from images, uint8 (B, S, S), to probabilities of lung, float32 (B, S, S).
     """
     criterion = DiceLoss(sigmoid=True)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     loader = load(train, seed)
     batches: Iterator[dict[str, Tensor]] = itertools.chain.from_iterable(itertools.repeat(loader))
-    next(batches)  # what it loads at its first use is not training
-    lung_of = predictor(network)
+    # The first batch imports packages: that cost is not part of the training.
+    next(batches)
+    probabilities_of = predictor(network)
     best = _Best()
     for step, _ in enumerate(clock.steps(), start=1):
         batch = next(batches)
@@ -65,15 +70,15 @@ def train(
         optimizer.step()
         clock.end_step(len(batch["image"]), loss.item())
         if step % (EPOCHS_A_VALIDATION * len(loader)) == 0:
-            best.offer(network, val_dice(lung_of, val))
-    best.offer(network, val_dice(lung_of, val))
+            best.offer(network, val_dice(probabilities_of, val))
+    best.offer(network, val_dice(probabilities_of, val))
     network.load_state_dict(best.weights)
-    return lung_of
+    return probabilities_of
 
 
 def load(films: Pair, seed: int) -> Any:
     """Shuffled batches of augmented films, {"image", "label"}: float32 (B, 1, S, S)."""
-    reach = SHIFT * films[0].shape[-1]
+    shift = SHIFT * films[0].shape[-1]
     augment = Compose(
         [
             ScaleIntensityd("image"),
@@ -82,7 +87,7 @@ def load(films: Pair, seed: int) -> Any:
                 prob=1,
                 rotate_range=ROTATION,
                 scale_range=(SCALING, SCALING),
-                translate_range=(reach, reach),
+                translate_range=(shift, shift),
                 mode=("bilinear", "nearest"),
                 padding_mode="border",
             ),
@@ -98,31 +103,31 @@ def load(films: Pair, seed: int) -> Any:
 
 
 def predictor(network: nn.Module) -> Callable[[Pixels], Tensor]:
-    """Films between 0 and 1 each, as in training."""
+    """A function that computes probabilities; each film is scaled to 0..1, as in training."""
 
-    def lung_of(images: Pixels) -> Tensor:
+    def probabilities_of(images: Pixels) -> Tensor:
         network.eval()
         pixels = torch.from_numpy(images).float()[:, None]
         low, high = pixels.amin((2, 3), keepdim=True), pixels.amax((2, 3), keepdim=True)
         probabilities: Tensor = network((pixels - low) / (high - low).clamp_min(1)).sigmoid()
         return probabilities[:, 0]
 
-    return lung_of
+    return probabilities_of
 
 
 @torch.inference_mode()
-def val_dice(lung_of: Callable[[Pixels], Tensor], val: Pair) -> float:
+def val_dice(probabilities_of: Callable[[Pixels], Tensor], val: Pair) -> float:
     """The mean Dice over the validation films."""
     scores = []
     for start in range(0, len(val[0]), BATCH_SIZE):
         images, masks = (part[start : start + BATCH_SIZE] for part in val)
         target = torch.from_numpy(masks)[:, None]
-        scores.append(compute_dice((lung_of(images) >= 0.5)[:, None], target))
+        scores.append(compute_dice((probabilities_of(images) >= 0.5)[:, None], target))
     return float(torch.cat(scores).mean())
 
 
 class _Best:
-    """The weights that scored highest."""
+    """The weights with the highest score so far."""
 
     def __init__(self) -> None:
         self.score = -1.0

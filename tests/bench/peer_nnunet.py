@@ -1,10 +1,10 @@
 """nnU-Net 2.8.1, from its package: network, loss, optimizer, augmentation, mirrored prediction.
 
-The number of stages and the batch size follow its planning rules, with the whole film as the patch;
-the learning rate falls with the share of the budget that is spent, as with its epochs there.
+The number of stages and the batch size follow its planning rules, with the whole film as the patch.
+The learning rate decays with the share of the budget that is spent, in place of its epochs.
 """
 
-# Its packages are not in the environment that mypy looks into.
+# nnU-Net is installed in .venv-bench only, so mypy does not find it.
 # mypy: disable-error-code="import-not-found"
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from tests.bench.runs import Pair, Pixels
 
 Strides: TypeAlias = Sequence[tuple[int, int]]
 
-SMALLEST_MAP = 4  # pixels a side at the lowest stage
-WIDEST = 16  # times the features of the first stage: 512 for the package's 32
+# Smallest side of a feature map, at the lowest stage, in pixels.
+SMALLEST_MAP = 4
+# The widest stage in multiples of the first one's features: nnU-Net's 512 over its 32.
+WIDEST = 16
 MIRRORINGS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
 CLASSES = {
     "conv_op": "torch.nn.modules.conv.Conv2d",
@@ -42,13 +44,13 @@ CLASSES = {
 
 
 def strides_of(size: int) -> Strides:
-    """A stride a stage, the first (1, 1), as the planner chooses them for square pixels."""
+    """The stride of each stage, the first (1, 1), as nnU-Net plans them for square pixels."""
     strides: Strides = get_pool_and_conv_props((1.0, 1.0), (size, size), SMALLEST_MAP, 999999)[1]
     return strides
 
 
 def builder(size: int) -> Callable[[int], nn.Module]:
-    """What builds the plain U-Net for films of `size` by its number of features at the top."""
+    """A function that builds the plain U-Net from the number of features of its first stage."""
     strides = strides_of(size)
     stages = len(strides)
 
@@ -81,9 +83,9 @@ def builder(size: int) -> Callable[[int], nn.Module]:
 def train(
     network: nn.Module, train: Pair, val: Pair, seed: int, clock: Clock
 ) -> Callable[[Pixels], Tensor]:
-    """Train until the budget is spent; the last weights count, `val` is not used.
+    """Train until the budget is spent and keep the last weights; `val` is not used.
 
-    Returns what gives the probabilities of lung (B, S, S) of images uint8 (B, S, S).
+    Returns a function from images, uint8 (B, S, S), to probabilities of lung, float32 (B, S, S).
     """
     size = train[0].shape[-1]
     scales = (1 / np.cumprod(strides_of(size), axis=0))[:-1].tolist()
@@ -116,8 +118,9 @@ def train(
 
 
 def loss_of(outputs: int) -> nn.Module:
-    """Dice over the batch + cross-entropy, each output weighing half of the one above it."""
+    """Dice over the batch + cross-entropy; each output has half the weight of the one above it."""
     weights = 0.5 ** np.arange(outputs)
+    # nnU-Net's trainer gives the lowest output no weight.
     weights[-1] = 0
     soft_dice = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
     criterion: nn.Module = DeepSupervisionWrapper(
@@ -128,25 +131,28 @@ def loss_of(outputs: int) -> nn.Module:
 
 
 def batch_size(size: int, films: int) -> int:
-    """What fits the planner's 8 GB, 12 films of 512 pixels, and is at most 5 % of the films."""
+    """The batch size that nnU-Net plans: 12 films of 512 pixels in 8 GB, at most 5 % of all films.
+
+    The minimum is 2.
+    """
     return max(2, min(round(12 * (512 / size) ** 2), round(0.05 * films)))
 
 
 def standardize(images: Pixels) -> Tensor:
-    """(N, 1, S, S) float32 with mean 0 and standard deviation 1 each: its ZScoreNormalization."""
+    """(N, 1, S, S) float32, each film of mean 0 and deviation 1: nnU-Net's ZScoreNormalization."""
     pixels = torch.from_numpy(images).float()[:, None]
     deviation, mean = torch.std_mean(pixels, dim=(2, 3), correction=0, keepdim=True)
     return (pixels - mean) / deviation.clamp_min(1e-8)
 
 
 def predictor(network: nn.Module) -> Callable[[Pixels], Tensor]:
-    """The mean of the logits over the four mirrorings, as its predictor takes it."""
+    """A function that computes probabilities from the mean logits of the four mirrored films."""
     network.eval()
     network.decoder.deep_supervision = False  # type: ignore[union-attr]
 
-    def lung_of(images: Pixels) -> Tensor:
+    def probabilities_of(images: Pixels) -> Tensor:
         inputs = standardize(images)
         logits = [network(inputs.flip(axes)).flip(axes) for axes in MIRRORINGS]
         return torch.stack(logits).mean(dim=0).softmax(dim=1)[:, 1]
 
-    return lung_of
+    return probabilities_of

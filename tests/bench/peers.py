@@ -1,10 +1,10 @@
-"""Trains a peer within a budget of CPU-seconds; runs in .venv-bench, which has their packages.
+"""Train a peer within a budget of CPU-seconds; runs in .venv-bench, which has their packages.
 
 usage: python -m tests.bench.peers FOLDER NAME SEED BUDGET PEER GFLOPS
 
-The files are those of tests/bench/runs.py. PEER is nnunet or monai; it is made as wide as brings it
-nearest to GFLOPS a film, those of the project's network: the same weights might cost it six times
-as much, and a budget of time would then say nothing about how it learns.
+The files are those of tests/bench/runs.py. PEER is nnunet or monai. Its width is chosen so that a
+film costs about GFLOPS, the cost of the project's network: with an equal number of weights a peer
+may cost six times as much per film, and a budget of time would not compare how well they learn.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ def main(folder: Path, name: str, seed: int, budget: float, peer: str, gflops: f
     torch.manual_seed(seed)
     network = nearest_in_cost(recipe.builder(size), size, gflops)
     clock = Clock(budget)
-    lung_of = recipe.train(network, train, val, seed, clock)
+    probabilities_of = recipe.train(network, train, val, seed, clock)
     facts = clock.facts() | {"peak_mebibytes": peak_mebibytes()}
     with torch.inference_mode():
         batches = np.array_split(test[0], -(-len(test[0]) // FILMS_AT_ONCE))
-        found = np.concatenate([lung_of(batch).numpy() for batch in batches])
-    about = {
+        probabilities = np.concatenate([probabilities_of(batch).numpy() for batch in batches])
+    facts |= {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "gflops_per_film": gflops_per_film(network, size),
     }
-    write_run(folder, name, facts | about, {"test": found})
+    write_run(folder, name, facts, {"test": probabilities})
 
 
 def nearest_in_cost(build: Callable[[int], nn.Module], size: int, gflops: float) -> nn.Module:
-    """The network of the width, a whole number, that costs nearest to `gflops` a film."""
+    """The network whose integer width brings its cost per film nearest to `gflops`."""
     narrower = build(NARROWEST)
     for width in itertools.count(NARROWEST + 1):
         wider = build(width)
         if gflops_per_film(wider, size) >= gflops:
             break
         narrower = wider
-    return min(narrower, wider, key=lambda one: abs(gflops_per_film(one, size) - gflops))
+    return min(narrower, wider, key=lambda network: abs(gflops_per_film(network, size) - gflops))
 
 
 if __name__ == "__main__":
-    _, place, name, seed, budget, peer, gflops = sys.argv
-    main(Path(place), name, int(seed), float(budget), peer, float(gflops))
+    _, folder, name, seed, budget, peer, gflops = sys.argv
+    main(Path(folder), name, int(seed), float(budget), peer, float(gflops))

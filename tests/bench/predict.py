@@ -1,10 +1,9 @@
-"""The job predict against its bare network, on the same films in the same run.
+"""Measure the job predict against its bare network, on the same films in the same run.
 
 usage: python -m tests.bench.predict [ROUNDS [FOLDER]]
 
-A film's way from S3 to its mask in S3 is timed as the job goes it; the bare network computes the
-same squares in the same batches, one after the other on all cores, and nothing else. The rounds of
-both take turns.
+The job's time runs from a film in S3 to its mask in S3. The bare network computes the same squares
+in the same batches, one batch after another on all cores, and nothing else. Their rounds alternate.
 """
 
 from __future__ import annotations
@@ -43,10 +42,12 @@ from tests.bench.rounds import Figure, figure
 OUT = f"s3://{BUCKET}/bench"
 NETWORK, SIZE, PRECISION = "base", 512, "auto"
 ROUNDS = 5
-DRAWN = 6  # different films; the others are these again
-GRAIN = 2.0  # gray levels of noise, which is most of a real film's bytes
-# Key of the figure: (how many films, their height and width).
-KINDS = {
+# Distinct films; the set repeats them.
+DISTINCT = 6
+# Standard deviation of the noise in gray levels; noise is most of the bytes of a real film's file.
+GRAIN = 2.0
+# {key of the figure: (number of films, their (height, width))}
+FILM_SETS = {
     "predict_vs_model_only": (256, (768, 640)),
     "predict_full_size_vs_model_only": (16, (4892, 4020)),
 }
@@ -55,11 +56,11 @@ Pixels = NDArray[np.uint8]
 
 
 def measure(rounds: int, folder: Path) -> dict[str, Figure]:
-    """Of each key of KINDS the job's films a second over the bare network's: median and range.
+    """For each key of FILM_SETS the job's films per second over the bare network's.
 
-    In a process of its own, as the job runs, so that torch's threads are set up as there.
+    Runs in a separate process, as the job does, so that torch sets up its threads as in the job.
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "tests.bench.predict", str(rounds), str(folder)],
         cwd=ROOT,
         env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
@@ -67,33 +68,34 @@ def measure(rounds: int, folder: Path) -> dict[str, Figure]:
         text=True,
         check=True,
     )
-    figures: dict[str, Figure] = json.loads(done.stdout.splitlines()[-1])
+    figures: dict[str, Figure] = json.loads(process.stdout.splitlines()[-1])
     return figures
 
 
 def main(rounds: int, folder: Path) -> None:
-    keep_freed_memory()  # as the command line does
+    # The command line does the same at its start.
+    keep_freed_memory()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("jobs.runtime.profile").setLevel(logging.INFO)
-    with embedded_s3(folder / "s3") as environment:
-        os.environ.update(environment)
-        store = TimedStore()
+    with embedded_s3(folder / "s3") as settings:
+        store = TimedStore(settings)
         trained = write_trained(store, OUT, NETWORK, SIZE, PRECISION)
-        found = {
+        figures = {
             key: compare(store, trained, count, shape, rounds)
-            for key, (count, shape) in KINDS.items()
+            for key, (count, shape) in FILM_SETS.items()
         }
-    print(json.dumps(found), flush=True)
+    print(json.dumps(figures), flush=True)
 
 
 def compare(
     store: Store, trained: Manifest, count: int, shape: tuple[int, int], rounds: int
 ) -> Figure:
+    """The job's throughput on `count` films of (height, width) `shape`, over its network's."""
     prefix = f"{OUT}/films-{shape[0]}x{shape[1]}"
-    drawn = [draw(number, shape) for number in range(DRAWN)]
-    store.write_many((f"{prefix}/{n:05}.png", drawn[n % DRAWN]) for n in range(count))
-    squares = [geometry.resize_film(decode.decode_film(film), SIZE, SIZE) for film in drawn]
-    bare = bare_network(np.stack([squares[n % DRAWN] for n in range(count)]))
+    distinct = [draw(number, shape) for number in range(DISTINCT)]
+    store.write_many((f"{prefix}/{n:05}.png", distinct[n % DISTINCT]) for n in range(count))
+    squares = [geometry.resize_film(decode.decode_film(film), SIZE, SIZE) for film in distinct]
+    bare = bare_network(np.stack([squares[n % DISTINCT] for n in range(count)]))
 
     def job() -> None:
         run_id = f"bench-{time.time_ns()}"
@@ -102,24 +104,25 @@ def compare(
         )
         assert predict.run(config, store).counts["masks"] == count
 
-    bare()  # the first time, memory and kernels are looked for
+    # The first pass is not timed: it allocates memory and selects kernels.
+    bare()
     with recording() as profile:
         job()
     log_table("predict", profile.summary())
     pairs = [(cost(bare), cost(job)) for _ in range(rounds)]
-    ratios = [alone.seconds / whole.seconds for alone, whole in pairs]
+    ratios = [network.seconds / whole.seconds for network, whole in pairs]
     films = f"{count} films of {shape[1]}x{shape[0]}"
     against = f"network {NETWORK} at {SIZE} pixels alone, batch after batch, {films}"
     print(against, file=sys.stderr)
     for name, costs in zip(("network", "job"), zip(*pairs, strict=True), strict=True):
-        rate = count / statistics.median(one.seconds for one in costs)
-        busy = 1000 * statistics.median(one.cpu for one in costs) / count
-        print(f"  {name}: {rate:.1f} films/s, {busy:.0f} CPU-ms each", file=sys.stderr)
+        rate = count / statistics.median(cost.seconds for cost in costs)
+        cpu_ms = 1000 * statistics.median(cost.cpu for cost in costs) / count
+        print(f"  {name}: {rate:.1f} films/s, {cpu_ms:.0f} CPU-ms per film", file=sys.stderr)
     return figure(ratios, "of the throughput", against)
 
 
 def bare_network(squares: Pixels) -> Callable[[], None]:
-    """The network on squares (N, S, S), in the batches that the job forms of as many films."""
+    """A function that runs the network on squares (N, S, S), in the job's batches of N films."""
     from jobs.segmentation import inference
 
     model = dark_lung(NETWORK).to(inference.local_device())
@@ -134,7 +137,7 @@ def bare_network(squares: Pixels) -> Callable[[], None]:
 
 
 def draw(number: int, shape: tuple[int, int]) -> bytes:
-    """A phantom as a PNG of that (height, width)."""
+    """A phantom with noise as a PNG of (height, width) `shape`."""
     height, width = shape
     film = cv2.resize(source.draw(0, number).image, (width, height)).astype(np.float32)
     film += np.random.default_rng(number).standard_normal(film.shape, np.float32) * GRAIN
@@ -142,7 +145,7 @@ def draw(number: int, shape: tuple[int, int]) -> bytes:
 
 
 class Cost(NamedTuple):
-    """Seconds by the clock, and of this process on its cores; S3's server is another."""
+    """Wall-clock seconds, and CPU-seconds of this process, which exclude the S3 server's."""
 
     seconds: float
     cpu: float
@@ -155,9 +158,9 @@ def cost(work: Callable[[], None]) -> Cost:
 
 
 if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     if len(sys.argv) > 2:
-        main(count, Path(sys.argv[2]))
+        main(rounds, Path(sys.argv[2]))
     else:
         with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-            print(json.dumps(measure(count, Path(scratch)), indent=2))
+            print(json.dumps(measure(rounds, Path(scratch)), indent=2))

@@ -1,9 +1,9 @@
-"""The job predict over many small films: its memory, its pace, and how soon it goes on when killed.
+"""Measure predict on many small films: memory, throughput, and the time to resume after a kill.
 
 usage: python -m tests.bench.predict_scale [--films 20000] [--to artifacts]
 
-The films are put into an S3 server of its own; the job runs as a process, as Airflow starts it.
-It leaves memory.json and memory.png, MiB of the job against films done.
+The films lie in an embedded S3 server; the job runs as a process, as Airflow starts it. Writes
+memory.json and memory.png: resident MiB of the job over the number of films done.
 """
 
 from __future__ import annotations
@@ -32,16 +32,18 @@ from tests.bench.dark_lung import write_trained
 from tests.bench.launch import ROOT
 from tests.support.films import draw_pair
 
-ROOM = f"s3://{BUCKET}/scale"
+OUT = f"s3://{BUCKET}/scale"
 NETWORK, SIZE = "small", 64
-DRAWN, SIDES = 24, (64, 80, 96)  # different films; the others are these again
+# Distinct films, whose sides in pixels repeat in this order; the set repeats the films.
+DISTINCT, SIDES = 24, (64, 80, 96)
 SECONDS_BETWEEN, SECONDS_TO_RESUME = 0.5, 600
-KILLED_AT = 0.5  # of the films
+# The job is killed once this share of the films is done.
+KILLED_AT = 0.5
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Of the running job: seconds since its start, films whose rows are safe, resident MiB."""
+    """The running job: seconds since its start, films whose rows are in S3, resident MiB."""
 
     seconds: float
     films: int
@@ -49,18 +51,18 @@ class Sample:
 
 
 class Scale:
-    """`count` films in S3 and the job on all of them, in one shard."""
+    """`count` films in S3 and the job that masks all of them in one shard."""
 
     def __init__(self, store: Store, count: int) -> None:
         self.store = store
         self.count = count
-        self.trained = write_trained(store, ROOM, NETWORK, SIZE, "float32")
-        drawn = [_draw(number) for number in range(DRAWN)]
-        films = ((f"{ROOM}/films/{n:06}.png", drawn[n % DRAWN]) for n in range(count))
+        self.trained = write_trained(store, OUT, NETWORK, SIZE, "float32")
+        distinct = [_draw(number) for number in range(DISTINCT)]
+        films = ((f"{OUT}/films/{n:06}.png", distinct[n % DISTINCT]) for n in range(count))
         store.write_many(films)
 
     def run(self, name: str, *, until: int | None = None) -> list[Sample]:
-        """The samples of a whole run, or of one that is killed once `until` films are done."""
+        """Sample a whole run, or one that is killed once `until` films are done."""
         samples: list[Sample] = []
         with self.start(name) as process:
             started = time.monotonic()
@@ -70,48 +72,49 @@ class Scale:
                 if until is not None and films >= until:
                     process.kill()
                 time.sleep(SECONDS_BETWEEN)
-            _, said = process.communicate()
+            _, messages = process.communicate()
         if process.returncode != (0 if until is None else -9):
-            raise SystemExit(f"predict ended with {process.returncode}: {said}")
+            raise SystemExit(f"predict ended with {process.returncode}: {messages}")
         return samples
 
     def start(self, name: str) -> subprocess.Popen[str]:
-        inputs = ["--trained", self.trained.uri, "--films", f"{ROOM}/films"]
+        inputs = ["--trained", self.trained.uri, "--films", f"{OUT}/films"]
         return subprocess.Popen(
-            [sys.executable, "-m", "jobs", "predict", *inputs, "--out", f"{ROOM}/{name}"],
+            [sys.executable, "-m", "jobs", "predict", *inputs, "--out", f"{OUT}/{name}"],
             cwd=ROOT,
+            env=self.store.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def done(self, name: str) -> int:
-        """How many films' rows are in S3."""
-        # Rows lie behind the masks in the listing, so that these are not listed each time.
+        """The number of films whose rows are in S3."""
+        # Counting row parts lists far fewer objects than counting masks.
         folder = self.folder(name)
         parts = self.store.list_objects(f"{folder}/rows/part-") if folder else ()
         return min(self.count, rows_per_part(self.count) * sum(1 for _ in parts))
 
     def folder(self, name: str) -> str:
-        """Where the run writes; empty before it does."""
-        start = f"{ROOM}/{name}/predictions/"
-        first = next(self.store.list_objects(start), None)
-        return start + first.uri.removeprefix(start).partition("/")[0] if first else ""
+        """The folder of the run's predictions; empty before the run has written an object."""
+        prefix = f"{OUT}/{name}/predictions/"
+        first = next(self.store.list_objects(prefix), None)
+        return prefix + first.uri.removeprefix(prefix).partition("/")[0] if first else ""
 
     def resume(self, name: str) -> float:
-        """Start a killed run again: seconds until the first film that it had not masked has a mask.
+        """Start a killed run again; return the seconds until it writes the first missing mask.
 
-        Python, torch and the network are loaded, what is done is listed, and the films of the part
-        that was under way are done again.
+        They include the loading of Python, torch and the network, the listing of the finished
+        parts, and the films of the unfinished part, which are masked again.
         """
         masks = f"{self.folder(name)}/masks"
-        there = {item.uri for item in self.store.list_objects(masks + "/")}
-        wanted = next(uri for uri in self._masks(masks) if uri not in there)
+        written = {item.uri for item in self.store.list_objects(masks + "/")}
+        first_missing = next(uri for uri in self._masks(masks) if uri not in written)
         with self.start(name) as process:
             started = time.monotonic()
-            while not self.store.exists(wanted):
+            while not self.store.exists(first_missing):
                 if process.poll() is not None or time.monotonic() - started > SECONDS_TO_RESUME:
-                    raise SystemExit(f"the job did not go on: {process.communicate()[1]}")
+                    raise SystemExit(f"the job did not resume: {process.communicate()[1]}")
                 time.sleep(0.02)
             seconds = time.monotonic() - started
             process.communicate()
@@ -122,53 +125,54 @@ class Scale:
 
 
 def measure(count: int, folder: Path) -> tuple[dict[str, Any], list[Sample]]:
-    """The figures of `summarise` and "resume_seconds", and the samples of the unbroken run."""
-    with embedded_s3(folder / "s3") as environment:
-        os.environ.update(environment)
-        scale = Scale(Store(), count)
+    """(the figures of `summarise` with "resume_seconds", the samples of the run without a kill)."""
+    with embedded_s3(folder / "s3") as settings:
+        scale = Scale(Store(settings), count)
         samples = scale.run("whole")
         scale.run("killed", until=round(KILLED_AT * count))
-        resumed = scale.resume("killed")
-    return {"films": count, **summarise(samples), "resume_seconds": round(resumed, 1)}, samples
+        seconds = scale.resume("killed")
+    return {"films": count, **summarise(samples), "resume_seconds": round(seconds, 1)}, samples
 
 
 def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
-    """MiB and films a second of the first and of the second half of the films."""
-    busy = [sample for sample in samples if sample.films]
-    middle = busy[-1].films / 2
-    first = [sample for sample in busy if sample.films <= middle]
-    second = [sample for sample in busy if sample.films > middle]
+    """MiB and films per second in the first and in the second half of the films."""
+    running = [sample for sample in samples if sample.films]
+    middle = running[-1].films / 2
+    first = [sample for sample in running if sample.films <= middle]
+    second = [sample for sample in running if sample.films > middle]
     mebibytes = [statistics.median(s.mebibytes for s in half) for half in (first, second)]
     return {
         "mebibytes_by_half": [round(number, 1) for number in mebibytes],
         "growth": round(mebibytes[1] / mebibytes[0] - 1, 4),
         "peak_mebibytes": round(max(s.mebibytes for s in samples), 1),
-        "films_per_second_by_half": [round(_pace(half), 1) for half in (first, second)],
+        "films_per_second_by_half": [round(_rate(half), 1) for half in (first, second)],
         "seconds": round(samples[-1].seconds, 1),
     }
 
 
-def _pace(samples: Sequence[Sample]) -> float:
+def _rate(samples: Sequence[Sample]) -> float:
+    """Films per second up to the last film; the job's end, which masks no film, does not count."""
     last = next(sample for sample in samples if sample.films == samples[-1].films)
     return (last.films - samples[0].films) / max(last.seconds - samples[0].seconds, 1e-9)
 
 
 def resident_mebibytes(pid: int) -> float:
-    """Memory of a process that is in RAM; 0 once it has ended."""
+    """Resident memory of a process in MiB; 0 once the process has ended."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def draw_memory(samples: Sequence[Sample], told: dict[str, Any], path: Path) -> None:
+def draw_memory(samples: Sequence[Sample], figures: dict[str, Any], path: Path) -> None:
+    """Draw resident MiB over films done as a PNG of 1200 x 540 pixels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     films, mebibytes = zip(*((s.films, s.mebibytes) for s in samples), strict=True)
     axes.plot(films, mebibytes, color="#1668a7", marker=".", markersize=3, linewidth=1)
-    first, second = told["films_per_second_by_half"]
+    first, second = figures["films_per_second_by_half"]
     title = (
-        f"predict, {told['films']:,} films in one shard: {first:.0f} films/s in the first half, "
+        f"predict, {figures['films']:,} films in one shard: {first:.0f} films/s in the first half, "
         f"{second:.0f} in the second"
     )
     axes.set(xlabel="films done", ylabel="MiB resident", ylim=(0, None), title=title)
@@ -183,14 +187,14 @@ def _draw(number: int) -> bytes:
     return decode.encode_png(film.astype(np.uint8))
 
 
-def main(count: int, to: Path) -> None:
-    to.mkdir(parents=True, exist_ok=True)
+def main(count: int, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="scale-") as scratch:
-        told, samples = measure(count, Path(scratch))
-    draw_memory(samples, told, to / "memory.png")
-    everything = told | {"samples": [asdict(sample) for sample in samples]}
-    (to / "memory.json").write_text(json.dumps(everything, indent=1) + "\n")
-    print(json.dumps(told, indent=2), f"{to / 'memory.png'}", sep="\n", flush=True)
+        figures, samples = measure(count, Path(scratch))
+    draw_memory(samples, figures, folder / "memory.png")
+    content = figures | {"samples": [asdict(sample) for sample in samples]}
+    (folder / "memory.json").write_text(json.dumps(content, indent=1) + "\n")
+    print(json.dumps(figures, indent=2), f"{folder / 'memory.png'}", sep="\n", flush=True)
 
 
 if __name__ == "__main__":

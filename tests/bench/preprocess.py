@@ -1,7 +1,7 @@
-"""How fast films are made square: against the naive way, and against unpacking them alone.
+"""Measure preprocess against a naive implementation, and against zlib inflation alone.
 
-The naive way is what image processing tutorials do: scikit-image, floating point, one film after
-another, anti-aliased. It needs scikit-image, which nothing else here does.
+The naive implementation follows image processing tutorials: scikit-image in floating point with
+anti-aliasing, one film after another. Nothing else in the project uses scikit-image.
 """
 
 from __future__ import annotations
@@ -22,23 +22,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.films.square import square_film
-from jobs.imaging import decode, geometry, png
+from jobs.films.rows import RawRow
+from jobs.films.square import SquareFilm, square_film
+from jobs.imaging import decode, png
+from jobs.imaging.geometry import Placing
 from jobs.phantoms import source
 from jobs.runtime.parallel import ordered_map
+from jobs.storage.manifest import FileRow
 from tests.bench.rounds import Figure, figure
 
 SIZE = 512
 THREADS = 2
-COPIES = 6  # of a film, so that the threads' start and end weigh little
+# Each film is processed this often, so that starting and joining the threads costs little of it.
+COPIES = 6
 GRAY_SHAPE, COLOR_SHAPE = (4020, 4892), (3000, 3000)
-# In grey levels: two thirds of the rows of the PNG are then packed by Paeth's filter, the slowest,
-# as four fifths of a real film's are.
+# Standard deviation in gray levels. Two thirds of the PNG's rows then have the Paeth filter, the
+# slowest to undo; in real films four fifths have it.
 NOISE = 0.7
 REAL_FILMS = Path(__file__).parents[3] / "shared" / "data" / "kermany-as-montgomery.zip"
 REAL_COUNT = 4
 
-place = functools.partial(geometry.place, size=SIZE)
+PLACING = Placing(SIZE)
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,27 @@ class FilmFiles:
     right: bytes
 
 
-def measure(rounds: int, folder: Path) -> dict[str, Figure]:
-    """{key: value, min, max, unit, against}: the median over `rounds`, what is compared in turn.
+def _entry(name: str) -> FileRow:
+    return FileRow(key=name, bytes=0, sha256="")
 
-    `folder` takes the files that the naive way reads and writes. Keys end in _color and _real for
-    color films and, where they are beside the project, the largest real films.
+
+# The raw row of every film; its keys are the fields of FilmFiles.
+ROW = RawRow(
+    id="",
+    patient="",
+    source="phantoms",
+    label="unknown",
+    origin="",
+    film=_entry("film"),
+    masks={"left": _entry("left"), "right": _entry("right")},
+)
+
+
+def measure(rounds: int, folder: Path) -> dict[str, Figure]:
+    """{key: figure}, the sides alternating within each of `rounds` rounds.
+
+    The naive implementation reads and writes its files in `folder`. Keys that end in _color are of
+    color films; keys that end in _real are of the largest real films and need REAL_FILMS.
     """
     sets = {"": [draw_film(GRAY_SHAPE)], "_color": [draw_film(COLOR_SHAPE, color=True)]}
     if REAL_FILMS.exists():
@@ -62,45 +82,45 @@ def measure(rounds: int, folder: Path) -> dict[str, Figure]:
     ratios: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, films in sets.items():
-            ratio = seconds(naive_way, films, folder) / seconds(our_way, films)
+            ratio = seconds(naive, films, folder) / seconds(ours, films)
             ratios.setdefault(f"preprocess_vs_naive{name}", []).append(ratio)
             if name != "_color":
                 streams = [packed_pixels(files.film) for files in films]
                 ratio = seconds(decode_and_resize, films) / seconds(inflate, streams)
                 ratios.setdefault(f"preprocess_vs_inflate{name}", []).append(ratio)
-    return {key: figure(found, *about(key)) for key, found in ratios.items()}
+    return {key: figure(values, *unit_and_reference(key)) for key, values in ratios.items()}
 
 
-def about(key: str) -> tuple[str, str]:
-    """The unit of a ratio, and what it is taken against."""
+def unit_and_reference(key: str) -> tuple[str, str]:
+    """(the unit of a ratio, the side that it is relative to)."""
     if key.startswith("preprocess_vs_naive"):
         return "times as fast", "scikit-image, floating point, one film after another"
     return "times as long", "zlib unpacking the film once"
 
 
 def seconds(work: Callable[..., None], films: Sequence[Any], *others: Any) -> float:
-    """Wall-clock seconds a film."""
-    copies = 1 if work is naive_way else COPIES
+    """Wall-clock seconds per film."""
+    copies = 1 if work is naive else COPIES
     started = time.perf_counter()
     work(list(films) * copies, *others)
     return (time.perf_counter() - started) / (copies * len(films))
 
 
-def our_way(films: Sequence[FilmFiles]) -> None:
-    """What the job does between S3 and S3, by THREADS threads."""
-    row = {"film": "film", "masks": {"left": "left", "right": "right"}}
-
-    def work(files: FilmFiles) -> None:
-        square_film(row, lambda entry: getattr(files, str(entry)), place)
-
-    for _ in ordered_map(work, films, threads=THREADS):
+def ours(films: Sequence[FilmFiles]) -> None:
+    """The work of the job between its reads and writes of S3, on THREADS threads."""
+    for _ in ordered_map(square, films, threads=THREADS):
         pass
+
+
+def square(files: FilmFiles) -> SquareFilm:
+    """A film and its masks through the job's `square_film`, with no S3 to read from."""
+    return square_film(ROW, lambda entry: getattr(files, entry["key"]), PLACING)
 
 
 def decode_and_resize(films: Sequence[FilmFiles]) -> None:
     for files in films:
         film = decode.decode_film(files.film)
-        place(film).film_to_square(film)
+        PLACING.place(film).film_to_square(film)
 
 
 def inflate(streams: Sequence[bytes]) -> None:
@@ -109,13 +129,13 @@ def inflate(streams: Sequence[bytes]) -> None:
 
 
 def packed_pixels(data: bytes) -> bytes:
-    """The zlib stream of a gray PNG."""
+    """The zlib stream of a grayscale PNG."""
     plain = png.open_plain(data)
     assert plain is not None
     return b"".join(chunk[8:-4] for chunk in plain.packed)
 
 
-def naive_way(films: Sequence[FilmFiles], folder: Path) -> None:
+def naive(films: Sequence[FilmFiles], folder: Path) -> None:
     """Read, merge, resize in float64 with anti-aliasing, write; one film after another."""
     transform = importlib.import_module("skimage.transform")
     resize = functools.partial(transform.resize, output_shape=(SIZE, SIZE), anti_aliasing=True)
@@ -132,7 +152,7 @@ def naive_way(films: Sequence[FilmFiles], folder: Path) -> None:
 
 
 def draw_film(shape: tuple[int, int], *, color: bool = False) -> FilmFiles:
-    """A phantom enlarged to (height, width), with noise, as Pillow writes it."""
+    """A phantom enlarged to (height, width) `shape`, with noise, as PNGs that Pillow encodes."""
     phantom = source.draw(0, 1)
     image, left, right = (
         cv2.resize(plane.astype(np.float32), shape[::-1], interpolation=cv2.INTER_CUBIC)
@@ -141,24 +161,25 @@ def draw_film(shape: tuple[int, int], *, color: bool = False) -> FilmFiles:
     noise = NOISE * np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     film = np.rint(np.clip(image + noise, 0, 255)).astype(np.uint8)
     pixels = np.repeat(film[:, :, np.newaxis], 3, axis=2) if color else film
-    return FilmFiles(written(pixels), written(left > 0.5), written(right > 0.5))
+    return FilmFiles(encode(pixels), encode(left > 0.5), encode(right > 0.5))
 
 
-def written(pixels: NDArray[Any]) -> bytes:
+def encode(pixels: NDArray[Any]) -> bytes:
+    """A PNG of uint8 or bool pixels, encoded by Pillow with its default filters."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def largest_films(path: Path, count: int) -> list[FilmFiles]:
-    """Those of a Montgomery archive whose files are the largest."""
+    """The `count` films with the largest files of a zip in the Montgomery layout."""
     with zipfile.ZipFile(path) as archive:
         films = [item for item in archive.infolist() if "CXR_png/MCU" in item.filename]
         films.sort(key=lambda item: -item.file_size)
         names = [item.filename for item in films[:count]]
-        kinds = ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask")
+        folders = ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask")
         return [
-            FilmFiles(*(archive.read(name.replace("CXR_png", kind)) for kind in kinds))
+            FilmFiles(*(archive.read(name.replace("CXR_png", folder)) for folder in folders))
             for name in names
         ]
 

@@ -1,9 +1,8 @@
-"""The films of a source, read by the project's own jobs, and their parts by split or by fold."""
+"""The films of a source, prepared by the jobs download and preprocess, by split or by fold."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import download, preprocess
+from jobs.films.rows import SPLITS, processed_rows
 from jobs.films.training_pairs import read_pairs
 from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.storage.local_server import BUCKET, embedded_s3
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from tests.bench.runs import SPLITS, Pair, Pixels, write_split
+from tests.bench.runs import Pair, Pixels, write_split
 
 OUT = f"s3://{BUCKET}/bench"
 FOLD_SALT, VAL_SALT = "folds", "folds-val"
-VAL_SHARE = 0.1  # of the patients of the training folds
+# The share of the training folds' patients that is used for validation.
+VAL_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Records:
-    """N films with their masks: images and masks uint8 (N, S, S), and what is known of each.
+    """N films with their masks and metadata.
 
-    content: the hash of what the job preprocess wrote.
-    groups: the source as the jobs know it, and the top folder that the film came in.
+    Attributes:
+        content: the content hash of the processed manifest.
+        groups: for each film its source, such as montgomery, and its top folder in the source.
+        images: uint8 (N, S, S).
+        masks: uint8 (N, S, S), 0 or 1.
     """
 
     content: str
@@ -43,27 +47,32 @@ class Records:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def part(self, chosen: NDArray[np.int64]) -> Pair:
-        """(images, masks) of the films at `chosen`."""
-        return self.images[chosen], self.masks[chosen]
+    def part(self, indices: NDArray[np.int64]) -> Pair:
+        """(images, masks) of the films at `indices`."""
+        return self.images[indices], self.masks[indices]
 
     def write(self, folder: Path, split_of: Callable[[int], str]) -> None:
-        """Put each film where `split_of` its index says, for a run to read."""
-        for split, chosen in members(len(self), split_of).items():
-            write_split(folder, split, self.part(chosen))
+        """Write the films of each split for a run; `split_of` maps a film's index to its split."""
+        for split, indices in members(len(self), split_of).items():
+            write_split(folder, split, self.part(indices))
 
 
 def members(count: int, split_of: Callable[[int], str]) -> dict[str, NDArray[np.int64]]:
-    """The indices of each split. Raises SystemExit where one is empty."""
+    """The indices of the films in each split. Raises SystemExit if a split is empty."""
     splits = np.array([split_of(index) for index in range(count)])
-    found = {split: np.flatnonzero(splits == split) for split in SPLITS}
-    if empty := [split for split, chosen in found.items() if not len(chosen)]:
+    by_split: dict[str, NDArray[np.int64]] = {
+        split: np.flatnonzero(splits == split) for split in SPLITS
+    }
+    if empty := [split for split, indices in by_split.items() if not len(indices)]:
         raise SystemExit(f"{count} films leave the split {empty[0]} empty: give more in SOURCE")
-    return found
+    return by_split
 
 
 def fold_split(patient: str, fold: int, folds: int) -> str:
-    """test, val or train in one of `folds` folds; a pure function of the patient's id."""
+    """The patient's split in one of `folds` folds: test, val or train.
+
+    A pure function of the patient's id, so that adding films moves no patient.
+    """
     if int(_fraction(FOLD_SALT + patient) * folds) == fold:
         return "test"
     return "val" if _fraction(VAL_SALT + patient) < VAL_SHARE else "train"
@@ -75,17 +84,16 @@ def _fraction(text: str) -> float:
 
 
 def read_records(source: str, size: int, folder: Path) -> Records:
-    """The films of `source` at `size` pixels; `folder` keeps the S3 server's objects."""
-    with embedded_s3(folder) as environment:
-        os.environ.update(environment)
-        store = Store()
+    """The films of `source` at `size` x `size` pixels; `folder` holds the S3 server's objects."""
+    with embedded_s3(folder) as settings:
+        store = Store(settings)
         raw = download.run(DownloadConfig(source=source, out=OUT), store)
         processed = preprocess.run(PreprocessConfig(raw=raw.uri, size=size, out=OUT), store)
         return _load(store, processed)
 
 
 def _load(store: Store, processed: Manifest) -> Records:
-    rows = [row for row in processed.rows(store) if row["status"] == "ok"]
+    rows = [row for row in processed_rows(store, processed) if row["status"] == "ok"]
     rows.sort(key=lambda row: SPLITS.index(row["split"]))
     pairs = [
         pair

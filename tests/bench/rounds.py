@@ -1,4 +1,4 @@
-"""Ratios within one run: the sides take turns, so that a noisy machine slows all of them."""
+"""Ratios within one run: the sides alternate, so that a noisy machine slows all of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+# value (the median), min, max, unit, and against: the side that a ratio is relative to.
 Figure: TypeAlias = dict[str, Any]
-"""value (the median), min, max, unit, and against: what it is a ratio to."""
 
 
-def take_turns(
+def alternate(
     rounds: int, sides: Mapping[str, Callable[[], object]], *, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """The seconds of each side in each of `rounds` rounds; a first round may go uncounted."""
+    """The seconds of each side in each of `rounds` rounds; a warm-up round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-warm_up, rounds):
         for name, side in sides.items():
@@ -26,12 +26,13 @@ def take_turns(
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float], against: str) -> Figure:
-    """How many times each denominator its round's numerator is."""
-    return figure([a / b for a, b in zip(numerators, denominators, strict=True)], "x", against)
+    """The figure of the ratios, one for each round."""
+    ratios = [above / below for above, below in zip(numerators, denominators, strict=True)]
+    return figure(ratios, "x", against)
 
 
 def figure(values: Sequence[float], unit: str, against: str) -> Figure:
-    """The median of rounds with the smallest and the largest."""
+    """The median, the smallest and the largest of the rounds' values."""
     return {
         "value": statistics.median(values),
         "min": min(values),

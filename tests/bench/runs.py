@@ -1,6 +1,6 @@
-"""The files that a training reads and writes: how two Pythons of different packages share work.
+"""The files of a training, which pass data between two Python environments.
 
-A folder holds {train,val,test}-{images,masks}.npy, uint8 (N, S, S), masks 0 or 1. A run leaves
+A folder holds {train,val,test}-{images,masks}.npy, uint8 (N, S, S), masks 0 or 1. A run writes
 <name>.json, its facts, and <name>-{val,test}.npy, the probabilities of lung, float32 (N, S, S).
 """
 
@@ -19,11 +19,9 @@ Pixels: TypeAlias = NDArray[np.uint8]
 Probabilities: TypeAlias = NDArray[np.float32]
 Pair: TypeAlias = tuple[Pixels, Pixels]
 
-SPLITS = ("train", "val", "test")
-
 
 def write_split(folder: Path, split: str, films: Pair) -> None:
-    """Put images and masks, each uint8 (N, S, S), where a run reads them."""
+    """Write images and masks, each uint8 (N, S, S), for a run to read."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind, pixels in zip(("images", "masks"), films, strict=True):
         np.save(folder / f"{split}-{kind}.npy", pixels)
@@ -36,16 +34,16 @@ def read_split(folder: Path, split: str) -> Pair:
 
 
 def write_run(
-    folder: Path, name: str, facts: Mapping[str, Any], found: Mapping[str, Probabilities]
+    folder: Path, name: str, facts: Mapping[str, Any], by_split: Mapping[str, Probabilities]
 ) -> None:
-    """Leave a run's results, the facts last: where they are, the run is whole."""
-    for split, probabilities in found.items():
+    """Write the probabilities of each split, then the facts, whose file marks the run complete."""
+    for split, probabilities in by_split.items():
         np.save(folder / f"{name}-{split}.npy", probabilities)
     write_json(folder / f"{name}.json", facts)
 
 
 def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
-    """A run's facts, or None where it is not done."""
+    """The facts of a run, or None if it is not complete."""
     try:
         facts: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
     except FileNotFoundError:
@@ -54,12 +52,13 @@ def read_facts(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def read_probabilities(folder: Path, name: str, split: str) -> Probabilities:
+    """Probabilities of lung, float32 (N, S, S), of the films of a split."""
     probabilities: Probabilities = np.load(folder / f"{name}-{split}.npy")
     return probabilities
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """The file whole or not at all."""
+    """Write a JSON file atomically: a reader sees the old file or the whole new one."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
     os.replace(partial, path)

@@ -1,7 +1,7 @@
-"""What preprocess and predict cost by the number of films: `python -m tests.bench.scale 100 1000`.
+"""Measure the jobs by the number of films: `python -m tests.bench.scale 100 1000`.
 
-Small synthetic films, a job a process, one S3 server. Prints a table and writes
-artifacts/bench-scale.json.
+The films are small and synthetic, each job is a process, and all share one S3 server. Prints a
+table and writes artifacts/bench-scale.json.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def main(counts: Sequence[int]) -> None:
 
 
 def measure(folder: Path, counts: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """A row a job and number of films, printed as it is known; all with one small network."""
-    with embedded_s3(folder / "s3") as environment:
+    """Yield and print a row per job and number of films; predict always has the same network."""
+    with embedded_s3(folder / "s3") as settings:
 
         def run(job: str, count: int, **inputs: str) -> tuple[str, dict[str, Any]]:
-            cost = run_measured(job, inputs, environment)
-            each = 1000 * cost.seconds / count
+            cost = run_measured(job, inputs, settings.environment())
+            milliseconds = 1000 * cost.seconds / count
             print(
-                f"{job:11}{count:>8} films{cost.seconds:>9.1f} s{each:>8.1f} ms a film"
+                f"{job:11}{count:>8} films{cost.seconds:>9.1f} s{milliseconds:>8.1f} ms a film"
                 f"{cost.peak:>7.0f} MiB",
                 flush=True,
             )
@@ -47,7 +47,7 @@ def measure(folder: Path, counts: Sequence[int]) -> Iterator[dict[str, Any]]:
         trained = ""
         for films in (TRAINED_ON, *counts):
             source = folder / f"{films}-{bool(trained)}"
-            # Others each time, so that no count finds the work of another done.
+            # Each count draws films of another seed, so that no job reuses another count's work.
             write_montgomery(source, films, seed=films + bool(trained))
             raw, row = run("download", films, source=source.as_uri())
             yield row

@@ -1,4 +1,4 @@
-"""One scoring for all that is compared: numpy, at the size of the network."""
+"""The scores of every model, computed the same way: numpy, at the size of the network."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ THRESHOLD = 0.5
 
 
 def dices(probabilities: Probabilities, masks: Pixels) -> list[float]:
-    """The Dice of each film at 0.5, of probabilities and masks (N, S, S)."""
+    """The Dice of each film at a threshold of 0.5; probabilities and masks are (N, S, S)."""
     return dices_of_masks(probabilities >= THRESHOLD, masks)
 
 
 def dices_of_masks(predicted: NDArray[np.bool_], masks: Pixels) -> list[float]:
-    """The Dice of each film, of predicted masks and masks (N, S, S)."""
-    return [dice(found, mask > 0) for found, mask in zip(predicted, masks, strict=True)]
+    """The Dice of each film; predicted and labelled masks are (N, S, S)."""
+    pairs = zip(predicted, masks, strict=True)
+    return [dice(predicted_mask, mask > 0) for predicted_mask, mask in pairs]
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """How the films' Dice are spread: their mean, median and 5th percentile."""
+    """Mean, median and 5th percentile of the films' Dice."""
     return {
         "dice_mean": float(np.mean(values)),
         "dice_median": float(np.median(values)),
@@ -33,5 +34,5 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """The mean over seeds, the smallest and the largest."""
+    """Mean, smallest and largest of the seeds' values."""
     return {"mean": float(np.mean(values)), "min": min(values), "max": max(values)}

@@ -1,4 +1,4 @@
-"""`make bench`: how it takes turns, what it calls met, and that its measurements measure."""
+"""`make bench`: alternating rounds, targets, the table, and the inputs of the measurements."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 
 from tests.bench import __main__ as bench
 from tests.bench import chain, training
-from tests.bench.rounds import figure, ratio, take_turns
+from tests.bench.rounds import alternate, figure, ratio
 
 
-def test_the_sides_take_turns_and_the_first_round_does_not_count() -> None:
+def test_the_sides_alternate_and_the_first_round_does_not_count() -> None:
     calls: list[str] = []
-    seconds = take_turns(2, {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")})
+    seconds = alternate(2, {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")})
     assert calls == ["a", "b"] * 3
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
 
 
 def test_a_ratio_is_taken_within_each_round() -> None:
-    found = ratio([2, 9, 40], [1, 3, 10], "something")
-    assert found == {"value": 3, "min": 2, "max": 4, "unit": "x", "against": "something"}
+    ratios = ratio([2, 9, 40], [1, 3, 10], "something")
+    assert ratios == {"value": 3, "min": 2, "max": 4, "unit": "x", "against": "something"}
 
 
 @pytest.mark.parametrize(
@@ -34,20 +34,20 @@ def test_a_ratio_is_taken_within_each_round() -> None:
         ("peak_rss_mb", 300, ""),
     ],
 )
-def test_a_figure_is_judged_by_its_target(key: str, value: float, verdict: str) -> None:
-    assert bench.judged(key, figure([value], "x", "")) == verdict
+def test_a_figure_is_compared_with_its_target(key: str, value: float, verdict: str) -> None:
+    assert bench.verdict(key, figure([value], "x", "")) == verdict
 
 
-def test_the_speed_of_bfloat16_is_judged_only_where_the_processor_has_it(
+def test_the_speed_of_bfloat16_has_a_target_only_where_the_processor_computes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one = figure([1.0], "x", "")
-    for has, verdict in ((True, "≥ 1.8 missed"), (False, "no bfloat16")):
-        monkeypatch.setattr(bench, "computes_bfloat16", lambda device, has=has: has)
-        assert bench.judged("train_step_vs_eager_fp32", one) == verdict
+    speed = figure([1.0], "x", "")
+    for computes, verdict in ((True, "≥ 1.8 missed"), (False, "no bfloat16")):
+        monkeypatch.setattr(bench, "computes_bfloat16", lambda device, value=computes: value)
+        assert bench.verdict("train_step_vs_eager_fp32", speed) == verdict
 
 
-def test_the_table_has_a_line_a_figure_and_one_a_job_for_its_memory() -> None:
+def test_the_table_has_a_line_per_figure_and_one_per_job_for_its_memory() -> None:
     memory = figure([200.0, 300.0], "MiB", "by job") | {"by_job": {"train": [200, 300, 1.5]}}
     lines = bench.table({"cache_vs_png": figure([12.0], "x", "PNGs"), "peak_rss_mb": memory})
     assert [line.split()[0] for line in lines[1:]] == ["cache_vs_png", "peak_rss_mb", "train"]
@@ -55,7 +55,7 @@ def test_the_table_has_a_line_a_figure_and_one_a_job_for_its_memory() -> None:
     assert "200 to 300 MiB" in lines[3] and "≤ 1.15 missed" in lines[3]
 
 
-def test_the_films_of_the_cache_are_those_of_the_pngs(tmp_path: Path) -> None:
+def test_the_cache_and_the_pngs_hold_the_same_films(tmp_path: Path) -> None:
     training.write_films(tmp_path)
     films = training.load_cache(tmp_path)
     for number in (0, training.COUNT - 1):
@@ -67,7 +67,7 @@ def test_the_films_of_the_cache_are_those_of_the_pngs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_job_of_the_chain_has_its_peak_memory_measured(tmp_path: Path) -> None:
-    found = chain.costs(tmp_path, 24)
-    assert list(found) == list(chain.INPUTS)
-    assert all(40 < cost.peak < 2000 for cost in found.values()), found
-    assert found["train"].peak > found["download"].peak + 50, "only one has torch in memory"
+    costs = chain.costs(tmp_path, 24)
+    assert list(costs) == list(chain.INPUTS)
+    assert all(40 < cost.peak < 2000 for cost in costs.values()), costs
+    assert costs["train"].peak > costs["download"].peak + 50, "train alone loads torch"

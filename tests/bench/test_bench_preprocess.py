@@ -1,4 +1,4 @@
-"""The measurement of preprocess: what it draws, what it compares, what it says."""
+"""The measurement of preprocess: its films, its two implementations, its figures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.bench.preprocess import FilmFiles
 KEYS = {"value", "min", "max", "unit", "against"}
 
 
-def test_a_drawn_film_is_packed_as_real_ones_are() -> None:
-    """Of the rows most by Paeth's filter (4) and many by the one above (2); masks of 1 bit."""
+def test_a_drawn_film_has_the_png_filters_of_real_films() -> None:
     shape = bench.GRAY_SHAPE
     files = bench.draw_film(shape)
     rows = zlib.decompress(bench.packed_pixels(files.film))
     filters = Counter(rows[:: shape[1] + 1])
     assert len(rows) == shape[0] * (shape[1] + 1)
+    # Filter 4 is Paeth's.
     assert filters[4] > 0.5 * shape[0]
     for data, mode in ((files.film, "L"), (files.left, "1"), (files.right, "1")):
         image = Image.open(io.BytesIO(data))
@@ -43,33 +43,32 @@ def test_each_figure_is_the_median_of_its_rounds(
     monkeypatch.setattr(bench, "GRAY_SHAPE", (300, 400))
     monkeypatch.setattr(bench, "COLOR_SHAPE", (300, 300))
     monkeypatch.setattr(bench, "REAL_FILMS", tmp_path / "absent.zip")
-    seen = []
+    calls = []
 
-    def naive_way(films: Sequence[FilmFiles], folder: Path) -> None:
-        seen.append((len(films), folder))
+    def naive(films: Sequence[FilmFiles], folder: Path) -> None:
+        calls.append((len(films), folder))
         time.sleep(0.5)
 
-    monkeypatch.setattr(bench, "naive_way", naive_way)
-    found = bench.measure(3, tmp_path)
-    assert found.keys() == {
+    monkeypatch.setattr(bench, "naive", naive)
+    figures = bench.measure(3, tmp_path)
+    assert figures.keys() == {
         "preprocess_vs_naive",
         "preprocess_vs_inflate",
         "preprocess_vs_naive_color",
     }
-    assert seen == [(1, tmp_path)] * 6
-    for figure in found.values():
+    assert calls == [(1, tmp_path)] * 6
+    for figure in figures.values():
         assert figure.keys() == KEYS
         assert figure["min"] <= figure["value"] <= figure["max"]
-    assert found["preprocess_vs_naive"]["value"] > 1
-    assert found["preprocess_vs_inflate"]["value"] > 1
+    assert figures["preprocess_vs_naive"]["value"] > 1
+    assert figures["preprocess_vs_inflate"]["value"] > 1
 
 
-def test_both_ways_find_the_same_square_film(tmp_path: Path) -> None:
+def test_both_implementations_make_the_same_square_film(tmp_path: Path) -> None:
     files = bench.draw_film((1100, 1000))
-    bench.naive_way([files], tmp_path)
-    row = {"film": "film", "masks": {"left": "left", "right": "right"}}
-    ours = bench.square_film(row, lambda entry: getattr(files, str(entry)), bench.place)
+    bench.naive([files], tmp_path)
+    ours = bench.square(files)
     for name, data in (("film", ours.image), ("mask", ours.mask)):
-        theirs = np.asarray(Image.open(tmp_path / f"square-{name}.png").convert("L"), float)
-        difference = np.abs(np.asarray(Image.open(io.BytesIO(data)).convert("L")) - theirs)
+        naive = np.asarray(Image.open(tmp_path / f"square-{name}.png").convert("L"), float)
+        difference = np.abs(np.asarray(Image.open(io.BytesIO(data)).convert("L")) - naive)
         assert difference.mean() < 1.5, name

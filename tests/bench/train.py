@@ -1,7 +1,7 @@
-"""Trains the project's network beside its peers, or on folds by patient: `make bench-train`.
+"""Train the project's network and its peers, or cross-validate by patient: `make bench-train`.
 
-Variables: SOURCE SIZE NETWORK; BUDGET, CPU-seconds a training; SEEDS, how many; PROCESSES, how many
-trainings side by side, one thread each; FOLDS=5 for folds instead. The results are in artifacts/.
+Variables: SOURCE SIZE NETWORK; BUDGET: CPU-seconds per training; SEEDS: their number; PROCESSES:
+trainings in parallel, one thread each; FOLDS=5: cross-validation instead. Writes to artifacts/.
 """
 
 from __future__ import annotations
@@ -56,28 +56,28 @@ def side_by_side(records: Records, settings: dict[str, str]) -> None:
         seeds=range(int(settings["SEEDS"])),
         at_once=int(settings["PROCESSES"]),
     )
-    result = about(settings) | result | {"gpu": gpu.on_gpus(settings["NETWORK"])}
+    result = environment(settings) | result | {"gpu": gpu.on_gpus(settings["NETWORK"])}
     path = ARTIFACTS / "bench-train.json"
     write_json(path, result)
-    how = LEGEND.format(**settings)
-    print_all([how, *compare.table(result), f"GPU: {result['gpu']}"], path)
+    legend = LEGEND.format(**settings)
+    print_lines([legend, *compare.table(result), f"GPU: {result['gpu']}"], path)
 
 
 def by_folds(records: Records, settings: dict[str, str], work: Path) -> None:
-    plan = folds.Folds(
+    cross_validation = folds.Folds(
         records,
         work,
         folds=int(settings["FOLDS"]),
         network=settings["NETWORK"],
         budget=float(settings["BUDGET"]),
-        about=about(settings),
+        environment=environment(settings),
     )
-    result = plan.run(ARTIFACTS, int(settings["PROCESSES"]))
-    print_all(folds.table(result), ARTIFACTS / "bench-folds.json")
+    result = cross_validation.run(ARTIFACTS, int(settings["PROCESSES"]))
+    print_lines(folds.table(result), ARTIFACTS / "bench-folds.json")
 
 
-def about(settings: dict[str, str]) -> dict[str, Any]:
-    """What a reader of the figures must know."""
+def environment(settings: dict[str, str]) -> dict[str, Any]:
+    """The settings, versions and hardware that the figures depend on."""
     return {
         "settings": settings,
         "torch": torch.__version__,
@@ -86,7 +86,7 @@ def about(settings: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def print_all(lines: list[str], path: Path) -> None:
+def print_lines(lines: list[str], path: Path) -> None:
     print("\n" + "\n".join(lines) + f"\n\nAll figures: {path}", flush=True)
 
 

@@ -17,10 +17,11 @@ from scipy import ndimage
 from jobs.films import masker as masker_module
 from jobs.films.masker import Film, Masker, log_review
 from jobs.films.network import Network, load_network, load_predictor
+from jobs.films.rows import PredictionRow
 from jobs.imaging import decode, geometry
 from jobs.imaging.geometry import Placing
 from jobs.segmentation import inference, quality
-from jobs.storage.manifest import Row
+from jobs.storage.manifest import FileRow
 from tests.support.films import draw_pair, ellipse, png
 
 SIZE, HEIGHT, WIDTH = 64, 160, 128
@@ -50,19 +51,23 @@ def about(**recipe: Any) -> dict[str, Any]:
     return {"architecture": {}, "recipe": {"spatial_size": SIZE} | plain | recipe}
 
 
-def row_of(model: Mapping[str, Any], data: bytes = b"") -> Row:
+def put_nothing(film_id: str, mask: bytes) -> FileRow:
+    return FileRow(key=film_id, bytes=len(mask), sha256="")
+
+
+def row_of(model: Mapping[str, Any], data: bytes = b"") -> PredictionRow:
     (row,) = rows_of({"a": data or png(FILM)}, {}, model)
     return row
 
 
 def rows_of(
     films: Mapping[str, bytes | None], kept: dict[str, bytes], model: Mapping[str, Any]
-) -> list[Row]:
+) -> list[PredictionRow]:
     """The rows of films, by their ids, as one part; their masks are put in `kept`."""
 
-    def put(film_id: str, mask: bytes) -> Row:
+    def put(film_id: str, mask: bytes) -> FileRow:
         kept[film_id] = mask
-        return {"key": film_id, "bytes": len(mask)}
+        return put_nothing(film_id, mask)
 
     masker = Masker(Network(model, b""), lambda film: films[film.id], put)
     return list(masker.rows([[Film(name, f"films/{name}.png", "") for name in films]]))
@@ -128,7 +133,7 @@ def test_a_raw_film_of_the_networks_size_is_cropped_and_a_placed_one_is_not(
 
     monkeypatch.setattr(inference, "probabilities", note)
     model = about(crop_borders=True)
-    masker = Masker(Network(model, b""), lambda film_: png(film), lambda film_id, mask: {})
+    masker = Masker(Network(model, b""), lambda film_: png(film), put_nothing)
     list(masker.rows([[Film("raw", "raw.png", ""), Film("placed", "p.png", "", is_placed=True)]]))
     load_predictor(model, b"")(film)
     load_network(model, b"")(film)
@@ -152,7 +157,7 @@ def test_a_film_listed_as_too_large_fails_with_its_size_and_is_never_read() -> N
         return png(FILM)
 
     films = [Film("a", "a.tif", "", bytes=8_000 * 2**20), Film("b", "b.tif", "", bytes=2**27)]
-    masker = Masker(Network(about(), b""), note, lambda film_id, mask: {})
+    masker = Masker(Network(about(), b""), note, put_nothing)
     large, fitting = masker.rows([films])
     assert (large["status"], fitting["status"]) == ("failed", "ok")
     assert large["reason"] == "too large: 8,000 MB are over 128"
@@ -273,7 +278,7 @@ def test_films_are_read_and_written_while_others_compute_and_never_far_ahead(
 
     monkeypatch.setattr(inference, "probabilities", network)
     monkeypatch.setattr(inference, "films_at_once", lambda model, size, precision: 4)
-    masker = Masker(Network(about(), b""), read_film, lambda film_id, mask: {})
+    masker = Masker(Network(about(), b""), read_film, put_nothing)
     parts = ([Film(f"{part}-{n}", "", "") for n in range(8)] for part in range(1000))
     rows = masker.rows(parts)
     with ThreadPoolExecutor(1) as consumer:

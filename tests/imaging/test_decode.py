@@ -36,13 +36,13 @@ SMOOTH = np.asarray(cv2.GaussianBlur(NOISE, (0, 0), 4), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("data", [png(NOISE, GRAY_PNG), tiff(NOISE, 1), saved(NOISE, "TIFF")])
-def test_an_eight_bit_film_is_its_own_pixels(data: bytes) -> None:
+def test_an_eight_bit_film_keeps_its_pixels(data: bytes) -> None:
     film = decode_film(data)
     assert film.dtype == np.uint8
     assert np.array_equal(film, NOISE)
 
 
-def test_a_film_can_be_written_to() -> None:
+def test_a_decoded_film_is_writeable() -> None:
     assert decode_film(png(NOISE, GRAY_PNG)).flags.writeable
 
 
@@ -95,9 +95,9 @@ def test_gray_stored_as_color_is_unchanged() -> None:
 
 @pytest.mark.parametrize("alpha", [0, 128])
 def test_alpha_is_dropped_and_not_composited(alpha: int) -> None:
-    veil = np.full_like(NOISE, alpha)
-    assert np.array_equal(decode_film(png(np.dstack([NOISE, veil]), LA_PNG)), NOISE)
-    assert np.abs(decode_film(png(np.dstack([COLOR, veil]), RGBA_PNG)) - LUMA).max() <= 1
+    plane = np.full_like(NOISE, alpha)
+    assert np.array_equal(decode_film(png(np.dstack([NOISE, plane]), LA_PNG)), NOISE)
+    assert np.abs(decode_film(png(np.dstack([COLOR, plane]), RGBA_PNG)) - LUMA).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_palette_film_is_read_by_its_colors(transparency: bytes | None) -> Non
     assert np.abs(film - np.array([250, 0, 76.245])[NOISE % 3]).max() <= 1
 
 
-def test_a_jpeg_film_is_near_what_was_saved() -> None:
+def test_a_jpeg_film_is_close_to_the_saved_image() -> None:
     assert np.abs(decode_film(saved(SMOOTH, "JPEG", quality=95)).astype(int) - SMOOTH).max() <= 4
 
 
@@ -150,14 +150,14 @@ def test_deep_color_keeps_the_order_of_its_channels() -> None:
     assert np.abs(decode_film(png(COLOR.astype(np.uint16) * 257, RGB_PNG)) - LUMA).max() <= 1
 
 
-def test_deep_color_in_separate_planes_is_refused_and_not_misread() -> None:
+def test_deep_color_in_separate_planes_is_refused() -> None:
     data = tiff(COLOR.astype(np.uint16) * 257, 2, planar=2)
     with pytest.raises(ImageError, match=r"^undecodable: RGB of 16 bits a channel"):
         decode_film(data)
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
-def test_a_tiff_whose_zero_is_white_is_turned_right(depth: type[np.unsignedinteger[Any]]) -> None:
+def test_a_tiff_whose_zero_is_white_is_inverted(depth: type[np.unsignedinteger[Any]]) -> None:
     limit = np.iinfo(depth).max
     negative = limit - NOISE.astype(depth) * depth(limit // 255)
     negative[0, 0] = limit
@@ -203,12 +203,12 @@ def test_orientation_six_is_a_quarter_turn_clockwise() -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9])
-def test_an_orientation_outside_the_standard_leaves_a_film_as_it_is(orientation: int) -> None:
+def test_an_orientation_outside_the_standard_is_ignored(orientation: int) -> None:
     assert np.array_equal(decode_film(ORIENTED["png"](orientation)), NOISE)
 
 
 def opencv_film(data: bytes) -> NDArray[np.float64]:
-    """A film by another decoder and another conversion, before rounding."""
+    """A film decoded by OpenCV and converted in float64, without rounding."""
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     pixels = np.asarray(decoded, dtype=np.float64)
     if pixels.ndim == 3:
@@ -217,7 +217,7 @@ def opencv_film(data: bytes) -> NDArray[np.float64]:
     return np.asarray(pixels * (255 / (2 ** (bits + bits % 2) - 1)))
 
 
-def test_real_color_and_sixteen_bit_films_equal_another_decoder(shared_data: Path) -> None:
+def test_real_color_and_sixteen_bit_films_are_decoded_as_by_opencv(shared_data: Path) -> None:
     kinds = {"color": 0, "deep": 0, "gray": 0}
     with zipfile.ZipFile(shared_data / "kermany-as-masks-and-labels.zip") as archive:
         names = [name for name in archive.namelist() if re.search(r"CXR_png/\w+\.png$", name)]

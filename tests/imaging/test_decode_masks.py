@@ -1,4 +1,4 @@
-"""What a mask file means, and what is written back."""
+"""Masks decoded in every depth and color, and encoded."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ LUNG[5:30, 8:20] = LUNG[5:28, 30:45] = True
         png(np.dstack([LUNG * np.uint8(255)] * 3 + [np.zeros(LUNG.shape, np.uint8)]), RGBA_PNG),
     ],
 )
-def test_a_mask_reads_alike_in_every_depth(data: bytes) -> None:
+def test_a_mask_is_the_same_in_every_depth(data: bytes) -> None:
     mask = decode_mask(data)
     assert mask.dtype == np.bool_
     assert np.array_equal(mask, LUNG)
 
 
-def test_a_mask_with_ignored_pixels_counts_only_lung() -> None:
+def test_ignored_pixels_of_a_mask_are_not_lung() -> None:
     levels = np.where(LUNG, 255, 127).astype(np.uint8)
     assert np.array_equal(decode_mask(png(levels, GRAY_PNG)), LUNG)
 
@@ -64,7 +64,7 @@ def test_lungs_painted_red_and_blue_are_both_lung() -> None:
     assert np.array_equal(decode_mask(png(painted, RGB_PNG)), LUNG)
 
 
-def test_a_palette_mask_is_read_by_its_colors_and_not_by_its_numbers() -> None:
+def test_a_palette_mask_is_read_by_its_colors_and_not_by_its_indices() -> None:
     palette = Image.frombytes("P", (53, 37), np.where(LUNG, 1, 2).astype(np.uint8).tobytes())
     palette.putpalette([9, 9, 9, 0, 128, 0, 0, 0, 0])
     assert np.array_equal(decode_mask(saved(palette, "PNG")), LUNG)
@@ -75,7 +75,7 @@ def test_an_empty_mask_has_no_lung() -> None:
 
 
 @pytest.mark.parametrize("width", range(1, 18))
-def test_a_mask_of_any_width_comes_back_from_one_bit(width: int) -> None:
+def test_a_mask_of_any_width_is_unchanged_by_encoding_in_one_bit(width: int) -> None:
     mask = NOISE[:, :width] > 99
     data = encode_mask(mask)
     with Image.open(io.BytesIO(data)) as image:
@@ -84,14 +84,14 @@ def test_a_mask_of_any_width_comes_back_from_one_bit(width: int) -> None:
     assert np.array_equal(decode_mask(data), mask)
 
 
-def test_an_image_comes_back_with_its_colors_in_order() -> None:
+def test_an_image_is_encoded_with_its_channels_in_order() -> None:
     for pixels in (NOISE, COLOR):
         with Image.open(io.BytesIO(encode_png(pixels))) as image:
             assert np.array_equal(np.asarray(image), pixels)
 
 
 @pytest.mark.parametrize("data", [encode_png(NOISE), encode_png(COLOR), encode_mask(LUNG)])
-def test_a_written_png_holds_pixels_and_nothing_else(data: bytes) -> None:
+def test_an_encoded_png_has_no_chunks_but_those_for_the_pixels(data: bytes) -> None:
     kinds, position = set(), 8
     while position < len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -100,13 +100,13 @@ def test_a_written_png_holds_pixels_and_nothing_else(data: bytes) -> None:
     assert kinds == {b"IHDR", b"IDAT", b"IEND"}
 
 
-def test_the_same_pixels_are_the_same_bytes_however_they_lie_in_memory() -> None:
+def test_the_same_pixels_are_the_same_bytes_in_every_memory_layout() -> None:
     assert encode_png(NOISE) == encode_png(NOISE.copy(order="F"))
     assert encode_mask(LUNG) == encode_mask(np.asfortranarray(LUNG))
 
 
-def test_threads_decode_and_encode_what_one_thread_does() -> None:
+def test_threads_decode_and_encode_like_one_thread() -> None:
     films = [png(np.roll(NOISE, shift, 1), GRAY_PNG) for shift in range(24)]
     with ThreadPoolExecutor(4) as pool:
-        written = list(pool.map(lambda data: encode_png(decode_film(data)), films))
-    assert written == [encode_png(np.roll(NOISE, shift, 1)) for shift in range(24)]
+        encoded = list(pool.map(lambda data: encode_png(decode_film(data)), films))
+    assert encoded == [encode_png(np.roll(NOISE, shift, 1)) for shift in range(24)]

@@ -23,6 +23,7 @@ from tests.support.image_files import (
 
 
 def reason(data: bytes) -> str:
+    """The reason for which a file is refused, both as a film and as a mask."""
     with pytest.raises(ImageError) as caught:
         decode_film(data)
     with pytest.raises(ImageError) as caught_as_mask:
@@ -32,6 +33,7 @@ def reason(data: bytes) -> str:
 
 
 def outcome(data: bytes) -> str:
+    """The reason for which a film is refused, or "read"."""
     try:
         decode_film(data)
     except ImageError as error:
@@ -50,19 +52,19 @@ def test_a_film_of_a_hundred_megapixels_is_not_too_large() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1_000_001), (1_000_001, 1)])
 @pytest.mark.parametrize("depth", [bool, np.uint8, np.uint16])
-def test_a_side_that_no_png_is_written_of_is_too_long(shape: tuple[int, int], depth: type) -> None:
+def test_a_side_longer_than_a_png_may_have_is_refused(shape: tuple[int, int], depth: type) -> None:
     height, width = shape
-    said = f"too large: {width} x {height} pixels are over 1000000 on a side"
+    expected = f"too large: {width} x {height} pixels are over 1000000 on a side"
     film = np.ones(shape, np.dtype(depth))
-    assert reason(saved(film, "PNG")) == reason(saved(film, "TIFF")) == said
+    assert reason(saved(film, "PNG")) == reason(saved(film, "TIFF")) == expected
 
 
-def test_a_side_of_a_million_pixels_is_not_too_long() -> None:
+def test_a_side_of_a_million_pixels_is_not_too_large() -> None:
     film = np.ones((1, 1_000_000), np.uint8)
     assert np.array_equal(decode_film(saved(film, "PNG")), film)
 
 
-def test_floating_point_and_negative_and_wider_pixels_are_refused() -> None:
+def test_floating_point_negative_and_wider_pixels_are_refused() -> None:
     assert reason(saved(NOISE.astype(np.float32), "TIFF")).startswith("undecodable: floating point")
     outside = "undecodable: gray values outside 0 to 65535"
     assert reason(saved(NOISE.astype(np.int32) - 1, "TIFF")) == outside
@@ -86,12 +88,12 @@ WHOLE = {
 
 @pytest.mark.parametrize("kind", WHOLE)
 @pytest.mark.parametrize("part", [0.05, 0.3, 0.5, 0.9, 0.97])
-def test_a_truncated_film_is_said_to_be_truncated(kind: str, part: float) -> None:
+def test_a_truncated_film_is_refused_as_truncated(kind: str, part: float) -> None:
     assert reason(WHOLE[kind][: int(len(WHOLE[kind]) * part)]) == "truncated"
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-def test_a_film_cut_anywhere_is_refused_or_whole(kind: str) -> None:
+def test_a_film_cut_anywhere_is_refused_or_decoded_whole(kind: str) -> None:
     whole = decode_film(WHOLE[kind])
     for length in range(0, len(WHOLE[kind]), 97):
         try:
@@ -105,25 +107,26 @@ def test_a_film_cut_anywhere_is_refused_or_whole(kind: str) -> None:
     "data",
     [b"lungs", b"<html>404</html>" * 99, saved(NOISE, "BMP"), saved(NOISE, "GIF"), bytes(999)],
 )
-def test_what_is_not_an_accepted_image_is_said_to_be_none(data: bytes) -> None:
+def test_a_file_of_another_format_is_refused(data: bytes) -> None:
     assert reason(data) == "undecodable: not a PNG, JPEG or TIFF"
 
 
-def test_an_empty_file_is_said_to_be_empty() -> None:
+def test_an_empty_file_is_refused_as_empty() -> None:
     assert reason(b"") == "undecodable: an empty file"
 
 
-def test_damage_always_ends_in_one_of_the_known_reasons() -> None:
-    known = ("read", "truncated", "too large: ", "undecodable: ")
+def test_every_damaged_file_is_read_or_refused_with_a_stable_reason() -> None:
+    outcomes = ("read", "truncated", "too large: ", "undecodable: ")
     for data in WHOLE.values():
         for position in range(9, min(len(data), 400), 13):
             damaged = data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
-            said = outcome(damaged)
-            assert said.startswith(known)
-            assert " at 0x" not in said
+            result = outcome(damaged)
+            assert result.startswith(outcomes)
+            # No address of a Python object, which differs from run to run.
+            assert " at 0x" not in result
 
 
-def test_a_flipped_byte_among_the_pixels_of_a_png_is_noticed() -> None:
+def test_a_flipped_byte_in_the_pixels_of_a_png_is_refused() -> None:
     data = bytearray(WHOLE["png"])
     data[len(data) // 2] ^= 0xFF
     assert reason(bytes(data)) == "undecodable: a damaged or unsupported PNG"

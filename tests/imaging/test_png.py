@@ -1,4 +1,4 @@
-"""Plain PNGs take a short way, which must end where Pillow's long one does."""
+"""The reader of plain PNGs gives the same pixels as Pillow and accepts no more files."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def by_pillow(data: bytes) -> NDArray[np.uint8]:
     return np.array(Image.open(io.BytesIO(data)).convert("L"))
 
 
-def packed(data: bytes, rows: int, junk: bytes = b"") -> bytes:
-    """A PNG of NOISE's size whose stream, with right checksums, holds `data`."""
+def png_of_rows(data: bytes, rows: int, junk: bytes = b"") -> bytes:
+    """A PNG as wide as NOISE, with valid checksums, whose stream holds the filtered rows `data`."""
     header = png_header(NOISE.shape[1], rows, 8, GRAY_PNG)
     return header + chunk(b"IDAT", zlib.compress(data) + junk) + END
 
@@ -75,7 +75,7 @@ def test_a_plain_color_png_becomes_its_luma_or_its_strongest_channel(extra: byte
 
 
 def test_every_filter_of_png_is_undone() -> None:
-    """Rows packed by each filter as the standard defines it, over a neighbor of all values."""
+    """Rows filtered as the standard defines each filter, over noise of all values."""
     rows, before = b"", np.zeros(NOISE.shape[1], int)
     for index, row in enumerate(NOISE.astype(int)):
         left, corner = np.append(0, row[:-1]), np.append(0, before[:-1])
@@ -86,29 +86,29 @@ def test_every_filter_of_png_is_undone() -> None:
         predicted = [0 * row, left, before, (left + before) // 2, paeth][kind]
         rows += bytes([kind]) + ((row - predicted) % 256).astype(np.uint8).tobytes()
         before = row
-    assert np.array_equal(decode_film(packed(rows, len(NOISE))), NOISE)
+    assert np.array_equal(decode_film(png_of_rows(rows, len(NOISE))), NOISE)
 
 
 HARMLESS = {
     "gamma": chunk(b"gAMA", struct.pack(">I", 100_000)),
-    "a transparent grey": chunk(b"tRNS", struct.pack(">H", 7)),
+    "a transparent gray": chunk(b"tRNS", struct.pack(">H", 7)),
     "significant bits": chunk(b"sBIT", b"\x05"),
     "a background": chunk(b"bKGD", struct.pack(">H", 9)),
-    "a size in the world": chunk(b"pHYs", struct.pack(">IIB", 9000, 3000, 1)),
+    "a pixel size": chunk(b"pHYs", struct.pack(">IIB", 9000, 3000, 1)),
     "text": chunk(b"tEXt", b"Software\0scanner"),
     "a private chunk": chunk(b"prVt", b"anything"),
 }
 
 
 @pytest.mark.parametrize("kind", HARMLESS)
-def test_what_else_a_plain_png_says_does_not_change_its_pixels(kind: str) -> None:
+def test_harmless_chunks_do_not_change_the_pixels_of_a_plain_png(kind: str) -> None:
     data = png(NOISE, GRAY_PNG, HARMLESS[kind])
     assert open_plain(data) is not None
     assert np.array_equal(decode_film(data), NOISE)
 
 
 def interlaced() -> bytes:
-    """A PNG of one pixel in Adam7's order, which that pixel leaves as it is."""
+    """An interlaced PNG (Adam7) of one pixel, whose rows are the same as without interlacing."""
     header = struct.pack(">IIBBBBB", 1, 1, 8, GRAY_PNG, 0, 0, 1)
     start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
     return start + chunk(b"IDAT", zlib.compress(b"\0\x63")) + END
@@ -116,8 +116,8 @@ def interlaced() -> bytes:
 
 def turned_by_text() -> bytes:
     info = PngImagePlugin.PngInfo()
-    about = exif(6).tobytes().hex()
-    info.add_text("Raw profile type exif", f"\nexif\n{len(about) // 2:8d}\n{about}\n")
+    profile = exif(6).tobytes().hex()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(profile) // 2:8d}\n{profile}\n")
     return saved(NOISE, "PNG", pnginfo=info)
 
 
@@ -129,7 +129,7 @@ SPECIAL = {
     "turned": png(NOISE, GRAY_PNG, png_orientation(6)),
     "turned by text": turned_by_text(),
     "a palette": saved(Image.fromarray(NOISE).convert("P"), "PNG"),
-    "something behind it": png(NOISE, GRAY_PNG) + b"\0",
+    "a byte after its end": png(NOISE, GRAY_PNG) + b"\0",
     "a jpeg": saved(NOISE, "JPEG"),
     "nothing": b"",
 }
@@ -140,31 +140,34 @@ def test_a_png_that_is_not_plain_is_left_to_pillow(kind: str) -> None:
     assert open_plain(SPECIAL[kind]) is None
 
 
-def test_a_film_turned_by_its_text_is_turned_upright() -> None:
+def test_a_film_with_an_orientation_in_a_text_is_turned_upright() -> None:
     assert np.array_equal(decode_film(turned_by_text()), np.rot90(NOISE, -1))
 
 
-def test_a_plain_png_over_a_hundred_megapixels_is_refused_unread() -> None:
+def test_a_plain_png_over_a_hundred_megapixels_is_refused_without_decoding() -> None:
     data = png_header(10_000, 10_001, 1, GRAY_PNG) + chunk(b"IDAT", b"") + END
     with pytest.raises(ImageError, match=r"^too large: 10000 x 10001"):
         decode_mask(data)
 
 
 @pytest.mark.parametrize("missing", [1, 54, 54 * 20])
-def test_a_png_that_packs_fewer_pixels_than_it_says_is_truncated(missing: int) -> None:
-    """With right checksums and a right end; Pillow alone would leave whole rows black."""
-    data = packed(rows_of(NOISE)[:-missing], len(NOISE))
+def test_a_png_with_fewer_pixels_than_its_header_declares_is_truncated(missing: int) -> None:
+    """With valid checksums and a valid end; Pillow alone would leave whole rows black."""
+    data = png_of_rows(rows_of(NOISE)[:-missing], len(NOISE))
     with pytest.raises(ImageError, match=r"^truncated$"):
         decode_film(data)
 
 
-def test_what_follows_the_last_pixel_is_not_looked_at() -> None:
-    data = packed(rows_of(NOISE) + b"more", len(NOISE), junk=b"and more")
+def test_bytes_after_the_last_pixel_are_ignored() -> None:
+    data = png_of_rows(rows_of(NOISE) + b"more", len(NOISE), junk=b"and more")
     assert np.array_equal(decode_film(data), NOISE)
 
 
-def test_no_damage_is_read_that_pillow_alone_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte of a file flipped in turn, and each chunk's checksum made right again."""
+def test_no_damaged_file_is_read_that_pillow_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte of a file is changed in turn, and every byte of its stream with a new checksum."""
+
+    def damage(data: bytes, index: int) -> bytes:
+        return data[:index] + bytes([data[index] ^ 0x41]) + data[index + 1 :]
 
     def outcome(data: bytes) -> str:
         try:
@@ -172,16 +175,15 @@ def test_no_damage_is_read_that_pillow_alone_refuses(monkeypatch: pytest.MonkeyP
         except ImageError as error:
             return str(error)
 
-    whole = packed(rows_of(SMOOTH[:12, :53]), 12)
+    whole = png_of_rows(rows_of(SMOOTH[:12, :53]), 12)
     start = len(png_header(1, 1, 8, GRAY_PNG))
-    damaged = [whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :] for at in range(len(whole))]
+    damaged = [damage(whole, index) for index in range(len(whole))]
     stream = whole[start + 8 : -4 - len(END)]
-    for at in range(len(stream)):
-        changed = stream[:at] + bytes([stream[at] ^ 0x41]) + stream[at + 1 :]
-        damaged.append(whole[:start] + chunk(b"IDAT", changed) + END)
-    ours = [outcome(data) for data in damaged]
+    for index in range(len(stream)):
+        damaged.append(whole[:start] + chunk(b"IDAT", damage(stream, index)) + END)
+    outcomes = [outcome(data) for data in damaged]
     monkeypatch.setattr(plain_png, "open_plain", lambda data: None)
-    theirs = [outcome(data) for data in damaged]
-    stricter = [one for one, other in zip(ours, theirs, strict=True) if one != other]
-    assert len(set(ours)) > 3
-    assert set(stricter) <= {"truncated"}, "what Pillow reads is read alike, or not at all"
+    by_pillow_alone = [outcome(data) for data in damaged]
+    pairs = zip(outcomes, by_pillow_alone, strict=True)
+    assert len(set(outcomes)) > 3
+    assert {ours for ours, pillows in pairs if ours != pillows} <= {"truncated"}

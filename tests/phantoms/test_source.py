@@ -1,3 +1,5 @@
+"""Phantoms: the same films for the same seed, with the anatomy of a chest and exact masks."""
+
 from __future__ import annotations
 
 import threading
@@ -21,21 +23,21 @@ def films() -> list[Phantom]:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers drawn, in order, by a stand-in that takes no time."""
+def drawn_numbers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the films, in the order in which a fast stub draws them."""
     numbers: list[int] = []
     size = (4, 4)
 
-    def quick(seed: int, number: int) -> Phantom:
+    def draw_stub(seed: int, number: int) -> Phantom:
         numbers.append(number)
         image = np.full(size, number, np.uint8)
         return Phantom(image, np.eye(*size, dtype=bool), np.zeros(size, bool))
 
-    monkeypatch.setattr(source, "draw", quick)
+    monkeypatch.setattr(source, "draw", draw_stub)
     return numbers
 
 
-def test_the_same_film_comes_out_of_every_order_thread_and_source() -> None:
+def test_a_film_does_not_depend_on_order_thread_or_source() -> None:
     names = PhantomSource("films=3&seed=5").names()
     forwards = {name: PhantomSource("films=3&seed=5").read(name) for name in names}
     phantoms = PhantomSource("seed=5&films=3")
@@ -44,7 +46,7 @@ def test_the_same_film_comes_out_of_every_order_thread_and_source() -> None:
     assert backwards == forwards
 
 
-def test_more_films_or_another_seed_change_no_film_and_every_film() -> None:
+def test_more_films_change_no_film_and_another_seed_changes_every_film() -> None:
     few, many, other = (PhantomSource(q) for q in ("films=2", "films=5", "films=2&seed=1"))
     assert set(few.names()) < set(many.names())
     assert few.read(few.names()[0]) == many.read(few.names()[0])
@@ -60,7 +62,7 @@ def test_a_film_and_its_masks_have_one_size_of_800_to_2000_pixels(films: list[Ph
     assert any(film.image.shape[0] != film.image.shape[1] for film in films)
 
 
-def test_the_masks_are_two_apart_of_one_piece_each(films: list[Phantom]) -> None:
+def test_the_masks_are_two_separate_components_without_holes(films: list[Phantom]) -> None:
     for film in films:
         assert not (film.left & film.right).any()
         for mask in (film.left, film.right):
@@ -75,10 +77,11 @@ def test_the_left_mask_is_the_viewers_left(films: list[Phantom]) -> None:
         assert left < film.image.shape[1] / 2 < right
 
 
-def test_lungs_take_the_share_of_the_film_that_they_take_in_real_ones(films: list[Phantom]) -> None:
+def test_lungs_have_the_area_that_they_have_in_real_films(films: list[Phantom]) -> None:
     shares = [float((film.left | film.right).mean()) for film in films]
     assert all(0.1 < share < 0.5 for share in shares)
-    assert 0.25 < np.mean(shares) < 0.42  # 60 real films: 0.22 to 0.43, mean 0.33
+    # In 60 real films: 0.22 to 0.43, mean 0.33.
+    assert 0.25 < np.mean(shares) < 0.42
 
 
 def test_lungs_are_darker_than_the_tissue_around_them(films: list[Phantom]) -> None:
@@ -100,14 +103,14 @@ def test_the_spine_is_brighter_than_the_lungs_beside_it(films: list[Phantom]) ->
             assert between > beside
 
 
-def test_a_film_uses_the_gray_scale_and_is_not_clipped_away(films: list[Phantom]) -> None:
+def test_a_film_uses_the_gray_scale_and_is_not_saturated(films: list[Phantom]) -> None:
     for film in films:
         low, high = np.percentile(film.image, [5, 95])
         assert high - low > 80
         assert (film.image == 255).mean() < 0.01
 
 
-def test_noise_is_there_but_does_not_hide_the_film(films: list[Phantom]) -> None:
+def test_a_film_has_noise_that_does_not_hide_it(films: list[Phantom]) -> None:
     for film in films:
         image = film.image.astype(np.float32)
         fine = (image - cv2.GaussianBlur(image, (0, 0), 1.5))[film.left]
@@ -123,33 +126,33 @@ def test_films_differ_in_shape_and_outline(films: list[Phantom]) -> None:
         assert all((one != other).mean() > 0.01 for other in small[:number])
 
 
-def test_disease_shows_in_the_films_named_for_it_and_leaves_the_outline(
+def test_disease_is_visible_in_the_films_named_for_it_and_does_not_change_the_masks(
     films: list[Phantom], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(anatomy, "disease", lambda *_: np.float32(0))
     names = [name for name in PhantomSource(f"films={FILMS}").names() if "/CXR_png/" in name]
     assert {name[-5] for name in names} == {"0", "1"}
     for number, (film, name) in enumerate(zip(films, names, strict=True), start=1):
-        well = draw(0, number)
-        changed = np.abs(well.image.astype(int) - film.image) > 8
+        healthy = draw(0, number)
+        changed = np.abs(healthy.image.astype(int) - film.image) > 8
         lungs = film.left | film.right
-        assert np.array_equal(well.left | well.right, lungs)
+        assert np.array_equal(healthy.left | healthy.right, lungs)
         assert changed.any() == (name[-5] == "1")
         assert changed[lungs].mean() >= changed[~lungs].mean()
 
 
-def test_disease_takes_some_of_the_air_and_never_all() -> None:
+def test_disease_replaces_some_of_the_air_and_never_all() -> None:
     patient = anatomy.Patient.sample(source.generator(0, 1))
     canvas = source.Canvas((0.0, patient.height / 2), (40.0, 32.0), 200)
     lungs = np.maximum(*(lung.field(canvas) for lung in patient.lungs)) > 0
     for number in range(8):
-        lost = anatomy.disease(canvas, patient, source.generator(1, number))
-        assert 0 <= lost.min() <= lost.max() < 1
-        assert lost[lungs].max() > 0.1
+        opacity = anatomy.disease(canvas, patient, source.generator(1, number))
+        assert 0 <= opacity.min() <= opacity.max() < 1
+        assert opacity[lungs].max() > 0.1
 
 
 def test_the_first_film_is_the_one_of_recipe_1() -> None:
-    """Another film means another recipe: the tolerance is for other processors' arithmetic."""
+    """Another film needs another recipe. The tolerance is for the arithmetic of other CPUs."""
     film = draw(0, 1)
     assert source.RECIPE == "1"
     assert film.image.shape == (1297, 1937)
@@ -172,69 +175,80 @@ def test_names_are_those_of_montgomery() -> None:
         assert {name.replace("/CXR_png/", folder) for name in films} < set(names)
 
 
-def test_files_decode_to_what_was_drawn() -> None:
-    source, film = PhantomSource("films=1&seed=9"), draw(9, 1)
+def test_the_files_decode_to_the_drawn_film_and_masks() -> None:
+    phantoms, film = PhantomSource("films=1&seed=9"), draw(9, 1)
     image, left, right = (phantoms.read(name) for name in phantoms.names())
     assert np.array_equal(decode_film(image), film.image)
     assert np.array_equal(decode_mask(left), film.left)
     assert np.array_equal(decode_mask(right), film.right)
 
 
-def test_three_reads_draw_a_film_once(drawn: list[int]) -> None:
+def test_three_reads_draw_a_film_once(drawn_numbers: list[int]) -> None:
     phantoms = PhantomSource("films=20")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(phantoms.read, phantoms.names()))
-    assert sorted(drawn) == list(range(1, 21))
+    assert sorted(drawn_numbers) == list(range(1, 21))
 
 
-def test_films_are_forgotten_in_the_end(drawn: list[int]) -> None:
+def test_the_oldest_films_are_dropped_from_the_cache(drawn_numbers: list[int]) -> None:
     phantoms = PhantomSource(f"films={source.CACHED_FILMS + 1}")
     names = [name for name in phantoms.names() if "CXR" in name]
     for name in [*names, names[0]]:
         phantoms.read(name)
-    assert drawn == [*range(1, source.CACHED_FILMS + 2), 1]
+    assert drawn_numbers == [*range(1, source.CACHED_FILMS + 2), 1]
     phantoms.close()
     phantoms.read(names[-1])
-    assert drawn[-1] == source.CACHED_FILMS + 1
+    assert drawn_numbers[-1] == source.CACHED_FILMS + 1
 
 
-def test_a_thread_that_waits_hears_of_the_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, failing = threading.Event(), threading.Event()
+def test_a_failure_is_raised_in_the_threads_that_wait_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, may_fail = threading.Event(), threading.Event()
 
     def fail(seed: int, number: int) -> Phantom:
-        begun.set()
-        failing.wait(10)
-        raise MemoryError("no room")
+        started.set()
+        may_fail.wait(10)
+        raise MemoryError("no memory")
 
     monkeypatch.setattr(source, "draw", fail)
     phantoms = PhantomSource("films=1")
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(phantoms.read, phantoms.names()[0])
-        assert begun.wait(10)
+        assert started.wait(10)
         second = pool.submit(phantoms.read, phantoms.names()[1])
-        failing.set()
+        may_fail.set()
         assert isinstance(first.exception(10), MemoryError)
         assert isinstance(second.exception(10), MemoryError)
 
 
 @pytest.mark.parametrize(
     "query",
-    ["films=0", "films=100001", "films=-1", "films=ten", "films=", "seed=-1", "seed=1.5",
-     "size=512", "films=5&films=6", "films", "seed=²"],
-)  # fmt: skip
-def test_a_query_of_another_form_is_refused_with_the_accepted_one(query: str) -> None:
+    [
+        "films=0",
+        "films=100001",
+        "films=-1",
+        "films=ten",
+        "films=",
+        "seed=-1",
+        "seed=1.5",
+        "size=512",
+        "films=5&films=6",
+        "films",
+        "seed=²",
+    ],
+)
+def test_a_query_of_another_form_is_refused_with_the_accepted_form(query: str) -> None:
     with pytest.raises(ConfigError, match=r"films from 1 to 100000 and seed 0 or more") as caught:
         PhantomSource(query)
     assert query in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_identity_names_the_recipe_and_the_numbers_even_by_default() -> None:
+def test_the_identity_has_the_recipe_and_both_numbers_even_by_default() -> None:
     expected = {"generator": "phantoms", "recipe": "1", "films": "48", "seed": "0"}
     assert PhantomSource("").identity() == expected
     assert PhantomSource("seed=00&films=048").identity() == expected
 
 
-def test_a_name_that_is_no_phantoms_is_not_found() -> None:
+def test_a_name_without_a_phantom_is_not_found() -> None:
     with pytest.raises(NotFoundError, match="PHANTOM_0002"):
         PhantomSource("films=1").read("Montgomery/MontgomerySet/CXR_png/PHANTOM_0002_0.png")

@@ -1,4 +1,4 @@
-"""report: one page that loads nothing, tells the truth and lets no name of a file act as code."""
+"""page: the report loads nothing, shows the run's figures and never runs a name as code."""
 
 from __future__ import annotations
 
@@ -31,46 +31,57 @@ LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
 
 
 @pytest.fixture(scope="module")
-def made(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    with chain(s3, tmp_path_factory.mktemp("films")) as built:
-        yield built
+def films(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    with chain(s3, tmp_path_factory.mktemp("films")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def published(made: Chain) -> Manifest:
-    return made.publish(made.five(0.7), run_id="shown")
+def published(films: Chain) -> Manifest:
+    return films.publish(films.five(0.7), run_id="shown")
 
 
 @pytest.fixture(scope="module")
-def source(made: Chain, published: Manifest) -> bytes:
-    return made.store.read(published.uri.replace("run.json", "report.html"))
+def source(films: Chain, published: Manifest) -> bytes:
+    return films.store.read(published.uri.replace("run.json", "report.html"))
 
 
 def build(
-    made: Chain,
+    films: Chain,
     published: Manifest,
     five: Mapping[str, Manifest],
     details: Mapping[str, Any] | None = None,
 ) -> Page:
-    """The page of other manifests, otherwise that of the published run."""
-    about = made.store.read_json(published.details["model"] + "/model.json")
+    """The page of the published run with other manifests and details."""
+    model_json = films.store.read_json(published.details["model"] + "/model.json")
     uris: dict[str, Any] = {name: manifest.uri for name, manifest in five.items()}
-    config = PublishConfig(out=made.out, run_id="shown", **uris)
-    told = {**published.details, **(details or {})}
-    return Page(page.build(made.store, five, told, about=about, config=config))
+    config = PublishConfig(out=films.out, run_id="shown", **uris)
+    html = page.build(
+        films.store,
+        five,
+        {**published.details, **(details or {})},
+        model_json=model_json,
+        config=config,
+    )
+    return Page(html)
 
 
-def judge(made: Chain, five: dict[str, Manifest], said: list[Row]) -> dict[str, Manifest]:
-    """The run's manifests, where what `said` has is in the first films' rows of predict."""
+def with_quality(
+    films: Chain, five: dict[str, Manifest], changes: list[Row]
+) -> dict[str, Manifest]:
+    """The run's manifests, the rows of the first films in predict's manifest with `changes`.
+
+    All other films have quality 1 and are not flagged.
+    """
     predictions = five["predictions"]
-    rows = list(predictions.rows(made.store))
+    rows = list(predictions.rows(films.store))
     for row in rows:
         row |= {"quality": 1.0, "review": False}
-    for row, more in zip(rows, said, strict=False):
-        row |= more
+    for row, change in zip(rows, changes, strict=False):
+        row |= change
     packed = pack_rows(rows)
-    made.store.write(predictions.uri_of("judged.jsonl.gz"), packed)
-    part = describe("judged.jsonl.gz", gzip.decompress(packed))
+    films.store.write(predictions.uri_of("quality.jsonl.gz"), packed)
+    part = describe("quality.jsonl.gz", gzip.decompress(packed))
     return five | {"predictions": replace(predictions, parts=[part])}
 
 
@@ -85,7 +96,7 @@ def test_the_page_loads_nothing_and_runs_nothing(source: bytes) -> None:
     assert "url(" not in style[0] and "@import" not in style[0]
 
 
-def test_the_page_forbids_what_it_does_not_hold(source: bytes) -> None:
+def test_the_pages_policy_forbids_all_but_inlined_images_and_styles(source: bytes) -> None:
     (policy,) = (
         attributes["content"]
         for tag, attributes in Page(source).elements
@@ -94,32 +105,30 @@ def test_the_page_forbids_what_it_does_not_hold(source: bytes) -> None:
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_the_pictures_are_whole_and_have_a_text_for_those_who_do_not_see_them(
-    source: bytes,
-) -> None:
-    pictures = [attributes for tag, attributes in Page(source).elements if tag == "img"]
-    assert len(pictures) == page.SAMPLES + len(["contact sheet", "worst"])
-    for attributes in pictures:
-        packed = base64.b64decode(str(attributes["src"]).partition(",")[2])
-        assert max(Image.open(io.BytesIO(packed)).size) >= 200
+def test_the_images_are_complete_and_have_an_alternative_text(source: bytes) -> None:
+    images = [attributes for tag, attributes in Page(source).elements if tag == "img"]
+    assert len(images) == page.SAMPLES + len(["contact sheet", "worst"])
+    for attributes in images:
+        jpeg = base64.b64decode(str(attributes["src"]).partition(",")[2])
+        assert max(Image.open(io.BytesIO(jpeg)).size) >= 200
         assert attributes["alt"]
 
 
-def test_the_page_tells_what_the_run_found(made: Chain, published: Manifest, source: bytes) -> None:
+def test_the_page_has_the_runs_figures(films: Chain, published: Manifest, source: bytes) -> None:
     text = Page(source).text
-    test = json.loads(made.five(0.7)["evaluation"].read_file(made.store, "metrics.json"))["test"]
+    test = json.loads(films.five(0.7)["evaluation"].read_file(films.store, "metrics.json"))["test"]
     assert f"Mean Dice {test['dice']['mean']:.3f} on 8 films" in text
-    assert f"{test['dice']['p05']:.3f}, rests on the worst one or two" in text
-    between = f"{test['dice']['low']:.3f} to {test['dice']['high']:.3f}"
-    assert f"interval of the mean is {between}, which from so few patients is too narrow" in text
-    assert text.count(between) >= 2
+    assert f"5th percentile, {test['dice']['p05']:.3f}, depends on the worst one or two" in text
+    interval = f"{test['dice']['low']:.3f} to {test['dice']['high']:.3f}"
+    assert f"interval of the mean is {interval}; with fewer than 20 patients the true" in text
+    assert text.count(interval) >= 2
     assert f"mean IoU is {test['iou']['low']:.3f} to {test['iou']['high']:.3f}" in text
     assert f"mean HD95 {test['hd95']['low']:.2f} to {test['hd95']['high']:.2f}." in text
     assert f"Test HD95, % of diagonal {test['hd95']['mean']:.2f}" in text
     assert published.details["champion"]["reason"] in text
     assert "The first champion." in text
     assert "best 0.900, epoch 3" in text and "last 0.850, epoch 4" in text
-    assert "24 films came in; 24 are used, 0 quarantined" in text
+    assert "Of 24 films, 24 are used and 0 quarantined" in text
     assert "montgomery" in text and "Not for diagnosis." in text
     for job in published.details["jobs"]:
         assert job["content_hash"][:12] in text
@@ -130,42 +139,43 @@ def test_the_page_holds_no_figure_that_is_none(source: bytes) -> None:
     assert words & {"nan", "NaN", "None", "inf", "Undefined", "null"} == set()
 
 
-def test_names_from_users_files_are_shown_and_never_obeyed(
-    made: Chain, published: Manifest
-) -> None:
-    five = made.five(0.7)
-    harmless = build(made, published, five)
+def test_names_from_users_files_are_shown_as_text(films: Chain, published: Manifest) -> None:
+    five = films.five(0.7)
+    harmless = build(films, published, five)
     raw, processed = five["raw"], five["processed"]
-    told: dict[str, Any] = {
-        name: [HOSTILE] for name in ("without_mask", "masks_without_film", "copies")
+    raw_details = {
+        "without_mask": [HOSTILE],
+        "masks_without_film": [HOSTILE],
+        "copies": [HOSTILE],
+        "layouts": {HOSTILE: 1},
+        "ignored": {HOSTILE: 1},
     }
-    told |= {"layouts": {HOSTILE: 1}, "ignored": {HOSTILE: 1}}
-    named = {"reasons": {HOSTILE: 1}, "by_source": {f"{HOSTILE}/train": 1}}
-    five["raw"] = replace(raw, details=raw.details | told)
-    five["processed"] = replace(processed, details=processed.details | named)
+    processed_details = {"reasons": {HOSTILE: 1}, "by_source": {HOSTILE: {"train": 1}}}
+    five["raw"] = replace(raw, details=raw.details | raw_details)
+    five["processed"] = replace(processed, details=processed.details | processed_details)
     jobs = [job | {"config": {HOSTILE: HOSTILE}} for job in published.details["jobs"]]
-    page = build(made, published, five, {"jobs": jobs})
+    page = build(films, published, five, {"jobs": jobs})
     assert page.text.count(HOSTILE) >= 7 + 2 * len(jobs)
-    grown = {tag for tag, _ in page.elements} - {tag for tag, _ in harmless.elements}
-    assert grown == set()
-    assert not any(name.startswith("on") for _, given in page.elements for name in given)
+    new_tags = {tag for tag, _ in page.elements} - {tag for tag, _ in harmless.elements}
+    assert new_tags == set()
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
 
 
-def test_whether_a_job_was_reused_is_told_only_where_it_is_known(
-    made: Chain, published: Manifest, source: bytes
+def test_whether_a_job_was_reused_is_shown_only_where_it_is_known(
+    films: Chain, published: Manifest, source: bytes
 ) -> None:
     assert "reused" not in Page(source).text
     jobs = [job | {"reused": job["job"] != "train"} for job in published.details["jobs"]]
-    page = build(made, published, made.five(0.7), {"jobs": jobs})
+    page = build(films, published, films.five(0.7), {"jobs": jobs})
     assert page.text.count("reused") == 4
 
 
-def test_a_run_without_a_test_film_says_so(made: Chain, published: Manifest) -> None:
-    five = made.five(0.7)
+def test_a_run_without_a_test_film_says_so(films: Chain, published: Manifest) -> None:
+    five = films.five(0.7)
     stage = WorkFolder(
-        made.store,
+        films.store,
         EvaluateConfig(
-            predictions=five["predictions"].uri, processed=five["processed"].uri, out=made.out
+            predictions=five["predictions"].uri, processed=five["processed"].uri, out=films.out
         ),
         job="evaluate",
         folder="evaluations",
@@ -174,72 +184,72 @@ def test_a_run_without_a_test_film_says_so(made: Chain, published: Manifest) -> 
     )
     metrics = summarise([], ["montgomery"]) | {"calibration": None}
     stage.add_file("metrics.json", json.dumps(metrics).encode())
-    stage.add_file("worst.png", five["evaluation"].read_file(made.store, "worst.png"))
-    page = build(made, published, five | {"evaluation": stage.finish(counts={}, headline={})})
+    stage.add_file("worst.png", five["evaluation"].read_file(films.store, "worst.png"))
+    page = build(films, published, five | {"evaluation": stage.finish(counts={}, headline={})})
     assert "No test film was scored" in page.text
     assert sum(tag == "img" for tag, _ in page.elements) == 1
 
 
-def test_the_page_draws_how_true_the_probabilities_are(
-    made: Chain, published: Manifest, source: bytes
-) -> None:
-    evaluation = made.five(0.7)["evaluation"]
-    told = json.loads(evaluation.read_file(made.store, "metrics.json"))["calibration"]
+def test_the_page_shows_the_calibration(films: Chain, published: Manifest, source: bytes) -> None:
+    evaluation = films.five(0.7)["evaluation"]
+    figures = json.loads(evaluation.read_file(films.store, "metrics.json"))["calibration"]
     text = Page(source).text
-    assert f"Expected calibration error {told['expected_error']:.3f}" in text
-    assert f"Brier score {told['brier']:.3f}; {told['pixels']:,} pixels of 8 test films" in text
-    labels = [given.get("aria-label") for tag, given in Page(source).elements if tag == "svg"]
+    assert f"Expected calibration error {figures['expected_error']:.3f}" in text
+    assert (
+        f"Brier score {figures['brier']:.3f}; {figures['pixels']:,} pixels of 8 test films" in text
+    )
+    labels = [
+        attributes.get("aria-label") for tag, attributes in Page(source).elements if tag == "svg"
+    ]
     assert "Share of the pixels that is lung by the probability predicted for them" in labels
 
 
-def test_the_page_lists_the_films_to_review_the_least_sure_first(
-    made: Chain, published: Manifest
+def test_the_page_lists_the_films_to_review_by_ascending_quality(
+    films: Chain, published: Manifest
 ) -> None:
-    five = made.five(0.7)
-    doubts = [{"quality": 0.4 - number / 100, "review": True} for number in range(12)]
-    text = build(made, published, judge(made, five, doubts)).text
-    rows = {row["id"]: row for row in five["evaluation"].rows(made.store)}
-    names = [row["id"] for row in five["predictions"].rows(made.store)][:12]
+    five = films.five(0.7)
+    flagged = [{"quality": 0.4 - number / 100, "review": True} for number in range(12)]
+    text = build(films, published, with_quality(films, five, flagged)).text
+    rows = {row["id"]: row for row in five["evaluation"].rows(films.store)}
+    names = [row["id"] for row in five["predictions"].rows(films.store)][:12]
     listed = [
         f"{name} {quality:.2f} {rows[name]['dice']:.3f} {rows[name]['split']}"
         for name, quality in ((names[n], 0.4 - n / 100) for n in range(11, 1, -1))
     ]
     assert f"Quality True Dice Split {' '.join(listed)} Flagged: 12 of 24 films" in text
-    assert f"the {page.FLAGGED} of lowest quality are shown" in text
+    assert f"the {page.FLAGGED} of lowest quality are listed here" in text
 
 
-def test_a_run_whose_films_need_no_review_says_so(made: Chain, published: Manifest) -> None:
-    text = build(made, published, judge(made, made.five(0.7), [])).text
+def test_a_run_whose_films_need_no_review_says_so(films: Chain, published: Manifest) -> None:
+    text = build(films, published, with_quality(films, films.five(0.7), [])).text
     assert "Flagged: 0 of 24 films." in text
     assert "True Dice" not in text
 
 
-def test_a_flagged_films_name_is_never_obeyed(made: Chain, published: Manifest) -> None:
+def test_a_flagged_films_name_is_shown_as_text(films: Chain, published: Manifest) -> None:
     hostile = [{"id": HOSTILE, "quality": 0.1, "review": True}]
-    page = build(made, published, judge(made, made.five(0.7), hostile))
+    page = build(films, published, with_quality(films, films.five(0.7), hostile))
     assert HOSTILE in page.text
-    assert not any(name.startswith("on") for _, given in page.elements for name in given)
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert {tag for tag, _ in page.elements} & {"script"} == set()
 
 
-def test_the_page_says_on_which_sources_the_network_was_not_trained(
-    made: Chain, published: Manifest, source: bytes
+def test_the_page_names_the_sources_that_the_network_was_not_trained_on(
+    films: Chain, published: Manifest, source: bytes
 ) -> None:
     assert "Trained on montgomery, tested on montgomery 8" in Page(source).text
-    five = made.five(0.7, train_sources=["shenzhen"], train_films=9, val_films=3)
-    text = build(made, published, five).text
+    five = films.five(0.7, train_sources=["shenzhen"], train_films=9, val_films=3)
+    text = build(films, published, five).text
     assert "Mean Dice" in text and "on 24 films the network never saw" in text
     assert "Trained on shenzhen, tested on montgomery, unseen 24" in text
-    assert "Unseen is a source that the network was not trained on: all its films test." in text
+    assert "The network was not trained on an unseen source: all its films are test films." in text
 
 
-def test_the_page_says_that_some_sources_alone_were_tested(
-    made: Chain, published: Manifest
-) -> None:
-    five = made.five(0.7)
+def test_the_page_names_the_sources_chosen_for_the_test(films: Chain, published: Manifest) -> None:
+    five = films.five(0.7)
     config = five["evaluation"].config | {"test_sources": "montgomery"}
     five["evaluation"] = replace(five["evaluation"], config=config)
-    assert "over films of montgomery alone" in build(made, published, five).text
+    assert "cover films of montgomery alone" in build(films, published, five).text
 
 
 @pytest.mark.parametrize(
@@ -264,11 +274,11 @@ def test_an_interval_has_two_ends_or_is_a_dash(figures: Any, words: str) -> None
         (7260, "2 h 01 min"),
     ],
 )
-def test_durations_are_written_as_people_say_them(seconds: float, words: str) -> None:
+def test_durations_are_written_in_seconds_minutes_or_hours(seconds: float, words: str) -> None:
     assert page.duration(seconds) == words
 
 
-def test_counts_carry_their_noun() -> None:
+def test_a_count_has_its_noun_in_singular_or_plural() -> None:
     assert [page.number_of(count, "film") for count in (0, 1, 2400)] == [
         "0 films",
         "1 film",
@@ -283,8 +293,8 @@ def test_a_long_value_is_cut_and_an_empty_one_is_a_dash() -> None:
     assert len(page.shorten("x" * 10_000)) == page.LONGEST_VALUE + 1
 
 
-def test_a_letterboxed_film_is_shown_in_its_own_proportions_where_it_was() -> None:
-    """Of a film of 300 x 150 whose upper third was cropped, the rest is a bright box: its mask."""
+def test_a_letterboxed_film_is_shown_in_its_proportions_with_its_crop_black() -> None:
+    """A film of 300 x 150, its upper third cropped, the rest bright and covered by the mask."""
     placement = geometry.Placement(300, 150, Box(100, 0, 300, 150), 64, Box(0, 8, 64, 56))
     square = np.zeros((64, 64), np.uint8)
     square[placement.box.slices] = 200
@@ -294,12 +304,13 @@ def test_a_letterboxed_film_is_shown_in_its_own_proportions_where_it_was() -> No
         "mask": decode.encode_mask(square > 0),
         "prediction": decode.encode_mask(predicted),
     }
-    store = SimpleNamespace(read=lambda uri, sha256: files[uri])
+    store: Any = SimpleNamespace(read=lambda uri, sha256: files[uri])
     manifest = SimpleNamespace(config={"size": 64}, uri_of=lambda key: key)
     manifests: Any = {"processed": manifest, "predictions": manifest}
     entries = {name: {"key": name, "sha256": ""} for name in files}
-    record = placement.numbers() | entries
-    drawn = page._overlay(store, manifests, record, {"mask": entries["prediction"]})  # type: ignore[arg-type]
-    assert drawn.shape == (560, 280, 3)
-    assert not drawn[:180].any() and (drawn[195:550, 10:270] == 200).all()
-    assert (drawn[186:188, 140] == masks.TRUTH_COLOR).all(axis=-1).any()
+    record: Any = placement.numbers() | entries
+    prediction: Any = {"mask": entries["prediction"]}
+    overlay = page._overlay(store, manifests, record, prediction)
+    assert overlay.shape == (560, 280, 3)
+    assert not overlay[:180].any() and (overlay[195:550, 10:270] == 200).all()
+    assert (overlay[186:188, 140] == masks.TRUTH_COLOR).all(axis=-1).any()

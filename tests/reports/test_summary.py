@@ -1,15 +1,16 @@
-"""figures: means, intervals over patients and rank correlation, against SciPy and by hand."""
+"""summary: means, intervals over patients and rank correlation, against SciPy and by hand."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from jobs.films.rows import ScoredRow
 from jobs.reports.summary import bootstrap, rank_correlation, review, summarise
 
 
@@ -18,16 +19,20 @@ def random() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-def rows_of(dice: Any, **others: Any) -> list[dict[str, Any]]:
-    """One film a patient with these Dice, all tested; `others` hold a value a film."""
-    about = {"label": "normal", "source": "montgomery", "split": "test", "tested": True}
-    rows = [
-        {**about, "patient": f"p{number}", "dice": value, "iou": value / 2, "hd95": 100 * value}
+def rows_of(dice: Any, **columns: Any) -> list[ScoredRow]:
+    """One film a patient with these Dice, all tested; `columns` hold a value a film."""
+    shared = {"label": "normal", "source": "montgomery", "split": "test", "tested": True}
+    rows: list[dict[str, Any]] = [
+        {**shared, "patient": f"p{number}", "dice": value, "iou": value / 2, "hd95": 100 * value}
         for number, value in enumerate(map(float, dice))
     ]
-    for name, values in others.items():
+    for name, values in columns.items():
         rows = [row | {name: value} for row, value in zip(rows, values, strict=True)]
-    return rows
+    return cast("list[ScoredRow]", rows)
+
+
+def of_patient(row: ScoredRow, patient: str) -> ScoredRow:
+    return {**row, "patient": patient}
 
 
 def test_the_interval_is_scipys_percentile_bootstrap(random: np.random.Generator) -> None:
@@ -64,10 +69,10 @@ def test_the_interval_covers_the_true_mean_about_nineteen_times_in_twenty(
     assert covered >= 33
 
 
-def test_all_films_of_a_patient_come_along(random: np.random.Generator) -> None:
+def test_a_patient_is_drawn_with_all_films(random: np.random.Generator) -> None:
     dice = random.beta(20, 2, 30)
     rows = rows_of(dice)
-    # The same film three times is no more evidence than the film once.
+    # The same film three times adds no evidence.
     thrice = [row for row in rows for _ in range(3)]
     assert bootstrap(thrice, ["dice"])["dice"] == pytest.approx(
         bootstrap(rows, ["dice"])["dice"], abs=1e-12
@@ -77,31 +82,33 @@ def test_all_films_of_a_patient_come_along(random: np.random.Generator) -> None:
 def test_patients_with_many_films_weigh_as_many(random: np.random.Generator) -> None:
     counts = random.integers(1, 9, 25)
     rows = [
-        row | {"patient": f"p{patient}"}
+        of_patient(row, f"p{patient}")
         for patient, count in enumerate(counts)
         for row in rows_of(random.normal(0.8 + 0.02 * count, 0.01, count))
     ]
     films = defaultdict(list)
     for row in rows:
         films[row["patient"]].append(row["dice"])
-    every = list(films.values())
+    dice_of_patients = list(films.values())
     means = [
-        np.mean(np.concatenate([every[place] for place in random.integers(25, size=25)]))
+        np.mean(np.concatenate([dice_of_patients[index] for index in random.integers(25, size=25)]))
         for _ in range(4000)
     ]
     expected = np.percentile(means, [2.5, 97.5])
     assert bootstrap(rows, ["dice"])["dice"] == pytest.approx(expected, abs=0.002)
 
 
-def test_the_same_films_give_the_same_interval_in_any_company(random: np.random.Generator) -> None:
+def test_a_metric_has_the_same_interval_alone_and_with_others(
+    random: np.random.Generator,
+) -> None:
     rows = rows_of(random.beta(20, 2, 12))
     together = bootstrap(rows, ["dice", "iou", "hd95"])
     assert together == bootstrap(rows, ["dice", "iou", "hd95"])
     assert together["hd95"] == bootstrap(rows, ["hd95"])["hd95"]
 
 
-def test_one_patient_has_no_interval_and_two_have_theirs() -> None:
-    one = [row | {"patient": "p"} for row in rows_of([0.9, 0.8])]
+def test_one_patient_has_no_interval_and_two_have_one() -> None:
+    one = [of_patient(row, "p") for row in rows_of([0.9, 0.8])]
     assert bootstrap(one, ["dice"])["dice"] == (None, None)
     assert summarise(one, ["montgomery"])["test"]["dice"] == {
         "mean": 0.85,
@@ -113,7 +120,7 @@ def test_one_patient_has_no_interval_and_two_have_theirs() -> None:
     assert bootstrap(rows_of([0.9, 0.8]), ["dice"])["dice"] == pytest.approx((0.8, 0.9))
 
 
-def test_each_metric_tells_its_bad_end(random: np.random.Generator) -> None:
+def test_each_metric_has_the_percentile_of_its_bad_end(random: np.random.Generator) -> None:
     values = random.random(50)
     test = summarise(rows_of(values), ["montgomery"])["test"]
     assert test["films"] == test["patients"] == 50
@@ -170,11 +177,11 @@ def test_the_rank_correlation_is_scipys_with_and_without_ties(
     ("one", "other"),
     [([], []), ([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [5, 5, 5])],
 )
-def test_where_there_is_no_order_to_tell_there_is_no_correlation(one: Any, other: Any) -> None:
+def test_few_or_equal_values_have_no_rank_correlation(one: Any, other: Any) -> None:
     assert rank_correlation(one, other) is None
 
 
-def test_the_review_figures_are_what_a_hand_counts() -> None:
+def test_the_review_figures_are_those_counted_by_hand() -> None:
     dice = [0.95, 0.2, 0.9, 0.4, 0.97, 0.96, 0.94, 0.93, 0.92, 0.91, 0.89]
     quality = [0.9, 0.1, 0.8, 0.7, 1.0, 0.95, 0.6, 0.75, 0.74, 0.73, 0.2]
     flags = [value < 0.5 for value in quality]

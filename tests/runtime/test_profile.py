@@ -1,4 +1,4 @@
-"""Where the time went: counted per thread and stage, printed on demand, told by the report."""
+"""Where the time went: counted per thread and stage, printed on demand, shown in the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from jobs.chain import INPUTS
 from jobs.runtime import profile
-from jobs.runtime.parallel import ordered_map
+from jobs.runtime.parallel import ordered_map, run_all, submit
 from jobs.runtime.profile import Profile, moved, recording, timed
 from jobs.storage.s3 import Store
 from tests.support.films import run_job, write_montgomery
@@ -45,20 +45,41 @@ def stages(recorded: Profile) -> dict[str, Any]:
 
 
 def test_seconds_and_bytes_are_summed_over_threads() -> None:
+    together = threading.Barrier(4)
+
+    def work(size: int) -> None:
+        together.wait()
+        with timed("read"):
+            spend(0.05)
+        moved("read", size)
+
     with recording() as recorded, ThreadPoolExecutor(4) as pool:
-        together = threading.Barrier(4)
-
-        def work(size: int) -> None:
-            together.wait()
-            with timed("read"):
-                spend(0.05)
-            moved("read", size)
-
-        list(pool.map(work, range(1, 5)))
+        futures = [submit(pool, work, size) for size in range(1, 5)]
+        assert [future.result() for future in futures] == [None] * 4
     read = stages(recorded)["read"]
     assert (read["times"], read["bytes"]) == (4, 10)
     assert 0.2 <= read["seconds"] <= 4 * recorded.summary()["wall_seconds"] + 0.01
     assert recorded.summary()["threads"] == 4
+
+
+def test_two_jobs_that_run_side_by_side_in_one_process_have_a_profile_each() -> None:
+    together = threading.Barrier(2)
+
+    def job(stage: str) -> Profile:
+        def work(size: int) -> None:
+            moved(stage, size)
+
+        with recording() as recorded:
+            together.wait()
+            run_all(work, [1, 2, 3], threads=2)
+            together.wait()
+        return recorded
+
+    with recording() as outer:
+        profiles = list(ordered_map(job, ["read", "write"], threads=2))
+    assert [set(stages(profile)) for profile in profiles] == [{"read"}, {"write"}]
+    assert [sum(each["bytes"] for each in stages(p).values()) for p in profiles] == [6, 6]
+    assert stages(outer) == {}
 
 
 def test_what_an_inner_stage_counts_is_not_counted_twice() -> None:
@@ -69,10 +90,10 @@ def test_what_an_inner_stage_counts_is_not_counted_twice() -> None:
                 spend(0.2)
         with timed("compute"):
             pass
-    found = stages(recorded)
-    assert found["read"]["seconds"] >= 0.2
-    assert 0.02 <= found["compute"]["seconds"] < 0.2
-    assert found["compute"]["times"] == 2
+    read, compute = stages(recorded)["read"], stages(recorded)["compute"]
+    assert read["seconds"] >= 0.2
+    assert 0.02 <= compute["seconds"] < 0.2
+    assert compute["times"] == 2
 
 
 def test_a_stage_that_fails_is_counted_and_its_error_goes_on() -> None:
@@ -81,7 +102,7 @@ def test_a_stage_that_fails_is_counted_and_its_error_goes_on() -> None:
     assert stages(recorded)["decode"]["times"] == 1
 
 
-def test_what_the_main_thread_waits_for_is_told_apart_from_the_work() -> None:
+def test_the_main_threads_waiting_is_kept_apart_from_the_work() -> None:
     def work(number: int) -> int:
         with timed("decode"):
             spend(0.1)
@@ -104,7 +125,7 @@ def test_a_stage_costs_microseconds() -> None:
     assert (time.thread_time() - started) / 10_000 < 50e-6
 
 
-def test_outside_a_recording_nothing_is_told() -> None:
+def test_outside_a_recording_there_is_no_summary() -> None:
     with timed("read"):
         pass
     assert profile.summary() == {}
@@ -144,16 +165,16 @@ def test_every_job_prints_where_its_time_went_and_keeps_it_in_its_result(
     job: str, results: dict[str, tuple[dict[str, Any], str]]
 ) -> None:
     result, printed = results[job]
-    told = result["profile"]
-    assert told["stages"].keys() >= WORK[job]
-    total = sum(stage["seconds"] for stage in told["stages"].values())
-    assert 0 < total <= told["threads"] * told["wall_seconds"] + 0.01
-    assert 0 <= told["waited_seconds"] <= told["wall_seconds"] <= result["seconds"] + 0.01
-    assert told["stages"]["write"]["bytes"] > 0
+    summary = result["profile"]
+    assert summary["stages"].keys() >= WORK[job]
+    total = sum(stage["seconds"] for stage in summary["stages"].values())
+    assert 0 < total <= summary["threads"] * summary["wall_seconds"] + 0.01
+    assert 0 <= summary["waited_seconds"] <= summary["wall_seconds"] <= result["seconds"] + 0.01
+    assert summary["stages"]["write"]["bytes"] > 0
     table = printed[printed.index(f"{job}: where ") :].splitlines()[2:]
     lines = {words[3]: words[4:] for words in map(str.split, table) if len(words) >= 8}
-    assert lines.keys() == told["stages"].keys()
-    for name, stage in told["stages"].items():
+    assert lines.keys() == summary["stages"].keys()
+    for name, stage in summary["stages"].items():
         assert lines[name][0] == f"{stage['seconds']:.2f}"
         assert lines[name][1] == f"{stage['seconds'] / total:.0%}"
 

@@ -1,4 +1,4 @@
-"""Configs, the command line made from them, and the schema of the Airflow form."""
+"""Configs, the command line and the schema of the Airflow form, which are built from them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def preprocess(**changes: Any) -> PreprocessConfig:
         ({"split_file": "split.csv"}, ("--split-file", "wrong form")),
     ],
 )
-def test_a_value_out_of_bounds_is_named_with_what_is_accepted(
+def test_a_value_out_of_bounds_is_refused_with_the_accepted_form(
     changes: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     with pytest.raises(errors.ConfigError) as caught:
@@ -67,13 +67,13 @@ def test_a_shard_counts_from_one(shard: str, expected: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "1", "a/b"])
-def test_a_shard_that_is_none_is_refused(shard: str) -> None:
+def test_a_shard_of_another_form_is_refused(shard: str) -> None:
     with pytest.raises(errors.ConfigError, match="--shard"):
         PredictConfig(trained=MANIFEST, films=MANIFEST, out="s3://lung/p", shard=shard)
 
 
 def films_from(flag: str, films: str) -> JobConfig:
-    """The config of the job that reads films by `flag` and writes below s3://lung/pipeline."""
+    """The config of the job with the flag `flag` for films, which writes to s3://lung/pipeline."""
     out = "s3://lung/pipeline"
     if flag == "--source":
         return DownloadConfig(source=f"synthetic://phantoms+{films}", out=out)
@@ -84,29 +84,29 @@ def films_from(flag: str, films: str) -> JobConfig:
 
 @pytest.mark.parametrize("flag", ["--source", "--films", "--inbox"])
 @pytest.mark.parametrize("films", ["s3://lung", "s3://lung/", "s3://lung/pipeline"])
-def test_a_prefix_that_holds_what_the_jobs_write_is_no_source_of_films(
+def test_a_prefix_that_contains_the_output_is_refused_as_a_source_of_films(
     flag: str, films: str
 ) -> None:
     with pytest.raises(errors.ConfigError) as caught:
         films_from(flag, films)
-    said = f"{flag} {films} holds --out s3://lung/pipeline, whose images are no new films"
-    assert said in str(caught.value)
+    words = f"{flag} {films} contains --out s3://lung/pipeline: the job would read"
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("flag", ["--source", "--films", "--inbox"])
 @pytest.mark.parametrize("films", ["s3://lung/pipe", "s3://lung/pipeline/incoming/0a1b/"])
-def test_a_prefix_beside_or_below_what_the_jobs_write_is_a_source_of_films(
+def test_a_prefix_beside_or_below_the_output_is_accepted_as_a_source_of_films(
     flag: str, films: str
 ) -> None:
     assert flag in films_from(flag, films).arguments()
 
 
-def test_an_archive_is_no_prefix_that_could_hold_what_the_jobs_write() -> None:
+def test_an_archive_whose_name_starts_the_output_prefix_is_accepted() -> None:
     DownloadConfig(source="s3://lung/films.ZIP", out="s3://lung/films.ZIP/pipeline")
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_flags_and_config_are_the_same_thing_said_twice(job: str) -> None:
+def test_the_flags_of_a_config_are_parsed_to_the_same_config(job: str) -> None:
     required = {
         item.name: MANIFEST
         for item in dataclasses.fields(JOBS[job])
@@ -118,7 +118,7 @@ def test_flags_and_config_are_the_same_thing_said_twice(job: str) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_help_documents_every_flag(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_documents_every_flag(job: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         build_parser().parse_args([job, "--help"])
     assert caught.value.code == 0
@@ -128,7 +128,7 @@ def test_help_documents_every_flag(job: str, capsys: pytest.CaptureFixture[str])
         assert len(item.metadata["description"]) > 10
 
 
-def test_an_unknown_flag_leaves_with_2() -> None:
+def test_an_unknown_flag_exits_with_2() -> None:
     with pytest.raises(SystemExit) as caught:
         build_parser().parse_args(["preprocess", "--sise", "512"])
     assert caught.value.code == 2
@@ -144,14 +144,14 @@ def test_every_field_of_the_form_is_documented() -> None:
             assert ("null" in param["type"]) == (param["default"] == ""), name
 
 
-def test_a_field_of_two_jobs_differs_in_its_section_alone() -> None:
-    fields = [field for job in form_schema().values() for field in job.items()]
-    for name, field in fields:
-        for other, theirs in fields:
-            if name == other:
-                assert field | {"section": ""} == theirs | {"section": ""}
+def test_a_field_of_two_jobs_differs_only_in_its_section() -> None:
+    first_params: dict[str, dict[str, Any]] = {}
+    for fields in form_schema().values():
+        for name, param in fields.items():
+            first = first_params.setdefault(name, param)
+            assert param | {"section": ""} == first | {"section": ""}
 
 
-def test_the_forms_file_is_what_the_configs_say_now() -> None:
+def test_the_file_of_the_form_is_up_to_date() -> None:
     written = json.loads((ROOT / "dags/lung/params.json").read_text())
     assert written == form_schema(), "run `.venv/bin/python -m jobs schema > dags/lung/params.json`"

@@ -1,3 +1,5 @@
+"""The members of a zip: listed, read, and refused with their names."""
+
 from __future__ import annotations
 
 import binascii
@@ -17,16 +19,10 @@ from jobs.errors import AccessError, BadDataError, NotFoundError
 from jobs.sources.archive import LocalZip
 from jobs.sources.layouts import describe, recognise
 from jobs.sources.source import LARGEST_FILE
+from tests.support.archives import write_zip
 
 MEMBERS = {f"images/{n}.png": random.Random(n).randbytes(20_000) for n in range(30)}
 MEMBERS |= {"masks/1.png": b"mask" * 1000}
-
-
-def write_zip(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
 
 
 @pytest.fixture
@@ -34,7 +30,7 @@ def archive(tmp_path: Path) -> Path:
     return write_zip(tmp_path / "films.zip", MEMBERS)
 
 
-def refuses(path: Path, *words: str) -> None:
+def assert_refused(path: Path, *words: str) -> None:
     pattern = ".*".join(re.escape(word) for word in words)
     with pytest.raises(BadDataError, match=pattern):
         LocalZip(path)
@@ -47,7 +43,7 @@ def test_members_are_listed_sorted_and_read_whole(archive: Path) -> None:
     source.close()
 
 
-def test_the_identity_is_the_content_wherever_it_lies_and_however_it_is_packed(
+def test_the_identity_is_a_hash_of_the_content_and_independent_of_path_and_compression(
     archive: Path, tmp_path: Path
 ) -> None:
     lines = [
@@ -57,10 +53,8 @@ def test_the_identity_is_the_content_wherever_it_lies_and_however_it_is_packed(
     expected = {"sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}
     renamed = tmp_path / "copy.zip"
     renamed.write_bytes(archive.read_bytes())
-    stored = tmp_path / "stored.zip"
-    with zipfile.ZipFile(stored, "w", zipfile.ZIP_STORED) as opened:
-        for name in reversed(MEMBERS):
-            opened.writestr(name, MEMBERS[name])
+    reordered = {name: MEMBERS[name] for name in reversed(MEMBERS)}
+    stored = write_zip(tmp_path / "stored.zip", reordered, zipfile.ZIP_STORED)
     for path in (archive, renamed, stored):
         assert LocalZip(path).identity() == expected
     changed = write_zip(tmp_path / "changed.zip", MEMBERS | {"masks/1.png": b"other"})
@@ -76,11 +70,10 @@ def test_eight_threads_read_what_one_reads(archive: Path) -> None:
     source.close()
 
 
-def test_folders_are_no_members_and_windows_separators_are_read(tmp_path: Path) -> None:
+def test_folders_are_not_listed_and_windows_separators_are_read(tmp_path: Path) -> None:
     members = {"a/": b"", "a/b.png": b"1", "./c/d.png": b"2"}
     path = write_zip(tmp_path / "films.zip", members)
-    windows = path.read_bytes().replace(b"a/b.png", b"a\\b.png")
-    path.write_bytes(windows)
+    path.write_bytes(path.read_bytes().replace(b"a/b.png", b"a\\b.png"))
     source = LocalZip(path)
     assert source.names() == ["a/b.png", "c/d.png"]
     assert source.read("a/b.png") == b"1"
@@ -91,18 +84,18 @@ def test_folders_are_no_members_and_windows_separators_are_read(tmp_path: Path) 
     "name",
     ["../evil.png", "a/../../evil.png", "..\\evil.png", "a\\..\\evil.png"],
 )
-def test_a_member_that_climbs_out_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_a_member_outside_the_archive_is_refused_by_name(tmp_path: Path, name: str) -> None:
     path = write_zip(tmp_path / "films.zip", {"a.png": b"", name: b"x"})
-    refuses(path, repr(name.replace("\\", "/")), "climbs out")
+    assert_refused(path, repr(name.replace("\\", "/")), "lies outside")
 
 
 @pytest.mark.parametrize("name", ["/etc/evil.png", "\\evil.png", "C:\\evil.png", "c:/evil.png"])
 def test_an_absolute_member_is_refused_by_name(tmp_path: Path, name: str) -> None:
     path = write_zip(tmp_path / "films.zip", {"a.png": b"", name: b"x"})
-    refuses(path, repr(name.replace("\\", "/")), "not a relative path")
+    assert_refused(path, repr(name.replace("\\", "/")), "not a relative path")
 
 
-def test_a_name_with_dots_does_not_climb(tmp_path: Path) -> None:
+def test_a_name_that_contains_two_dots_is_accepted(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "films.zip", {"a..b/..c.png": b"x"})
     assert LocalZip(path).names() == ["a..b/..c.png"]
 
@@ -113,10 +106,10 @@ def test_a_link_is_refused_by_name(tmp_path: Path) -> None:
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    refuses(path, "images/link.png", "is a link")
+    assert_refused(path, "images/link.png", "is a link")
 
 
-def patched_directory(path: Path, offset: int, layout: str, value: int) -> None:
+def patch_directory(path: Path, offset: int, layout: str, value: int) -> None:
     """Change one field of the first entry of the central directory."""
     content = bytearray(path.read_bytes())
     struct.pack_into(layout, content, content.index(b"PK\x01\x02") + offset, value)
@@ -124,31 +117,31 @@ def patched_directory(path: Path, offset: int, layout: str, value: int) -> None:
 
 
 def test_an_encrypted_member_is_refused_by_name(archive: Path) -> None:
-    patched_directory(archive, 8, "<H", 1)
-    refuses(archive, "images/0.png", "encrypted", "without a password")
+    patch_directory(archive, 8, "<H", 1)
+    assert_refused(archive, "images/0.png", "encrypted", "without a password")
 
 
-def test_an_unknown_compression_is_refused_by_name(archive: Path) -> None:
-    patched_directory(archive, 10, "<H", 9)
-    refuses(archive, "images/0.png", "method 9", "deflate")
+def test_an_unsupported_compression_is_refused_by_name(archive: Path) -> None:
+    patch_directory(archive, 10, "<H", 9)
+    assert_refused(archive, "images/0.png", "method 9", "deflate")
 
 
-def test_a_member_of_an_absurd_size_is_refused_by_name(archive: Path) -> None:
-    patched_directory(archive, 24, "<I", LARGEST_FILE + 1)
-    refuses(archive, "images/0.png", str(LARGEST_FILE + 1))
+def test_a_member_that_declares_too_many_bytes_is_refused_by_name(archive: Path) -> None:
+    patch_directory(archive, 24, "<I", LARGEST_FILE + 1)
+    assert_refused(archive, "images/0.png", str(LARGEST_FILE + 1))
 
 
 @pytest.mark.parametrize("second", ["a/b.png", "a\\b.png", "a//b.png", "./a/b.png"])
-def test_a_name_that_stands_twice_is_refused(tmp_path: Path, second: str) -> None:
+def test_a_name_that_is_in_the_archive_twice_is_refused(tmp_path: Path, second: str) -> None:
     path = tmp_path / "films.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/b.png", b"1")
         archive.writestr(second.replace("a/b.png", "a/X.png"), b"2")
     path.write_bytes(path.read_bytes().replace(b"a/X.png", b"a/b.png"))
-    refuses(path, "'a/b.png'", "twice")
+    assert_refused(path, "'a/b.png'", "twice")
 
 
-def test_a_flipped_byte_is_said_by_its_member(archive: Path) -> None:
+def test_a_flipped_byte_is_reported_with_its_member(archive: Path) -> None:
     content = bytearray(archive.read_bytes())
     with zipfile.ZipFile(archive) as opened:
         member = opened.getinfo("images/7.png")
@@ -161,22 +154,22 @@ def test_a_flipped_byte_is_said_by_its_member(archive: Path) -> None:
     source.close()
 
 
-def test_a_member_shorter_than_declared_is_said(archive: Path) -> None:
-    patched_directory(archive, 24, "<I", 20_001)
+def test_a_member_shorter_than_declared_is_reported(archive: Path) -> None:
+    patch_directory(archive, 24, "<I", 20_001)
     with pytest.raises(BadDataError, match=r"images/0\.png"):
         LocalZip(archive).read("images/0.png")
 
 
-@pytest.mark.parametrize("kept", [0, 10, 1000, -1])
-def test_a_truncated_archive_is_said_with_a_remedy(archive: Path, kept: int) -> None:
-    archive.write_bytes(archive.read_bytes()[:kept])
-    refuses(archive, "films.zip", "download or zip it again")
+@pytest.mark.parametrize("length", [0, 10, 1000, -1])
+def test_a_truncated_archive_is_reported_with_a_remedy(archive: Path, length: int) -> None:
+    archive.write_bytes(archive.read_bytes()[:length])
+    assert_refused(archive, "films.zip", "download or zip it again")
 
 
-def test_text_named_zip_is_said(tmp_path: Path) -> None:
+def test_a_text_file_named_zip_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "films.zip"
     path.write_text("not a zip " * 1000)
-    refuses(path, "films.zip is not a zip")
+    assert_refused(path, "films.zip is not a zip")
 
 
 def test_an_absent_archive_is_not_found(tmp_path: Path) -> None:
@@ -185,13 +178,13 @@ def test_an_absent_archive_is_not_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_an_archive_that_may_not_be_read_is_an_access_error(archive: Path) -> None:
+def test_an_archive_without_read_permission_is_an_access_error(archive: Path) -> None:
     archive.chmod(0)
     with pytest.raises(AccessError, match="grant read access"):
         LocalZip(archive)
 
 
-def test_the_real_montgomery_archive_is_sixty_pairs(shared_data: Path) -> None:
+def test_the_real_montgomery_archive_has_sixty_pairs(shared_data: Path) -> None:
     source = LocalZip(shared_data / "kermany-as-montgomery.zip")
     catalogue = recognise([source.names()])
     assert describe(catalogue) == [
@@ -204,7 +197,7 @@ def test_the_real_montgomery_archive_is_sixty_pairs(shared_data: Path) -> None:
     source.close()
 
 
-def test_the_real_masks_and_labels_archive_is_said_whole(shared_data: Path) -> None:
+def test_every_file_of_the_real_masks_and_labels_archive_is_recognised(shared_data: Path) -> None:
     source = LocalZip(shared_data / "kermany-as-masks-and-labels.zip")
     catalogue = recognise([source.names()])
     assert catalogue.layouts == {"masks-and-labels": 140}
@@ -214,7 +207,7 @@ def test_the_real_masks_and_labels_archive_is_said_whole(shared_data: Path) -> N
     repeated = [copy[1].rsplit("/", 1)[1].removesuffix(".png") for _, copy in catalogue.copies]
     assert sorted(repeated) == catalogue.without_mask
     assert len(repeated) == 10
-    for kept, copy in catalogue.copies:
-        assert source.read(kept[1]) == source.read(copy[1])
+    for first, copy in catalogue.copies:
+        assert source.read(first[1]) == source.read(copy[1])
     assert catalogue.ignored == {"text and metadata": 140, "hidden files and folders": 1}
     source.close()

@@ -1,4 +1,4 @@
-"""Films in S3: what is listed below a prefix, and what is read of it."""
+"""Films in S3: the objects below a prefix, listed and read."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from jobs.storage.s3 import Store
 from tests.support.films import draw_pair, png
 
 
-def test_an_empty_object_is_a_file_and_the_marker_of_a_folder_is_none(
-    store: Store, out: str
-) -> None:
+def test_an_empty_object_is_a_file_unless_it_marks_a_folder(store: Store, out: str) -> None:
     for name in ("", "images/", "images/cut.png"):
         store.write(f"{out}/films/{name}", b"")
     source = BucketSource(f"{out}/films", store)
@@ -27,30 +25,28 @@ def test_an_empty_object_is_a_file_and_the_marker_of_a_folder_is_none(
     assert (source.size("images/cut.png"), source.read("images/cut.png")) == (0, b"")
 
 
-def test_a_prefix_of_markers_alone_is_empty(store: Store, out: str) -> None:
+def test_a_prefix_with_folder_markers_alone_is_empty(store: Store, out: str) -> None:
     store.write(f"{out}/films/images/", b"")
-    with pytest.raises(NotFoundError, match="nothing below"):
+    with pytest.raises(NotFoundError, match="no objects below"):
         BucketSource(f"{out}/films", store)
 
 
-def test_a_film_whose_upload_was_cut_to_nothing_is_quarantined_with_its_reason(
-    store: Store, out: str
-) -> None:
+def test_an_empty_film_is_quarantined_with_its_reason(store: Store, out: str) -> None:
     for number in range(40):
         film, left, right = draw_pair(number)
         store.write(f"{out}/films/images/{number}.png", png(film))
         store.write(f"{out}/films/masks/{number}.png", png(left | right))
     store.write(f"{out}/films/images/7.png", b"")
-    raw = download.run(DownloadConfig(source=f"{out}/films", out=f"{out}/made"), store)
+    raw = download.run(DownloadConfig(source=f"{out}/films", out=f"{out}/results"), store)
     assert raw.counts["films"] == 40
-    config = PreprocessConfig(raw=raw.uri, out=f"{out}/made", size=32)
-    made = preprocess.run(config, store)
-    assert made.counts["quarantined"] == 1
-    (row,) = csv.DictReader(io.StringIO(made.read_file(store, "quarantine.csv").decode()))
+    config = PreprocessConfig(raw=raw.uri, out=f"{out}/results", size=32)
+    processed = preprocess.run(config, store)
+    assert processed.counts["quarantined"] == 1
+    (row,) = csv.DictReader(io.StringIO(processed.read_file(store, "quarantine.csv").decode()))
     assert (row["origin"], row["reason"]) == ("images/7.png", "undecodable: an empty file")
 
 
-def test_an_object_too_large_to_be_read_is_refused_by_name_before_any_is_copied(
+def test_an_object_that_is_too_large_is_refused_by_name_before_any_is_copied(
     store: Store, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write(f"{out}/films/images/a.png", png(draw_pair(1)[0]))
@@ -58,15 +54,15 @@ def test_an_object_too_large_to_be_read_is_refused_by_name_before_any_is_copied(
     monkeypatch.setattr("jobs.sources.source.LARGEST_FILE", 2**16)
     source = BucketSource(f"{out}/films", store)
     refusal = rf"{out}/films/images/b\.png is too large: .*: leave it out of the source"
-    for refused in (source.size, source.read):
+    for method in (source.size, source.read):
         with pytest.raises(BadDataError, match=refusal):
-            refused("images/b.png")
+            method("images/b.png")
     with pytest.raises(BadDataError, match=refusal):
-        download.run(DownloadConfig(source=f"{out}/films", out=f"{out}/made"), store)
-    assert list(store.list_objects(f"{out}/made")) == []
+        download.run(DownloadConfig(source=f"{out}/films", out=f"{out}/results"), store)
+    assert list(store.list_objects(f"{out}/results")) == []
 
 
-def test_a_large_file_that_is_no_film_does_not_keep_a_folder_from_being_copied(
+def test_a_folder_with_a_large_file_that_is_not_a_film_is_copied(
     store: Store, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {"images/a.png": b"film", "tour.mp4": bytes(1001)}

@@ -1,3 +1,5 @@
+"""Folders on this machine as sources, and the forms of a source's URI."""
+
 from __future__ import annotations
 
 import hashlib
@@ -32,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_store() -> Store:
-    """No server is asked, so none is there."""
+    """A store without a server, for sources that do not use S3."""
     return Store.__new__(Store)
 
 
@@ -43,7 +45,9 @@ def test_files_are_listed_sorted_and_read(folder: Path) -> None:
     assert {name: source.read(name) for name in source.names()} == FILES
 
 
-def test_the_identity_is_the_content_wherever_it_lies(folder: Path, tmp_path: Path) -> None:
+def test_the_identity_depends_on_the_content_and_not_on_the_path(
+    folder: Path, tmp_path: Path
+) -> None:
     first = FolderSource(folder).identity()
     moved = Path(shutil.copytree(folder, tmp_path / "elsewhere" / "moved"))
     assert FolderSource(moved).identity() == first
@@ -54,24 +58,23 @@ def test_the_identity_is_the_content_wherever_it_lies(folder: Path, tmp_path: Pa
     assert FolderSource(moved).identity() != first
 
 
-def test_the_identity_is_that_of_names_sizes_and_contents(folder: Path) -> None:
+def test_the_identity_is_a_hash_of_names_sizes_and_contents(folder: Path) -> None:
     digest = hashlib.sha256()
     for name, content in sorted(FILES.items()):
         digest.update(f"{name}\0{len(content)}\0".encode() + hashlib.sha256(content).digest())
     assert FolderSource(folder).identity() == {"sha256": digest.hexdigest()}
 
 
-def test_a_file_too_large_to_be_read_is_refused_by_name_and_hashed_in_little_memory(
+def test_a_file_that_is_too_large_is_refused_by_name_and_hashed_in_little_memory(
     folder: Path,
 ) -> None:
     with open(folder / "images/scan.tif", "wb") as file:
         file.truncate(LARGEST_FILE + 1)
     source = FolderSource(folder)
-    for refused in (source.size, source.read):
-        with pytest.raises(
-            BadDataError, match=r"images/scan\.tif is too large: 129 MB are over 128"
-        ):
-            refused("images/scan.tif")
+    words = r"images/scan\.tif is too large: 129 MB are over 128"
+    for method in (source.size, source.read):
+        with pytest.raises(BadDataError, match=words):
+            method("images/scan.tif")
     tracemalloc.start()
     source.identity()
     _, peak = tracemalloc.get_traced_memory()
@@ -85,7 +88,7 @@ def test_a_link_to_a_file_inside_is_followed(folder: Path) -> None:
     assert source.read("images/link.png") == b"film"
 
 
-def test_links_that_lead_out_are_passed_over_and_said(
+def test_links_out_of_the_folder_and_special_files_are_skipped_and_logged(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outside = write(tmp_path / "outside", {"secret.png": b"secret"})
@@ -95,7 +98,7 @@ def test_links_that_lead_out_are_passed_over_and_said(
     (folder / "images/loop.png").symlink_to(folder / "images/loop.png")
     os.mkfifo(folder / "pipe.png")
     assert FolderSource(folder).names() == sorted(FILES)
-    assert "5 links that lead out" in caplog.text
+    assert "skipped 5 links out of the folder" in caplog.text
 
 
 def test_a_folder_reached_through_a_link_is_read(folder: Path, tmp_path: Path) -> None:
@@ -103,23 +106,23 @@ def test_a_folder_reached_through_a_link_is_read(folder: Path, tmp_path: Path) -
     assert FolderSource(tmp_path / "link").names() == sorted(FILES)
 
 
-def test_a_name_that_is_not_utf8_is_said(folder: Path) -> None:
+def test_a_name_that_is_not_utf8_is_reported(folder: Path) -> None:
     with open(os.fsencode(folder) + b"/\xff.png", "wb"):
         pass
     with pytest.raises(BadDataError, match="not UTF-8: rename"):
         FolderSource(folder)
 
 
-def test_a_file_that_vanishes_is_said_by_name(folder: Path) -> None:
+def test_a_file_that_was_removed_is_reported_by_name(folder: Path) -> None:
     source = FolderSource(folder)
     (folder / "masks/a.png").unlink()
-    for refused in (source.size, source.read):
+    for method in (source.size, source.read):
         with pytest.raises(BadDataError, match=r"masks/a\.png cannot be read"):
-            refused("masks/a.png")
+            method("masks/a.png")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_what_may_not_be_read_is_an_access_error(folder: Path) -> None:
+def test_a_file_or_folder_without_read_permission_is_an_access_error(folder: Path) -> None:
     (folder / "masks/a.png").chmod(0)
     with pytest.raises(AccessError, match=r"masks/a\.png"):
         FolderSource(folder).read("masks/a.png")
@@ -149,13 +152,13 @@ def test_a_file_uri_names_a_folder_or_a_zip(folder: Path, tmp_path: Path, no_sto
         opened.close()
 
 
-def test_an_absent_path_is_not_found_by_its_path(tmp_path: Path, no_store: Store) -> None:
+def test_an_absent_path_is_not_found(tmp_path: Path, no_store: Store) -> None:
     with pytest.raises(NotFoundError, match=f"{tmp_path}/none.zip does not exist"):
         open_source(f"file://{tmp_path}/none.zip", no_store, tmp_path)
 
 
 @pytest.mark.parametrize("uri", ["file://data.zip", "file://data/films", "file://./data.zip"])
-def test_a_relative_path_is_answered_with_the_absolute_form(
+def test_a_relative_path_is_refused_with_the_absolute_form(
     uri: str, tmp_path: Path, no_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -167,7 +170,7 @@ def test_a_relative_path_is_answered_with_the_absolute_form(
 @pytest.mark.parametrize(
     "uri", ["ftp://host/films.zip", "synthetic://hearts", "/data/films.zip", "kaggle:owner/name"]
 )
-def test_an_unknown_scheme_is_answered_with_every_form(
+def test_an_unknown_scheme_is_refused_with_every_accepted_form(
     uri: str, tmp_path: Path, no_store: Store
 ) -> None:
     with pytest.raises(ConfigError, match=r"kaggle://.*file:///.*s3://.*synthetic://") as raised:
@@ -175,7 +178,7 @@ def test_an_unknown_scheme_is_answered_with_every_form(
     assert uri in str(raised.value)
 
 
-def test_a_plus_joins_uris_but_not_parts_of_a_path() -> None:
+def test_a_plus_separates_uris_but_not_the_parts_of_a_path() -> None:
     assert split_sources("kaggle://a/b@2+file:///c+d/e.zip+s3://f/g") == [
         "kaggle://a/b@2",
         "file:///c+d/e.zip",

@@ -1,4 +1,4 @@
-"""A zip behind a URL: by ranges, resumed, never mixed, or whole where there are no ranges."""
+"""A zip at a URL: read by ranges, resumed, never mixed, downloaded whole without ranges."""
 
 from __future__ import annotations
 
@@ -24,27 +24,19 @@ from jobs.errors import (
 )
 from jobs.sources import retries, web
 from jobs.sources.archive import TAIL, LocalZip, ZipSource
+from jobs.sources.partial_download import CHUNK
 from jobs.sources.retries import FRUITLESS_ATTEMPTS
 from jobs.sources.source import Source, open_source
 from jobs.sources.web import open_url
 from jobs.storage.s3 import Store
+from tests.support.archives import zipped
 from tests.support.range_server import RangeServer, Reply, range_server
 
 MEMBERS = {f"images/{n}.png": random.Random(n).randbytes(200_000) for n in range(4)}
 HTML = Reply(200, {"Content-Type": "text/html"}, b"<html>log in to the guest network</html>")
-CUT = 2 * retries.CHUNK
-
-
-def packed(members: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
-
-
-ARCHIVE = packed(MEMBERS)
-REPLACED = packed({name: content[::-1] for name, content in MEMBERS.items()})
+CUT = 2 * CHUNK
+ARCHIVE = zipped(MEMBERS)
+REPLACEMENT = zipped({name: content[::-1] for name, content in MEMBERS.items()})
 
 
 @pytest.fixture
@@ -55,7 +47,7 @@ def server() -> Iterator[RangeServer]:
 
 @pytest.fixture
 def plain() -> Iterator[RangeServer]:
-    """A server without ranges that tells no md5 and no ETag."""
+    """A server without ranges that sends neither an md5 nor an ETag."""
     with range_server({"films.zip": ARCHIVE}, has_ranges=False) as server:
         server.headers = {"ETag": "", "Last-Modified": "", "x-goog-hash": ""}
         yield server
@@ -63,9 +55,10 @@ def plain() -> Iterator[RangeServer]:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    waited: list[float] = []
-    monkeypatch.setattr(retries, "sleep", waited.append)
-    return waited
+    """The seconds of each pause, without waiting."""
+    seconds: list[float] = []
+    monkeypatch.setattr(retries, "sleep", seconds.append)
+    return seconds
 
 
 def opened(server: RangeServer, scratch: Path, query: str = "") -> ZipSource:
@@ -79,7 +72,7 @@ def content(source: Source) -> dict[str, bytes]:
         source.close()
 
 
-def test_the_directory_is_asked_for_first_and_then_each_member_by_one_range(
+def test_the_directory_is_requested_first_and_then_each_member_by_one_range(
     server: RangeServer, tmp_path: Path
 ) -> None:
     source = opened(server, tmp_path)
@@ -96,13 +89,13 @@ def test_the_directory_is_asked_for_first_and_then_each_member_by_one_range(
 
 def test_a_long_directory_is_read_whole(tmp_path: Path) -> None:
     members = {f"{'deep/' * 40}{n:05}.png": b"" for n in range(2_000)}
-    with range_server({"films.zip": packed(members)}) as server:
+    with range_server({"films.zip": zipped(members)}) as server:
         source = opened(server, tmp_path)
     assert source.names() == sorted(members)
     source.close()
 
 
-def test_the_same_archive_is_the_same_source_whatever_way_it_comes(
+def test_the_same_archive_on_disk_in_s3_and_at_two_urls_is_the_same_source(
     server: RangeServer, plain: RangeServer, store: Store, out: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "local.zip"
@@ -115,11 +108,10 @@ def test_the_same_archive_is_the_same_source_whatever_way_it_comes(
         identities.append(source.identity())
         assert content(source) == MEMBERS
     assert identities == [identities[0]] * 4
-    sent = server.sent
-    assert sent < len(ARCHIVE) + TAIL + 2
+    assert server.sent < len(ARCHIVE) + TAIL + 2
 
 
-def test_a_cut_body_goes_on_where_it_was_cut(
+def test_a_cut_body_is_resumed_at_the_cut(
     server: RangeServer, tmp_path: Path, pauses: list[float]
 ) -> None:
     server.fail(Reply(), Reply(), Reply(cut=CUT))
@@ -128,7 +120,7 @@ def test_a_cut_body_goes_on_where_it_was_cut(
     assert len(pauses) == 1
 
 
-def test_a_busy_server_is_waited_for_as_long_as_it_asks(
+def test_the_pause_is_as_long_as_a_busy_server_asks(
     server: RangeServer, tmp_path: Path, pauses: list[float]
 ) -> None:
     server.fail(Reply(429, {"Retry-After": "7"}), Reply(503), Reply(), Reply(500))
@@ -148,26 +140,26 @@ def test_a_server_that_stays_down_is_unavailable(server: RangeServer, tmp_path: 
     ("status", "error"),
     [(400, ConfigError), (401, AccessError), (403, AccessError), (404, NotFoundError)],
 )
-def test_a_refusal_is_said_at_once_without_the_urls_secrets(
+def test_a_refusal_is_not_retried_and_shows_no_secrets_of_the_url(
     server: RangeServer, tmp_path: Path, status: int, error: type[JobError], pauses: list[float]
 ) -> None:
     server.fail(Reply(status))
-    address = server.url.replace("http://", "http://anna:hunter2@")
+    url = server.url.replace("http://", "http://anna:hunter2@")
     with pytest.raises(error, match=re.escape(f"({status})")) as raised:
-        open_url(f"{address}/films.zip?sig=hunter2", tmp_path)
+        open_url(f"{url}/films.zip?sig=hunter2", tmp_path)
     assert "hunter2" not in str(raised.value)
     assert pauses == []
 
 
-def test_no_secret_of_a_url_is_ever_logged(
+def test_no_secret_of_a_url_is_logged(
     server: RangeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "jobs")
     server.fail(Reply(503), Reply(), Reply(cut=0), Reply(), Reply(), Reply(flip=900))
-    address = server.url.replace("http://", "http://anna:hunter2@")
-    content(open_url(f"{address}/films.zip?sig=hunter2", tmp_path))
+    url = server.url.replace("http://", "http://anna:hunter2@")
+    content(open_url(f"{url}/films.zip?sig=hunter2", tmp_path))
     assert server.requests[0].authorization.startswith("Basic ")
-    assert "retry 2" in caplog.text and "read again" in caplog.text
+    assert "retry 2" in caplog.text and "reading it again" in caplog.text
     assert "hunter2" not in caplog.text
 
 
@@ -176,13 +168,13 @@ def test_no_secret_of_a_url_is_ever_logged(
     [{}, {"ETag": ""}, {"ETag": 'W/"weak"'}, {"Last-Modified": ""}],
     ids=["all", "date only", "weak ETag", "ETag only"],
 )
-def test_an_archive_replaced_while_it_is_read_ends_the_job_to_be_started_again(
+def test_an_archive_replaced_while_it_is_read_ends_the_job_with_a_conflict(
     server: RangeServer, tmp_path: Path, headers: dict[str, str]
 ) -> None:
     server.headers = headers
     source = opened(server, tmp_path)
     source.read("images/0.png")
-    server.files["films.zip"] = REPLACED
+    server.files["films.zip"] = REPLACEMENT
     server.headers = headers | {"Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
     with pytest.raises(ConflictError, match="changed while it was read") as raised:
         source.read("images/1.png")
@@ -190,7 +182,7 @@ def test_an_archive_replaced_while_it_is_read_ends_the_job_to_be_started_again(
     source.close()
 
 
-def test_an_archive_that_became_shorter_is_noticed(server: RangeServer, tmp_path: Path) -> None:
+def test_an_archive_that_became_shorter_is_a_conflict(server: RangeServer, tmp_path: Path) -> None:
     source = opened(server, tmp_path)
     server.files["films.zip"] = ARCHIVE[:1000]
     with pytest.raises(ConflictError, match="changed while it was read"):
@@ -198,18 +190,18 @@ def test_an_archive_that_became_shorter_is_noticed(server: RangeServer, tmp_path
     source.close()
 
 
-def test_without_a_version_the_crc_keeps_two_archives_apart(
+def test_without_a_version_the_crc_detects_a_replaced_archive(
     server: RangeServer, tmp_path: Path
 ) -> None:
     server.headers = {"ETag": "", "Last-Modified": ""}
     source = opened(server, tmp_path)
-    server.files["films.zip"] = REPLACED
+    server.files["films.zip"] = REPLACEMENT
     with pytest.raises(BadDataError, match=r"member 'images/1\.png'.*CRC-32"):
         source.read("images/1.png")
     source.close()
 
 
-def test_a_server_without_ranges_is_read_whole_once(
+def test_from_a_server_without_ranges_the_archive_is_downloaded_once(
     plain: RangeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "jobs")
@@ -218,23 +210,21 @@ def test_a_server_without_ranges_is_read_whole_once(
     assert "has no ranges" in caplog.text
 
 
-def test_a_whole_download_goes_on_after_a_cut_where_it_can(
-    plain: RangeServer, tmp_path: Path
-) -> None:
+def test_a_whole_download_is_requested_from_the_cut_on(plain: RangeServer, tmp_path: Path) -> None:
     plain.fail(Reply(), Reply(cut=CUT))
     source = opened(plain, tmp_path)
     assert content(source) == MEMBERS
     assert plain.ranges == ["bytes=0-0", "", f"bytes={CUT}-"]
-    assert plain.requests[-1].sent == len(ARCHIVE), "it ignored the range, and all of it was taken"
+    assert plain.requests[-1].sent == len(ARCHIVE), "the server ignores the range and sends all"
 
 
-def test_what_is_left_is_never_taken_from_another_archive(
+def test_a_download_is_never_resumed_from_another_archive(
     server: RangeServer, tmp_path: Path
 ) -> None:
     server.fail(Reply(whole=True), Reply(whole=True, cut=CUT))
 
     def replace(pause: float) -> None:
-        server.files["films.zip"] = REPLACED
+        server.files["films.zip"] = REPLACEMENT
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retries, "sleep", replace)
@@ -242,17 +232,17 @@ def test_what_is_left_is_never_taken_from_another_archive(
     assert content(source) == {name: content[::-1] for name, content in MEMBERS.items()}
 
 
-@pytest.mark.parametrize("digest", [True, False], ids=["md5", "no md5"])
-def test_a_flipped_byte_in_a_whole_download_is_caught_and_it_is_fetched_again(
-    plain: RangeServer, tmp_path: Path, digest: bool
+@pytest.mark.parametrize("has_md5", [True, False], ids=["md5", "no md5"])
+def test_a_whole_download_with_a_flipped_byte_is_repeated(
+    plain: RangeServer, tmp_path: Path, has_md5: bool
 ) -> None:
-    plain.headers = {} if digest else plain.headers
+    plain.headers = {} if has_md5 else plain.headers
     plain.fail(Reply(), Reply(flip=1000))
     assert content(opened(plain, tmp_path)) == MEMBERS
     assert plain.ranges == ["bytes=0-0", "", ""]
 
 
-def test_a_page_in_place_of_a_zip_is_bad_data_at_once(
+def test_a_web_page_instead_of_a_zip_is_bad_data_without_a_retry(
     server: RangeServer, tmp_path: Path, pauses: list[float]
 ) -> None:
     server.headers = {"x-goog-hash": ""}
@@ -267,7 +257,7 @@ def test_an_empty_file_is_bad_data(tmp_path: Path) -> None:
         opened(server, tmp_path)
 
 
-def test_a_server_that_hangs_is_timed_out_and_asked_again(
+def test_a_request_to_a_server_that_hangs_times_out_and_is_repeated(
     server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:
     monkeypatch.setattr(web, "TIMEOUT", (0.3, 0.3))
@@ -276,7 +266,7 @@ def test_a_server_that_hangs_is_timed_out_and_asked_again(
     assert len(pauses) == 1
 
 
-def test_a_certificate_that_is_not_trusted_is_said_at_once(
+def test_an_untrusted_certificate_is_reported_without_a_retry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:
     def untrusted(*_: object, **__: object) -> None:
@@ -294,16 +284,16 @@ def test_a_url_without_a_host_is_refused_with_the_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "host",
     ["host:80a", "host:99999", "[::1", "*.host", "host..org", "h" * 64 + ".org", "\u2100.org"],
 )
-def test_a_url_that_is_none_is_refused_at_once_without_its_secrets(
-    tmp_path: Path, place: str, pauses: list[float]
+def test_an_invalid_url_is_refused_without_a_retry_and_shows_no_secrets(
+    tmp_path: Path, host: str, pauses: list[float]
 ) -> None:
     for user in ("", "anna:hunter2@", "anna:hunt?er2@", "anna:hunt/er2@"):
         with pytest.raises(ConfigError, match=r"give https://HOST/PATH\.zip") as raised:
-            open_url(f"https://{user}{place}/x.zip?sig=hunter2", tmp_path)
-        assert f"https://{place}/x.zip" in str(raised.value)
+            open_url(f"https://{user}{host}/x.zip?sig=hunter2", tmp_path)
+        assert f"https://{host}/x.zip" in str(raised.value)
         assert "anna" not in str(raised.value) and "er2" not in str(raised.value)
     assert pauses == []
 
@@ -314,7 +304,7 @@ def test_a_password_with_a_slash_is_refused_with_the_remedy(tmp_path: Path) -> N
     assert "anna" not in str(raised.value) and "er2" not in str(raised.value)
 
 
-def test_a_local_zip_and_a_remote_one_give_the_same_members(
+def test_a_local_and_a_remote_zip_have_the_same_members(
     server: RangeServer, tmp_path: Path, shared_data: Path
 ) -> None:
     path = shared_data / "kermany-as-masks-and-labels.zip"

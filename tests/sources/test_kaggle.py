@@ -1,6 +1,7 @@
+"""The Kaggle source against a stub that speaks Kaggle's protocol and fails in its ways."""
+
 from __future__ import annotations
 
-import io
 import logging
 import os
 import random
@@ -25,18 +26,18 @@ from jobs.errors import (
 )
 from jobs.sources import kaggle, retries, web
 from jobs.sources.kaggle import KaggleSource
-from jobs.sources.retries import CHUNK, FRUITLESS_ATTEMPTS
+from jobs.sources.partial_download import CHUNK
+from jobs.sources.retries import FRUITLESS_ATTEMPTS
+from tests.support.archives import zipped
 from tests.support.kaggle_stub import EXPIRED, SIGNATURE, TOKEN, KaggleStub, kaggle_stub
 from tests.support.range_server import Reply
 
 URI = "kaggle://hospital/lungs"
-FIRST_MEMBER = 2  # requests to storage before it: for the first byte, and for the directory
+# Requests to storage before the first member: for the first byte, and for the directory.
+BEFORE_A_MEMBER = 2
 
 MEMBERS = {"images/a.png": random.Random(0).randbytes(300_000), "masks/a.png": b"mask"}
-with zipfile.ZipFile(_stream := io.BytesIO(), "w") as _archive:
-    for _name, _content in MEMBERS.items():
-        _archive.writestr(_name, _content)
-ARCHIVE = _stream.getvalue()
+ARCHIVE = zipped(MEMBERS, zipfile.ZIP_STORED)
 
 
 @pytest.fixture
@@ -47,11 +48,11 @@ def stub() -> Iterator[KaggleStub]:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that were waited for, without waiting."""
-    waited: list[float] = []
-    monkeypatch.setattr(retries, "sleep", waited.append)
+    """The seconds of each pause, without waiting."""
+    seconds: list[float] = []
+    monkeypatch.setattr(retries, "sleep", seconds.append)
     monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")
-    return waited
+    return seconds
 
 
 def content(source: KaggleSource) -> dict[str, bytes]:
@@ -63,15 +64,16 @@ def content(source: KaggleSource) -> dict[str, bytes]:
 
 def test_a_dataset_is_read_through_kaggles_protocol(stub: KaggleStub, tmp_path: Path) -> None:
     assert content(KaggleSource(URI, tmp_path)) == MEMBERS
-    asked = " ".join(request.what for request in stub.requests)
-    assert asked == "GetDataset DownloadDataset" + " storage" * (FIRST_MEMBER + len(MEMBERS))
+    operations = [request.operation for request in stub.requests]
+    storage = ["storage"] * (BEFORE_A_MEMBER + len(MEMBERS))
+    assert operations == ["GetDataset", "DownloadDataset", *storage]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_token_goes_to_kaggle_and_not_to_storage(stub: KaggleStub, tmp_path: Path) -> None:
+def test_the_token_is_sent_to_kaggle_and_not_to_storage(stub: KaggleStub, tmp_path: Path) -> None:
     content(KaggleSource(URI, tmp_path))
-    seen = [(request.what == "storage", request.authorization) for request in stub.requests]
-    assert set(seen) == {(False, f"Bearer {TOKEN}"), (True, "")}
+    sent = {(request.operation == "storage", request.authorization) for request in stub.requests}
+    assert sent == {(False, f"Bearer {TOKEN}"), (True, "")}
 
 
 def test_the_identity_is_the_current_version_and_downloads_nothing(
@@ -79,11 +81,11 @@ def test_the_identity_is_the_current_version_and_downloads_nothing(
 ) -> None:
     source = KaggleSource(URI, tmp_path)
     assert source.identity() == source.identity() == {"handle": "hospital/lungs", "version": "3"}
-    assert [request.what for request in stub.requests] == ["GetDataset"]
+    assert [request.operation for request in stub.requests] == ["GetDataset"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_given_version_is_not_asked_for(stub: KaggleStub, tmp_path: Path) -> None:
+def test_a_version_in_the_uri_takes_no_request(stub: KaggleStub, tmp_path: Path) -> None:
     source = KaggleSource(URI + "@3", tmp_path)
     assert source.identity() == {"handle": "hospital/lungs", "version": "3"}
     assert stub.requests == []
@@ -99,23 +101,23 @@ def test_a_wrong_uri_is_refused_with_the_accepted_form(uri: str, tmp_path: Path)
 
 
 def fail_in_a_member(stub: KaggleStub, *replies: Reply) -> None:
-    stub.fail("storage", *[Reply()] * FIRST_MEMBER, *replies)
+    stub.fail("storage", *[Reply()] * BEFORE_A_MEMBER, *replies)
 
 
-def test_a_cut_body_is_resumed_where_it_was_cut(
+def test_a_cut_body_is_resumed_at_the_cut(
     stub: KaggleStub, tmp_path: Path, pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     fail_in_a_member(stub, Reply(cut=2 * CHUNK), Reply(cut=CHUNK))
     source = KaggleSource(URI, tmp_path)
     assert content(source) == MEMBERS
     assert source.retries.count == len(pauses) == 2
-    starts = [request.range.partition("-")[0] for request in stub.asked("storage")]
+    starts = [request.range.partition("-")[0] for request in stub.requests_for("storage")]
     assert starts[2:5] == ["bytes=0", f"bytes={2 * CHUNK}", f"bytes={3 * CHUNK}"]
-    assert len(stub.asked("DownloadDataset")) == 1
+    assert len(stub.requests_for("DownloadDataset")) == 1
     assert "retry 1" in caplog.text and "retry 2" in caplog.text
 
 
-def test_a_download_that_goes_on_growing_is_never_given_up(
+def test_attempts_that_bring_new_bytes_are_unlimited(
     stub: KaggleStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web, "CHUNK", 2**13)
@@ -123,44 +125,44 @@ def test_a_download_that_goes_on_growing_is_never_given_up(
     assert content(KaggleSource(URI, tmp_path)) == MEMBERS
 
 
-def test_an_expired_url_is_asked_for_anew_and_its_error_page_is_no_content(
+def test_an_expired_url_is_replaced_and_its_error_page_is_not_content(
     stub: KaggleStub, tmp_path: Path
 ) -> None:
     fail_in_a_member(stub, Reply(cut=100_000), Reply(403, body=EXPIRED), Reply(403, body=EXPIRED))
     source = KaggleSource(URI, tmp_path)
     assert content(source) == MEMBERS
     assert source.retries.count == 3
-    assert len(stub.asked("DownloadDataset")) == 3
-    assert stub.asked("storage")[5].range.startswith(f"bytes={CHUNK}-")
+    assert len(stub.requests_for("DownloadDataset")) == 3
+    assert stub.requests_for("storage")[5].range.startswith(f"bytes={CHUNK}-")
 
 
-def test_a_range_that_is_ignored_once_is_asked_for_again(stub: KaggleStub, tmp_path: Path) -> None:
+def test_a_range_that_storage_ignores_once_is_requested_again(
+    stub: KaggleStub, tmp_path: Path
+) -> None:
     fail_in_a_member(stub, Reply(whole=True))
     source = KaggleSource(URI, tmp_path)
     assert content(source) == MEMBERS
     assert source.retries.count == 1
 
 
-def test_a_flipped_byte_is_caught_and_its_member_read_again(
+def test_a_member_with_a_flipped_byte_is_read_again(
     stub: KaggleStub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fail_in_a_member(stub, Reply(flip=1000))
     assert content(KaggleSource(URI, tmp_path)) == MEMBERS
-    assert re.search(r"images/a\.png.*CRC-32 differs.*read again", caplog.text)
-    first = stub.asked("storage")[FIRST_MEMBER].range
-    assert [request.range for request in stub.asked("storage")].count(first) == 2
+    assert re.search(r"images/a\.png.*CRC-32 differs.*reading it again", caplog.text)
+    first = stub.requests_for("storage")[BEFORE_A_MEMBER].range
+    assert [request.range for request in stub.requests_for("storage")].count(first) == 2
 
 
-def test_a_member_that_is_always_corrupt_is_refused_by_name(
-    stub: KaggleStub, tmp_path: Path
-) -> None:
+def test_a_member_that_stays_damaged_is_refused_by_name(stub: KaggleStub, tmp_path: Path) -> None:
     fail_in_a_member(stub, *[Reply(flip=1000)] * 20)
     with pytest.raises(BadDataError, match=r"hospital/lungs: member 'images/a\.png'.*CRC-32"):
         content(KaggleSource(URI, tmp_path))
-    assert len(stub.asked("storage")) == FIRST_MEMBER + 2
+    assert len(stub.requests_for("storage")) == BEFORE_A_MEMBER + 2
 
 
-def test_a_storage_without_ranges_is_downloaded_whole_and_its_md5_tested(
+def test_without_ranges_the_archive_is_downloaded_and_its_md5_tested(
     stub: KaggleStub, tmp_path: Path
 ) -> None:
     stub.storage.has_ranges = False
@@ -168,10 +170,10 @@ def test_a_storage_without_ranges_is_downloaded_whole_and_its_md5_tested(
     source = KaggleSource(URI, tmp_path)
     assert content(source) == MEMBERS
     assert source.retries.count == 1
-    assert len(stub.asked("storage")) == 3
+    assert len(stub.requests_for("storage")) == 3
 
 
-def test_an_archive_that_is_replaced_while_it_is_read_is_noticed(
+def test_an_archive_that_is_replaced_while_it_is_read_is_a_conflict(
     stub: KaggleStub, tmp_path: Path
 ) -> None:
     source = KaggleSource(URI, tmp_path)
@@ -182,12 +184,12 @@ def test_an_archive_that_is_replaced_while_it_is_read_is_noticed(
     source.close()
 
 
-@pytest.mark.parametrize("what", ["GetDataset", "DownloadDataset", "storage"])
+@pytest.mark.parametrize("operation", ["GetDataset", "DownloadDataset", "storage"])
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_busy_service_is_asked_again(
-    stub: KaggleStub, tmp_path: Path, what: str, status: int
+def test_a_request_to_a_busy_service_is_repeated(
+    stub: KaggleStub, tmp_path: Path, operation: str, status: int
 ) -> None:
-    stub.fail(what, Reply(status), Reply(status))
+    stub.fail(operation, Reply(status), Reply(status))
     source = KaggleSource(URI, tmp_path)
     assert content(source) == MEMBERS
     assert source.retries.count == 2
@@ -200,8 +202,8 @@ def test_pauses_grow_and_end_in_service_unavailable(
     with pytest.raises(ServiceUnavailableError, match=r"hospital/lungs.*503.*again later"):
         KaggleSource(URI, tmp_path).identity()
     assert len(stub.requests) == FRUITLESS_ATTEMPTS
-    for number, pause in enumerate(pauses, start=1):
-        assert 2**number / 2 <= pause <= 2**number
+    for attempt, pause in enumerate(pauses, start=1):
+        assert 2**attempt / 2 <= pause <= 2**attempt
 
 
 def test_retry_after_is_honored_in_seconds_and_as_a_date(
@@ -232,30 +234,35 @@ def test_a_very_long_retry_after_is_left_to_the_scheduler(
         (404, NotFoundError, "https://www.kaggle.com/datasets/hospital/lungs"),
     ],
 )
-@pytest.mark.parametrize("what", ["GetDataset", "DownloadDataset"])
-def test_a_refusal_is_said_at_once_with_its_remedy(
-    stub: KaggleStub, tmp_path: Path, what: str, status: int, error: type[Exception], remedy: str
+@pytest.mark.parametrize("operation", ["GetDataset", "DownloadDataset"])
+def test_a_refusal_is_reported_with_its_remedy_and_not_retried(
+    stub: KaggleStub,
+    tmp_path: Path,
+    operation: str,
+    status: int,
+    error: type[Exception],
+    remedy: str,
 ) -> None:
-    stub.fail(what, Reply(status))
+    stub.fail(operation, Reply(status))
     with pytest.raises(error, match=re.escape(remedy)):
         KaggleSource(URI, tmp_path).names()
-    assert len(stub.asked(what)) == 1
+    assert len(stub.requests_for(operation)) == 1
 
 
-def test_a_page_in_place_of_the_answer_is_asked_for_again(stub: KaggleStub, tmp_path: Path) -> None:
+def test_a_request_answered_by_a_web_page_is_repeated(stub: KaggleStub, tmp_path: Path) -> None:
     html = Reply(200, {"Content-Type": "text/html"}, b"<html>log in to the guest network</html>")
     stub.fail("GetDataset", html)
     assert KaggleSource(URI, tmp_path).identity()["version"] == "3"
     assert len(stub.requests) == 2
 
 
-def test_a_server_that_hangs_is_timed_out(
+def test_a_request_to_a_server_that_hangs_times_out_and_is_repeated(
     stub: KaggleStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (kaggle, web):
         monkeypatch.setattr(module, "TIMEOUT", (0.3, 0.3))
-    for what in ("GetDataset", "storage"):
-        stub.fail(what, Reply(delay=0.6))
+    for operation in ("GetDataset", "storage"):
+        stub.fail(operation, Reply(delay=0.6))
     source = KaggleSource(URI, tmp_path)
     assert content(source) == MEMBERS
     assert source.retries.count == 2
@@ -279,23 +286,23 @@ def test_no_secret_is_logged(
     stub.fail("storage", Reply(), Reply(cut=100_000), Reply(403), *[Reply(503)] * 20)
     with pytest.raises(ServiceUnavailableError) as raised:
         KaggleSource(URI, tmp_path).names()
-    told = caplog.text + str(raised.value)
-    assert not any(secret in told for secret in ("X-Goog", SIGNATURE, TOKEN))
-    assert {"403", "503"} <= set(re.findall("[0-9]+", told))
+    text = caplog.text + str(raised.value)
+    assert not any(secret in text for secret in ("X-Goog", SIGNATURE, TOKEN))
+    assert {"403", "503"} <= set(re.findall("[0-9]+", text))
 
 
-def test_another_process_can_be_sent_to_the_stub(stub: KaggleStub, tmp_path: Path) -> None:
+def test_another_process_can_use_the_stub(stub: KaggleStub, tmp_path: Path) -> None:
     program = (
         "import sys, pathlib; from jobs.sources.kaggle import KaggleSource; "
         "print(KaggleSource(sys.argv[1], pathlib.Path(sys.argv[2])).names())"
     )
     command = [sys.executable, "-c", program, URI, str(tmp_path)]
-    done = subprocess.run(
+    process = subprocess.run(
         command, env=os.environ | stub.environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == str(sorted(MEMBERS))
+    assert process.stdout.splitlines()[-1] == str(sorted(MEMBERS))
 
 
-def test_a_dataset_that_is_no_archive_is_bad_data(tmp_path: Path) -> None:
+def test_a_dataset_that_is_not_an_archive_is_bad_data(tmp_path: Path) -> None:
     with kaggle_stub({"hospital/lungs": b"a page of text"}), pytest.raises(BadDataError):
         KaggleSource(URI, tmp_path).names()

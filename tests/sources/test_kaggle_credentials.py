@@ -1,4 +1,4 @@
-"""Every form in which Kaggle takes credentials, and what is said of those that are none."""
+"""Every form of Kaggle's credentials, and the errors for invalid ones."""
 
 from __future__ import annotations
 

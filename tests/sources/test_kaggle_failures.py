@@ -1,4 +1,4 @@
-"""The table that `python -m tests.support.kaggle_failures` prints, line by line."""
+"""Each line of the table that `python -m tests.support.kaggle_failures` prints."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import pytest
 
 from tests.support.kaggle_failures import ARCHIVE, Row, rows, table
 
-MEMBER = 1_000_042  # bytes of a member's extent
-CHUNK = 2**16  # what a cut loses at most
+# Bytes of a member's byte range.
+MEMBER = 1_000_042
+# Bytes that a cut loses at most.
+CHUNK = 2**16
+# {case: (attempts, most bytes resent)}
 RETRIED = {
     "body cut after 500,000 bytes": (2, CHUNK),
     "body cut ten times": (11, 10 * CHUNK),
@@ -24,6 +27,7 @@ RETRIED = {
     "500, then 503": (3, 0),
     "a proxy's page in place of JSON": (2, 0),
 }
+# {case: (attempts, exit code, words of the message)}
 ENDED = {
     "flipped byte every time": (2, "65", "member 'images/0.png' is damaged"),
     "archive replaced while it is read": (1, "75", "was changed while it was read"),
@@ -37,27 +41,29 @@ ENDED = {
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Row]:
+def results() -> dict[str, Row]:
     return {row.case: row for row in rows()}
 
 
-def test_every_case_has_its_expectation(found: dict[str, Row]) -> None:
-    assert found.keys() == RETRIED.keys() | ENDED.keys()
-    assert len(table(list(found.values())).splitlines()) == len(found) + 1
+def test_every_case_has_an_expected_result(results: dict[str, Row]) -> None:
+    assert results.keys() == RETRIED.keys() | ENDED.keys()
+    assert len(table(list(results.values())).splitlines()) == len(results) + 1
 
 
 @pytest.mark.parametrize("case", RETRIED)
-def test_what_can_help_is_tried_again_and_little_is_sent_twice(
-    found: dict[str, Row], case: str
+def test_a_temporary_failure_is_retried_and_little_is_sent_twice(
+    results: dict[str, Row], case: str
 ) -> None:
-    attempts, most_again = RETRIED[case]
-    assert (found[case].outcome, found[case].attempts) == ("0", attempts)
-    assert 0 <= found[case].again <= most_again
+    attempts, most_resent = RETRIED[case]
+    assert (results[case].outcome, results[case].attempts) == ("0", attempts)
+    assert 0 <= results[case].resent <= most_resent
 
 
 @pytest.mark.parametrize("case", ENDED)
-def test_what_cannot_help_ends_with_its_code_and_remedy(found: dict[str, Row], case: str) -> None:
+def test_a_permanent_failure_ends_the_job_with_its_code_and_remedy(
+    results: dict[str, Row], case: str
+) -> None:
     attempts, code, words = ENDED[case]
-    assert found[case].attempts == attempts
-    assert found[case].outcome.startswith(code + " ")
-    assert words in found[case].outcome
+    assert results[case].attempts == attempts
+    assert results[case].outcome.startswith(code + " ")
+    assert words in results[case].outcome

@@ -1,3 +1,5 @@
+"""The films and masks that are recognised in names."""
+
 from __future__ import annotations
 
 import random
@@ -8,7 +10,7 @@ import pytest
 
 from jobs.sources.layouts import Catalogue, FilmFiles, describe, recognise
 
-M = "Montgomery/MontgomerySet"
+MONTGOMERY = "Montgomery/MontgomerySet"
 CHINA = "ChinaSet_AllFiles/ChinaSet_AllFiles/CXR_png"
 LABELS = "data/Lung Segmentation"
 
@@ -18,14 +20,14 @@ def only(catalogue: Catalogue) -> FilmFiles:
     return film
 
 
-def accounted(catalogue: Catalogue) -> int:
-    """How many names the catalogue speaks of."""
+def count_names(catalogue: Catalogue) -> int:
+    """How many names the catalogue contains."""
     films = len(catalogue.films) + sum(len(film.masks) for film in catalogue.films)
     rest = len(catalogue.copies) + len(catalogue.masks_without_film)
     return films + rest + sum(catalogue.ignored.values())
 
 
-@pytest.mark.parametrize("above", ["", M + "/", "a/b c/d.e/"])
+@pytest.mark.parametrize("above", ["", MONTGOMERY + "/", "a/b c/d.e/"])
 def test_montgomery_is_recognised_wherever_it_is_nested(above: str) -> None:
     names = [
         above + "CXR_png/MCUCXR_0001_0.png",
@@ -63,7 +65,7 @@ def test_a_teams_own_films_in_the_montgomery_layout_are_paired() -> None:
         ("CHNCXR_25", "CHNCXR_25", "custom", "unknown"),
     ],
 )
-def test_a_stem_tells_patient_source_and_label(
+def test_patient_source_and_label_are_in_the_stem(
     stem: str, patient: str, source: str, label: str
 ) -> None:
     film = only(recognise([[f"CXR_png/{stem}.png"]]))
@@ -99,6 +101,10 @@ def test_masks_and_labels_pairs_both_naming_styles(root: str) -> None:
     assert catalogue.ignored == {"text and metadata": 1, "hidden files and folders": 1}
 
 
+NFC_FILM = unicodedata.normalize("NFC", "images/Röntgen.png")
+NFD_MASK = unicodedata.normalize("NFD", "masks/Röntgen.png")
+
+
 @pytest.mark.parametrize(
     ("film", "mask"),
     [
@@ -113,10 +119,9 @@ def test_masks_and_labels_pairs_both_naming_styles(root: str) -> None:
         ("Chest-X-Ray/Chest-X-Ray/image/1.png", "Chest-X-Ray/Chest-X-Ray/mask/1.png"),
         ("a.png", "masks/a.png"),
         ("a.png", "a_mask.png"),
-        (unicodedata.normalize("NFC", "images/Röntgen.png"),
-         unicodedata.normalize("NFD", "masks/Röntgen.png")),
+        (NFC_FILM, NFD_MASK),
     ],
-)  # fmt: skip
+)
 def test_a_plain_film_and_its_mask_are_paired(film: str, mask: str) -> None:
     catalogue = recognise([[mask, film]])
     assert only(catalogue).film == (0, film)
@@ -134,13 +139,13 @@ def test_the_same_stem_under_two_roots_is_two_films_with_their_own_masks() -> No
     assert catalogue.copies == []
 
 
-def test_a_mask_of_another_root_is_never_taken() -> None:
+def test_a_mask_of_another_root_is_never_used() -> None:
     catalogue = recognise([["a/images/1.png", "b/masks/1.png"]])
     assert catalogue.without_mask == ["1"]
     assert catalogue.masks_without_film == ["b/masks/1.png"]
 
 
-def test_two_files_for_one_film_are_kept_and_copy() -> None:
+def test_of_two_files_of_one_film_the_second_is_a_copy() -> None:
     catalogue = recognise([["images/a.jpg", "images/a.png", "masks/a.png", "masks/a_mask.png"]])
     assert only(catalogue).film == (0, "images/a.jpg")
     assert catalogue.copies == [
@@ -149,9 +154,10 @@ def test_two_files_for_one_film_are_kept_and_copy() -> None:
     ]
 
 
-def test_a_familys_film_in_two_sources_is_one_film_and_a_copy() -> None:
-    first, second = f"{M}/CXR_png/MCUCXR_0001_0.png", f"{LABELS}/CXR_png/MCUCXR_0001_0.png"
-    left, right = (f"{M}/ManualMask/{s}Mask/MCUCXR_0001_0.png" for s in ("left", "right"))
+def test_a_film_of_a_public_set_in_two_sources_is_one_film_and_a_copy() -> None:
+    first, second = f"{MONTGOMERY}/CXR_png/MCUCXR_0001_0.png", f"{LABELS}/CXR_png/MCUCXR_0001_0.png"
+    sides = ("left", "right")
+    left, right = (f"{MONTGOMERY}/ManualMask/{side}Mask/MCUCXR_0001_0.png" for side in sides)
     merged = f"{LABELS}/masks/MCUCXR_0001_0.png"
     catalogue = recognise([[first, left, right], [second, merged]])
     assert catalogue.copies == [((0, first), (1, second))]
@@ -159,8 +165,9 @@ def test_a_familys_film_in_two_sources_is_one_film_and_a_copy() -> None:
     assert catalogue.ignored == {"second mask of a film": 1}
 
 
-def test_one_lungs_mask_is_kept_and_named() -> None:
-    names = [f"{M}/CXR_png/MCUCXR_0001_0.png", f"{M}/ManualMask/leftMask/MCUCXR_0001_0.png"]
+def test_a_mask_of_one_lung_is_used_and_its_film_is_listed() -> None:
+    film = f"{MONTGOMERY}/CXR_png/MCUCXR_0001_0.png"
+    names = [film, film.replace("CXR_png", "ManualMask/leftMask")]
     catalogue = recognise([names])
     assert set(only(catalogue).masks) == {"left"}
     assert catalogue.one_lung == ["MCUCXR_0001_0"]
@@ -182,12 +189,12 @@ def test_a_stem_that_is_not_unique_pairs_with_nothing_across_sources() -> None:
     assert catalogue.masks_without_film == ["masks/1.png"]
 
 
-def test_a_source_with_masks_of_its_own_takes_none_from_another() -> None:
+def test_a_source_with_masks_uses_no_mask_of_another_source() -> None:
     catalogue = recognise([["images/1.png", "images/2.png", "masks/2.png"], ["masks/1.png"]])
     assert catalogue.without_mask == ["1"]
 
 
-def test_a_source_with_films_of_its_own_gives_no_mask_to_another() -> None:
+def test_masks_of_a_source_with_films_are_not_used_by_another_source() -> None:
     catalogue = recognise([["images/1.png"], ["images/2.png", "masks/1.png"]])
     assert catalogue.without_mask == ["1", "2"]
     assert catalogue.masks_without_film == ["masks/1.png"]
@@ -200,7 +207,7 @@ def test_the_same_names_in_two_sources_are_different_films() -> None:
         assert film.masks["lungs"][0] == film.film[0]
 
 
-def test_a_folder_of_images_is_films_for_prediction() -> None:
+def test_images_in_any_folder_are_films_if_there_are_no_film_folders() -> None:
     names = ["a.png", "sub/b.JPG", "notes.txt", "MCUCXR_0001_0.png"]
     catalogue = recognise([names])
     assert [film.id for film in catalogue.films] == ["MCUCXR_0001_0", "a", "b"]
@@ -208,14 +215,14 @@ def test_a_folder_of_images_is_films_for_prediction() -> None:
     assert catalogue.without_mask == ["MCUCXR_0001_0", "a", "b"]
 
 
-def test_a_stray_picture_beside_the_films_is_no_film() -> None:
+def test_an_image_outside_the_film_folders_is_not_a_film() -> None:
     names = ["preview.png", "images/a.png", "masks/a.png", "docs/figure.jpg"]
     catalogue = recognise([names])
     assert [film.id for film in catalogue.films] == ["a"]
     assert catalogue.ignored == {"images outside a film or mask folder": 2}
 
 
-def test_a_stray_picture_beside_masks_of_another_source_is_no_film() -> None:
+def test_an_image_outside_the_mask_folders_of_another_source_is_not_a_film() -> None:
     catalogue = recognise([["images/a.png"], ["mask/mask/a_mask.png", "preview.png"]])
     assert only(catalogue).masks == {"lungs": (1, "mask/mask/a_mask.png")}
     assert catalogue.ignored == {"images outside a film or mask folder": 1}
@@ -240,13 +247,13 @@ def test_a_stray_picture_beside_masks_of_another_source_is_no_film() -> None:
         ("inner.zip", "other files"),
     ],
 )
-def test_what_is_no_image_is_ignored_with_its_reason(name: str, reason: str) -> None:
+def test_a_file_that_is_not_an_image_is_ignored_with_its_reason(name: str, reason: str) -> None:
     catalogue = recognise([[name, "images/film.png"]])
     assert catalogue.ignored == {reason: 1}
     assert len(catalogue.films) == 1
 
 
-def test_nothing_recognised_is_an_empty_catalogue_with_its_counts() -> None:
+def test_without_films_the_catalogue_counts_the_ignored_names() -> None:
     catalogue = recognise([["readme.txt", "model.h5"], []])
     assert catalogue == Catalogue(ignored={"text and metadata": 1, "other files": 1})
     assert describe(catalogue)[0] == "films: 0 (no layout known), with a mask: 0"
@@ -264,35 +271,52 @@ def test_ids_are_safe_in_file_names_and_keys_and_unique() -> None:
     assert ids == sorted(ids)
 
 
-def test_a_familys_id_is_kept_whatever_else_is_there() -> None:
+def test_the_id_of_a_film_of_a_public_set_does_not_depend_on_other_names() -> None:
     ids = [film.id for film in recognise([["MCUCXR_0001_0.png", "MCUCXR 0001_0.png"]]).films]
     assert "MCUCXR_0001_0" in ids
     assert len(set(ids)) == 2
 
 
-def test_the_order_of_names_changes_nothing() -> None:
-    names = [f"{r}/{k}/{n}.png" for r in "ab" for k in ("images", "masks") for n in range(20)]
+def test_the_order_of_names_does_not_change_the_catalogue() -> None:
+    folders = [f"{root}/{kind}" for root in ("a", "b") for kind in ("images", "masks")]
+    names = [f"{folder}/{number}.png" for folder in folders for number in range(20)]
     shuffled = random.Random(1).sample(names, len(names))
     assert recognise([names]) == recognise([shuffled])
 
 
-def test_every_name_is_accounted_for() -> None:
-    """Names put together at random from all the parts that mean something."""
+FOLDERS = [
+    "images",
+    "mask",
+    "masks",
+    "CXR_png",
+    "ManualMask",
+    "leftMask",
+    "rightMask",
+    "Lung Segmentation",
+    "test",
+    "x",
+    ".hidden",
+    "__MACOSX",
+]
+STEMS = ["a", "b", "MCUCXR_0001_0", "CHNCXR_0002_1", "a_mask", "MCUCXR_0001_0_mask", "c.d"]
+
+
+def random_name(rng: random.Random) -> str:
+    """A name of folders, a stem and an extension that the layouts know, and of others."""
+    folders = rng.choices(FOLDERS, k=rng.randrange(4))
+    extension = rng.choice([".png", ".PNG", ".jpg", ".txt", ""])
+    return "/".join([*folders, rng.choice(STEMS) + extension])
+
+
+def test_every_name_is_in_the_catalogue_once() -> None:
     rng = random.Random(2)
-    folders = ["images", "mask", "CXR_png", "ManualMask", "leftMask", "rightMask", "masks", "test",
-               "Lung Segmentation", "x", ".hidden", "__MACOSX"]  # fmt: skip
-    stems = ["a", "b", "MCUCXR_0001_0", "CHNCXR_0002_1", "a_mask", "MCUCXR_0001_0_mask", "c.d"]
     for _ in range(300):
         sources = [
-            sorted({
-                "/".join([*rng.choices(folders, k=rng.randrange(4)), rng.choice(stems)])
-                + rng.choice([".png", ".PNG", ".jpg", ".txt", ""])
-                for _ in range(rng.randrange(12))
-            })
+            sorted({random_name(rng) for _ in range(rng.randrange(12))})
             for _ in range(rng.randrange(1, 4))
-        ]  # fmt: skip
+        ]
         catalogue = recognise(sources)
-        assert accounted(catalogue) == sum(map(len, sources)), sources
+        assert count_names(catalogue) == sum(map(len, sources)), sources
         assert sum(catalogue.layouts.values()) == len(catalogue.films)
         members = [film.film for film in catalogue.films]
         members += [mask for film in catalogue.films for mask in film.masks.values()]
@@ -300,7 +324,7 @@ def test_every_name_is_accounted_for() -> None:
         assert len({film.id for film in catalogue.films}) == len(catalogue.films)
 
 
-def test_the_summary_names_ten_films_and_counts_the_rest() -> None:
+def test_the_description_lists_ten_names_and_counts_the_others() -> None:
     names = [f"images/{number:02}.png" for number in range(14)] + ["masks/00.png", "masks/99.png"]
     names += ["readme.md", "images/Thumbs.db", "images/.b/x.png"]
     assert describe(recognise([names])) == [
@@ -311,12 +335,12 @@ def test_the_summary_names_ten_films_and_counts_the_rest() -> None:
     ]
 
 
-def test_kaggles_seed_pair_is_paired_by_names_alone() -> None:
-    """The seed's two datasets joined by "+", by the folder names that Kaggle serves."""
+def test_the_films_and_masks_of_the_default_source_are_paired() -> None:
+    """The two datasets of the default --source, by the folder names that Kaggle serves."""
+    folders = ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask")
     kmader = [f"{CHINA}/CHNCXR_{n:04}_{n > 326:d}.png" for n in range(1, 663)]
-    kmader += [f"{M}/CXR_png/MCUCXR_{n:04}_0.png" for n in range(1, 139)]
-    kmader += [f"{M}/ManualMask/{side}Mask/MCUCXR_{n:04}_0.png"
-               for side in ("left", "right") for n in range(1, 139)]  # fmt: skip
+    for folder in folders:
+        kmader += [f"{MONTGOMERY}/{folder}/MCUCXR_{n:04}_0.png" for n in range(1, 139)]
     masks = [f"mask/mask/CHNCXR_{n:04}_{n > 326:d}_mask.png" for n in range(1, 567)]
     catalogue = recognise([kmader, masks])
     assert catalogue.layouts == {"shenzhen": 662, "montgomery": 138}

@@ -1,4 +1,4 @@
-"""Films of one patient in one split: by a pattern in their names, or by a table."""
+"""The patient of a film, by a pattern in its name or by a table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from jobs import download
 from jobs.errors import ConfigError, NotFoundError
+from jobs.films.rows import raw_rows
 from jobs.settings.config import DownloadConfig
 from jobs.sources.layouts import recognise
 from jobs.sources.patients import assign, by_pattern, by_table, digest, read_table
@@ -21,7 +22,7 @@ NAMES = ["a/images/P7_left.png", "a/images/P7_right.png", "b/images/P12_1.png"]
 
 def patients_of(names: list[str], pattern: str) -> list[str]:
     films = recognise([names]).films
-    return [film.patient for film in assign(films, by_pattern(pattern), "it")]
+    return [film.patient for film in assign(films, by_pattern(pattern), "--patients")]
 
 
 @pytest.mark.parametrize(
@@ -56,22 +57,22 @@ def test_a_pattern_finds_the_patient_in_the_file_name_or_with_a_slash_in_the_pat
     ],
     ids=["stems that repeat", "umlauts", "decomposed", "path", "letters' case", "long names"],
 )
-def test_the_patient_is_in_the_name_that_the_film_came_with(
+def test_the_pattern_is_matched_against_the_original_name(
     names: list[str], pattern: str, expected: set[str]
 ) -> None:
-    """An id may have its folders in front, a digest behind and "_" in place of letters."""
-    found = patients_of(names, pattern)
-    assert len(found) == len(names)
-    assert set(found) == expected
+    """Not against the id, which may have folders, a digest, and "_" for other characters."""
+    patients = patients_of(names, pattern)
+    assert len(patients) == len(names)
+    assert set(patients) == expected
 
 
-def test_a_film_whose_name_has_no_patient_takes_none_from_its_folder() -> None:
-    """Else P7 would be two patients, P7 and "my"."""
+def test_a_pattern_for_the_file_name_is_not_matched_against_the_folder() -> None:
+    """Otherwise P7 would be two patients, P7 and "my"."""
     with pytest.raises(ConfigError, match=r"1 of 2 films: 'my_scans/images/P7\.png'"):
         patients_of(["my_scans/images/P7.png", "my_scans/images/P7_left.png"], r"^([^_]+)_")
 
 
-def test_films_without_a_patient_are_named_in_one_error() -> None:
+def test_films_without_a_patient_are_listed_in_one_error() -> None:
     names = [*NAMES, *(f"a/images/scan{n}.png" for n in range(7))]
     with pytest.raises(ConfigError) as raised:
         patients_of(names, r"^(P\d+)_")
@@ -80,30 +81,30 @@ def test_films_without_a_patient_are_named_in_one_error() -> None:
     assert message.count("scan") == 5 and "and 2 more" in message
 
 
-def test_an_empty_match_is_no_patient() -> None:
+def test_an_empty_match_is_not_a_patient() -> None:
     with pytest.raises(ConfigError, match="1 of 1 films: 'images/left"):
         patients_of(["images/left.png"], r"(\d*)left")
 
 
-def test_no_pattern_takes_a_public_sets_film_from_its_own_patient() -> None:
+def test_films_of_public_sets_keep_the_patients_of_their_names_with_every_pattern() -> None:
     names = ["images/P7_1.png", "CXR_png/MCUCXR_0003_1.png", "CXR_png/CHNCXR_0004_0.png"]
     for pattern in (r"^(P\d+)_", r"^([^_]+)_"):
         assert patients_of(names, pattern) == ["CHNCXR_0004", "MCUCXR_0003", "P7"]
 
 
-def test_a_table_that_names_a_public_sets_film_is_believed() -> None:
+def test_a_table_decides_the_patient_of_a_public_sets_film_too() -> None:
     films = recognise([["CXR_png/MCUCXR_0003_1.png", "CXR_png/MCUCXR_0004_0.png"]]).films
-    found = assign(films, by_table({"MCUCXR_0003_1": "Ann"}), "it")
-    assert [film.patient for film in found] == ["Ann", "MCUCXR_0004"]
+    assigned = assign(films, by_table({"MCUCXR_0003_1": "Ann"}), "--patients")
+    assert [film.patient for film in assigned] == ["Ann", "MCUCXR_0004"]
 
 
-def test_a_table_finds_a_film_whose_name_macos_has_taken_apart() -> None:
+def test_a_table_finds_a_film_whose_name_is_decomposed() -> None:
     films = recognise([["images/Mu\u0308ller.png"]]).films
-    (film,) = assign(films, by_table({"images/M\u00fcller.png": "Ann"}), "it")
+    (film,) = assign(films, by_table({"images/M\u00fcller.png": "Ann"}), "--patients")
     assert film.patient == "Ann"
 
 
-def test_a_name_that_only_becomes_a_public_sets_as_an_id_is_searched_as_it_came() -> None:
+def test_a_film_that_has_a_public_sets_name_only_as_its_id_is_a_teams_own() -> None:
     names = ["images/MCUCXR 0003_1.png"]
     assert [film.id for film in recognise([names]).films] == ["MCUCXR_0003_1"]
     assert patients_of(names, r" (\d+)_") == ["0003"]
@@ -112,7 +113,7 @@ def test_a_name_that_only_becomes_a_public_sets_as_an_id_is_searched_as_it_came(
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("options", "words"),
     [
         ({"patient_pattern": "^(P"}, ["--patient-pattern", "'^(P'", "not a regular expression"]),
         ({"patient_pattern": "P[0-9]+"}, ["0 groups", "only one"]),
@@ -124,11 +125,11 @@ def test_a_name_that_only_becomes_a_public_sets_as_an_id_is_searched_as_it_came(
         ),
     ],
 )
-def test_what_cannot_tell_patients_is_refused_before_any_work(
-    given: dict[str, Any], words: list[str]
+def test_an_invalid_pattern_or_table_is_refused_by_the_config(
+    options: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as raised:
-        DownloadConfig(source="file:///films", out="s3://lung/p", **given)
+        DownloadConfig(source="file:///films", out="s3://lung/p", **options)
     assert raised.value.exit_code == 2
     assert all(word in str(raised.value) for word in words), raised.value
 
@@ -138,15 +139,15 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> str:
     return path.as_uri()
 
 
-def test_a_table_names_films_by_path_or_id_from_a_file_or_from_s3(
+def test_a_table_in_a_file_or_in_s3_names_films_by_path_or_id(
     store: Store, out: str, tmp_path: Path
 ) -> None:
     text = "film,patient\na/images/P7_left.png,Ann\nP7_right, Ann \nP12_1,Bob\n"
     table = read_table(write(tmp_path / "our patients.csv", text, "utf-8-sig"), store)
     store.write(f"{out}/patients.csv", text.encode())
     assert read_table(f"{out}/patients.csv", store) == table
-    found = assign(recognise([NAMES]).films, by_table(table), "it")
-    assert {film.id: film.patient for film in found} == {
+    assigned = assign(recognise([NAMES]).films, by_table(table), "--patients")
+    assert {film.id: film.patient for film in assigned} == {
         "P7_left": "Ann",
         "P7_right": "Ann",
         "P12_1": "Bob",
@@ -156,23 +157,25 @@ def test_a_table_names_films_by_path_or_id_from_a_file_or_from_s3(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("id,patient\na,1\n", "is no table.*film,patient"),
+        ("id,patient\na,1\n", "is not a table.*film,patient"),
         ("", "names no film"),
         ("film,patient\n", "names no film"),
-        ("film,patient\na\n", "line 2 lacks the film or its patient"),
+        ("film,patient\na\n", "line 2 lacks the film or the patient"),
         ("film,patient\na,\n", "line 2 lacks"),
         ("film,patient\na,1\na,2\n", "film 'a' has two patients, '1' and '2'"),
-        ('film,patient\n"a,1\n', "is no table.*film,patient"),
+        ('film,patient\n"a,1\n', "is not a table.*film,patient"),
     ],
 )
-def test_a_table_that_is_none_is_refused(
+def test_a_file_that_is_not_a_table_of_patients_is_refused(
     store: Store, tmp_path: Path, text: str, words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         read_table(write(tmp_path / "patients.csv", text), store)
 
 
-def test_a_table_of_another_encoding_or_an_absent_one_is_said(store: Store, tmp_path: Path) -> None:
+def test_a_table_of_another_encoding_and_an_absent_one_are_refused(
+    store: Store, tmp_path: Path
+) -> None:
     uri = write(tmp_path / "patients.csv", "film,patient\nä,1\n", "latin-1")
     with pytest.raises(ConfigError, match="not UTF-8"):
         read_table(uri, store)
@@ -181,7 +184,7 @@ def test_a_table_of_another_encoding_or_an_absent_one_is_said(store: Store, tmp_
             read_table(absent, store)
 
 
-def test_the_order_of_the_lines_is_not_in_the_digest_but_the_patients_are() -> None:
+def test_the_digest_depends_on_the_patients_and_not_on_the_order_of_the_lines() -> None:
     assert digest({"a": "1", "b": "2"}) == digest({"b": "2", "a": "1"})
     assert digest({"a": "1", "b": "2"}) != digest({"a": "2", "b": "1"})
 
@@ -195,28 +198,29 @@ def films(tmp_path: Path) -> str:
     return (tmp_path / "films").as_uri()
 
 
-def run(store: Store, out: str, source: str, **given: Any) -> Manifest:
-    return download.run(DownloadConfig(source=source, out=out, **given), store)
+def run(store: Store, out: str, source: str, **options: Any) -> Manifest:
+    return download.run(DownloadConfig(source=source, out=out, **options), store)
 
 
-def test_the_rows_bear_the_patients_and_another_way_to_tell_them_is_other_work(
+def test_the_patients_are_in_the_rows_and_each_lookup_has_another_fingerprint(
     store: Store, out: str, films: str, tmp_path: Path
 ) -> None:
     plain = run(store, out, films)
     by_name = run(store, out, films, patient_pattern=r"^([^_]+)_")
     uri = write(tmp_path / "p.csv", "film,patient\nP7_left,7\nP7_right,7\nP12_1,12\n")
     tabled = run(store, out, films, patients=uri)
-    found = [[row["patient"] for row in made.rows(store)] for made in (plain, by_name, tabled)]
-    assert found == [["P12_1", "P7_left", "P7_right"], ["P12", "P7", "P7"], ["12", "7", "7"]]
-    assert len({made.fingerprint for made in (plain, by_name, tabled)}) == 3
-    copied = tmp_path / "copy.csv"
-    copied.write_text("film,patient\nP12_1,12\nP7_left,7\nP7_right,7\n")
-    assert run(store, out, films, patients=copied.as_uri()).reused
-    copied.write_text("film,patient\nP12_1,12\nP7_left,7\nP7_right,8\n")
-    assert not run(store, out, films, patients=copied.as_uri()).reused
+    manifests = (plain, by_name, tabled)
+    patients = [[row["patient"] for row in raw_rows(store, raw)] for raw in manifests]
+    assert patients == [["P12_1", "P7_left", "P7_right"], ["P12", "P7", "P7"], ["12", "7", "7"]]
+    assert len({raw.fingerprint for raw in manifests}) == 3
+    copy = tmp_path / "copy.csv"
+    copy.write_text("film,patient\nP12_1,12\nP7_left,7\nP7_right,7\n")
+    assert run(store, out, films, patients=copy.as_uri()).reused
+    copy.write_text("film,patient\nP12_1,12\nP7_left,7\nP7_right,8\n")
+    assert not run(store, out, films, patients=copy.as_uri()).reused
 
 
-def test_the_log_says_how_many_patients_the_films_have(
+def test_the_number_of_patients_is_logged(
     store: Store, out: str, films: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for pattern, line in (("", "3 films of 3 patients"), (r"^([^_]+)_", "3 films of 2 patients")):
@@ -226,7 +230,7 @@ def test_the_log_says_how_many_patients_the_films_have(
         assert [text for text in caplog.messages if "patients" in text] == [line]
 
 
-def test_a_film_that_the_table_lacks_is_named(
+def test_a_film_that_is_not_in_the_table_is_named(
     store: Store, out: str, films: str, tmp_path: Path
 ) -> None:
     uri = write(tmp_path / "p.csv", "film,patient\nP7_left,7\nP12_1,12\n")

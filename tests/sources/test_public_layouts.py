@@ -1,7 +1,8 @@
-"""The public sets by the names that Kaggle serves, each whole and all in one prefix.
+"""The public sets by the names that Kaggle serves, each set alone and all sets in one prefix.
 
-Counts are those of the sets' own pages: 662 Shenzhen films, of which 566 have a mask, and 138 of
-Montgomery with a mask a lung, together 704 films with masks, 359 normal and 345 with tuberculosis.
+Counts are those of the sets' pages: 662 films of Shenzhen, of which 566 have a mask, and 138 films
+of Montgomery with a mask for each lung; together 704 films with masks, of which 359 are normal and
+345 show tuberculosis.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pytest
 
 from jobs.sources.layouts import Catalogue, describe, recognise
 
+# Numbers of the Shenzhen films without a mask.
 WITHOUT_MASK = {25, 65, 336, 502, 505}
 WITHOUT_MASK |= {*range(36, 41), *range(181, 221), *range(341, 361), *range(481, 501)}
 WITHOUT_MASK |= {*range(560, 566)}
@@ -50,7 +52,7 @@ def nikhilpandey(above: str = "data/") -> list[str]:
 
 
 def iamtapendu() -> list[str]:
-    """iamtapendu/chest-x-ray-lungs-segmentation, whose films are the same with other names."""
+    """iamtapendu/chest-x-ray-lungs-segmentation: the same films under other names."""
     root = "Chest-X-Ray/Chest-X-Ray"
     pairs = [f"{root}/{kind}/{n}.png" for kind in ("image", "mask") for n in range(1000, 1704)]
     return ["MetaData.csv", *pairs]
@@ -66,14 +68,14 @@ def labels(catalogue: Catalogue) -> Counter[tuple[str, str]]:
     return Counter((film.source, film.label) for film in catalogue.films)
 
 
-def test_the_films_of_the_sets_are_704_with_masks() -> None:
+def test_the_sets_have_704_films_with_masks() -> None:
     assert (len(MASKED), len(IN_TEST), len(MASKED) + len(MONTGOMERY)) == (566, 96, 704)
 
 
 @pytest.mark.parametrize(
     "china", ["ChinaSet_AllFiles/ChinaSet_AllFiles", "ChinaSet_AllFiles"], ids=["double", "single"]
 )
-def test_montgomery_and_shenzhen_as_kmader_has_them(china: str) -> None:
+def test_montgomery_and_shenzhen_in_kmaders_dataset_are_recognised(china: str) -> None:
     catalogue = recognise([kmader(china)])
     assert catalogue.layouts == {"shenzhen": 662, "montgomery": 138}
     assert pairs(catalogue) == {"montgomery": 138}
@@ -87,7 +89,7 @@ def test_montgomery_and_shenzhen_as_kmader_has_them(china: str) -> None:
     assert (catalogue.copies, catalogue.masks_without_film, catalogue.one_lung) == ([], [], [])
 
 
-def test_shenzhen_masks_as_yoctoman_has_them_find_kmaders_films() -> None:
+def test_shenzhen_masks_in_yoctomans_dataset_are_paired_with_kmaders_films() -> None:
     catalogue = recognise([kmader(), yoctoman()])
     assert pairs(catalogue) == {"shenzhen": 566, "montgomery": 138}
     assert Counter(film.label for film in catalogue.films if film.masks) == {
@@ -98,22 +100,22 @@ def test_shenzhen_masks_as_yoctoman_has_them_find_kmaders_films() -> None:
     assert catalogue.masks_without_film == []
 
 
-def test_yoctomans_masks_alone_are_no_films() -> None:
+def test_yoctomans_masks_alone_are_not_films() -> None:
     catalogue = recognise([yoctoman()])
     assert (catalogue.films, len(catalogue.masks_without_film)) == ([], 566)
 
 
 @pytest.mark.parametrize("above", ["data/", ""])
-def test_masks_and_labels_as_nikhilpandey_has_them(above: str) -> None:
+def test_masks_and_labels_in_nikhilpandeys_dataset_are_recognised(above: str) -> None:
     catalogue = recognise([nikhilpandey(above)])
     assert catalogue.layouts == {"masks-and-labels": 800}
     assert pairs(catalogue) == {"shenzhen": 566, "montgomery": 138}
     assert catalogue.without_mask == sorted(IN_TEST)
-    assert len(catalogue.copies) == 96, "those in test/ are in CXR_png/ too"
+    assert len(catalogue.copies) == 96, "the films in test/ are in CXR_png/ too"
     assert catalogue.ignored == {"text and metadata": 800}
 
 
-def test_renamed_films_as_iamtapendu_has_them() -> None:
+def test_renamed_films_in_iamtapendus_dataset_are_recognised() -> None:
     catalogue = recognise([iamtapendu()])
     assert catalogue.layouts == {"plain": 704}
     assert pairs(catalogue) == {"custom": 704}
@@ -124,7 +126,7 @@ FOUR = {"a": kmader(), "b": yoctoman(), "c": nikhilpandey(), "d": iamtapendu()}
 
 
 @pytest.mark.parametrize("in_one", [True, False], ids=["one prefix", "four sources"])
-def test_all_four_together_are_each_film_once_and_everything_is_accounted_for(
+def test_all_four_sets_together_have_each_film_once_and_every_name_is_in_the_catalogue(
     in_one: bool,
 ) -> None:
     mixed = [f"{folder}/{name}" for folder, names in FOUR.items() for name in names]
@@ -133,7 +135,8 @@ def test_all_four_together_are_each_film_once_and_everything_is_accounted_for(
     assert pairs(catalogue) == {"shenzhen": 566, "montgomery": 138, "custom": 704}
     assert catalogue.without_mask == sorted(IN_TEST)
     assert catalogue.masks_without_film == []
-    # Every film of c is in a; of its masks the Shenzhen ones are in b, and Montgomery's are merged.
+    # All films of c are copies of films in a; its Shenzhen masks are copies of masks in b. Its
+    # Montgomery masks cover both lungs and are second masks.
     assert len(catalogue.copies) == 800 + 96 + 566
     assert catalogue.ignored == {
         "system files": 6,
@@ -141,11 +144,11 @@ def test_all_four_together_are_each_film_once_and_everything_is_accounted_for(
         "second mask of a film": 138,
     }
     masks = sum(len(film.masks) for film in catalogue.films)
-    accounted = len(catalogue.films) + masks + len(catalogue.copies)
-    assert accounted + sum(catalogue.ignored.values()) == len(mixed)
+    in_use = len(catalogue.films) + masks + len(catalogue.copies)
+    assert in_use + sum(catalogue.ignored.values()) == len(mixed)
 
 
-def test_the_order_of_four_sources_changes_no_film() -> None:
+def test_the_order_of_the_sources_does_not_change_the_films() -> None:
     forward, backward = recognise(list(FOUR.values())), recognise(list(FOUR.values())[::-1])
     assert [film.id for film in forward.films] == [film.id for film in backward.films]
     assert describe(forward)[0].endswith("with a mask: 1408")

@@ -1,4 +1,4 @@
-"""The embedded server: its own on every way in, gone on every way out."""
+"""The embedded server: reached whatever the user's S3 settings are, ended with its owner."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,28 +16,29 @@ import pytest
 from jobs.errors import ServiceUnavailableError
 from jobs.storage.local_server import embedded_s3
 from jobs.storage.s3 import Store
+from jobs.storage.s3_client import S3Settings
+from tests.support.films import ROOT
 
 SERVE = (
     "from pathlib import Path; import sys, time\n"
     "from jobs.storage.local_server import embedded_s3\n"
 )
 HOLD = SERVE + (
-    "with embedded_s3(Path(sys.argv[1])) as e:\n print(e['AWS_ENDPOINT_URL'], flush=True)\n"
-    " time.sleep(60)"
+    "with embedded_s3(Path(sys.argv[1])) as s:\n print(s.endpoint_url, flush=True)\n time.sleep(60)"
 )
 
 
 def servers_of(folder: Path) -> list[int]:
     """The pids of the `weed` processes that serve `folder`, from /proc."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
         except OSError:
             continue
         if f"-dir={folder}/".encode() in command:
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids
 
 
 def wait_until_gone(folder: Path, seconds: float) -> bool:
@@ -46,20 +48,19 @@ def wait_until_gone(folder: Path, seconds: float) -> bool:
     return not servers_of(folder)
 
 
-def test_objects_and_keys_are_kept_from_one_server_to_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for attempt in range(2):
-        with embedded_s3(tmp_path) as environment:
-            for name, value in environment.items():
-                monkeypatch.setenv(name, value)
-            if attempt == 0:
-                Store().write("s3://lung/kept", b"films")
-                keys = environment["AWS_SECRET_ACCESS_KEY"]
-            else:
-                assert Store().read("s3://lung/kept") == b"films"
-                assert environment["AWS_SECRET_ACCESS_KEY"] == keys
+def test_objects_and_keys_are_kept_from_one_server_to_the_next(tmp_path: Path) -> None:
+    with embedded_s3(tmp_path) as first:
+        Store(first).write("s3://lung/kept", b"films")
+    with embedded_s3(tmp_path) as second:
+        assert Store(second).read("s3://lung/kept") == b"films"
+    assert first.secret_key == second.secret_key
     assert stat.S_IMODE((tmp_path / "credentials.json").stat().st_mode) == 0o600
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
+    with embedded_s3(tmp_path_factory.mktemp("server")) as settings:
+        yield settings
 
 
 @pytest.mark.parametrize(
@@ -67,24 +68,46 @@ def test_objects_and_keys_are_kept_from_one_server_to_the_next(
     [
         {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"},
         {"AWS_PROFILE": "hospital"},
+        {"AWS_CONFIG_FILE": __file__},
+        {"AWS_SHARED_CREDENTIALS_FILE": __file__},
         {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"},
+        {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+        {"AWS_SECRET_ACCESS_KEY": "theirs"},
         {"AWS_SESSION_TOKEN": "theirs"},
+        {"AWS_REGION": "us_east!1"},
+        {"AWS_USE_FIPS_ENDPOINT": "true"},
+        {"AWS_DEFAULTS_MODE": "theirs"},
     ],
     ids=lambda variables: next(iter(variables)),
 )
-def test_no_proxy_and_no_other_s3_of_the_users_comes_between(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+def test_neither_a_proxy_nor_the_users_aws_settings_matter_here_or_in_a_child(
+    server: S3Settings, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    Store(server).write("s3://lung/kept", b"films")
+    assert dict(os.environ) == before
+    read = "from jobs.storage.s3 import Store; print(Store().read('s3://lung/kept'))"
+    command = [sys.executable, "-c", read]
+    child = subprocess.run(
+        command, cwd=ROOT, env=server.environment(), capture_output=True, text=True
+    )
+    assert (child.stdout, child.returncode) == ("b'films'\n", 0), child.stderr
+
+
+def test_a_server_is_added_to_the_hosts_without_a_proxy(
+    server: S3Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "hospital.example")
-    with embedded_s3(tmp_path) as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        Store().write("s3://lung/kept", b"films")
-        assert Store().read("s3://lung/kept") == b"films"
+    environment = server.environment()
     assert environment["no_proxy"] == environment["NO_PROXY"] == "hospital.example,127.0.0.1"
+
+
+def test_the_secret_key_is_not_printed_with_the_settings(server: S3Settings) -> None:
+    assert server.access_key in repr(server)
+    assert server.secret_key not in repr(server)
 
 
 def test_nothing_is_left_running_after_an_error(tmp_path: Path) -> None:
@@ -97,7 +120,7 @@ def test_nothing_is_left_running_after_an_error(tmp_path: Path) -> None:
 def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     with (
         embedded_s3(tmp_path),
-        pytest.raises(ServiceUnavailableError, match="another S3 server has"),
+        pytest.raises(ServiceUnavailableError, match="another S3 server uses"),
         embedded_s3(tmp_path),
     ):
         pass

@@ -1,6 +1,7 @@
-"""What tests of the operators need: an Airflow home, a task's context, and the runner's own call.
+"""For tests of the operators: an Airflow home, a task's context and the task runner's call.
 
-Importing this imports nothing of Airflow, so that both virtual environments can collect the tests.
+This module imports nothing of Airflow at import, so that both virtual environments can collect the
+tests.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_ID = "manual__2026-11-23T00:00:00+00:00"
-SUPERVISOR_SECONDS = 5  # from TERM to KILL of a task's process
+# From SIGTERM to SIGKILL of a task's process.
+SUPERVISOR_SECONDS = 5
 
-# Airflow reads these at its first import.
+# Airflow reads these when it is first imported.
 os.environ.setdefault("AIRFLOW_HOME", str(Path(tempfile.gettempdir(), f"lung-tests-{os.getuid()}")))
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-# `weed` is among the jobs' packages and not among Airflow's.
+# `weed`, the S3 server, is in the jobs' environment and not in Airflow's.
 os.environ["PATH"] += os.pathsep + str(ROOT / ".venv" / "bin")
 
-# A job, cut down to its contract: it says what it was given and writes its result.
+# The start of a job's code: `end` writes the job's result.
 JOB = """
 import json, os, signal, subprocess, sys, time
 def end(**result):
@@ -42,7 +44,7 @@ def command(code: str) -> list[str]:
 
 
 def context(operator: Any, try_number: int = 1) -> dict[str, Any]:
-    """As much of a task's context as the operators read."""
+    """The part of a task's context that the operators read."""
     instance = SimpleNamespace(
         dag_id="lung_segmentation",
         run_id=RUN_ID,
@@ -54,14 +56,14 @@ def context(operator: Any, try_number: int = 1) -> dict[str, Any]:
 
 
 def execute(operator: Any, try_number: int = 1) -> Any:
-    """Call `execute` as Airflow's task runner does, with its time-out and its kill."""
+    """Call `execute` as Airflow's task runner does, with its time-out and its `on_kill`."""
     from airflow.sdk.execution_time.task_runner import _run_execute_callable
 
     return _run_execute_callable(context(operator, try_number), operator.execute, operator)
 
 
 def connection_of(s3: Mapping[str, str]) -> str:
-    """The connection `lung_s3` as AIRFLOW_CONN_LUNG_S3 holds it."""
+    """The value of AIRFLOW_CONN_LUNG_S3, the connection `lung_s3` in JSON."""
     extra = {"endpoint_url": s3["AWS_ENDPOINT_URL"], "region_name": "us-east-1"}
     return json.dumps(
         {
@@ -75,7 +77,7 @@ def connection_of(s3: Mapping[str, str]) -> str:
 
 @contextmanager
 def logged() -> Iterator[list[Any]]:
-    """The log of the block, live: what `events` makes lines of."""
+    """The log entries of the block, appended as it runs; `events` has their texts."""
     from structlog.testing import capture_logs
 
     with capture_logs() as entries:
@@ -88,7 +90,7 @@ def events(entries: list[Any]) -> list[str]:
 
 @contextmanager
 def when_logged(text: str, act: Callable[[], object]) -> Iterator[list[Any]]:
-    """Log the block and call `act` from a thread as soon as a line is `text`."""
+    """Capture the block's log and call `act` from a thread once an entry is `text`."""
     over = threading.Event()
 
     def watch(entries: list[Any]) -> None:
@@ -111,9 +113,9 @@ def when_logged(text: str, act: Callable[[], object]) -> Iterator[list[Any]]:
 def killed_when_logged(
     text: str, operator: Any, first: Callable[[], object] = lambda: None
 ) -> Iterator[list[float]]:
-    """Call `first`, then SIGTERM to this process, when a line is `text`.
+    """Call `first`, then send SIGTERM to this process, once a log entry is `text`.
 
-    Yields the seconds that its handling took; the handler is the task runner's: it calls `on_kill`
+    Yields a list that gets the handler's seconds. As the task runner's, the handler calls `on_kill`
     and returns.
     """
     seconds: list[float] = []

@@ -1,4 +1,4 @@
-"""Small films with two elliptical lungs, drawn with numpy alone: input for the jobs' tests."""
+"""Small films with two elliptical lungs, drawn with numpy: the input of the jobs' tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def ellipse(height: int, width: int, center: tuple[float, float]) -> NDArray[np.bool_]:
-    """A lung: its center as shares of (height, width), half axes 0.3 and 0.13 of them."""
+    """A lung, bool (height, width): half axes of 0.3 height and 0.13 width.
+
+    `center` is (y, x) as shares of height and width.
+    """
     rows, columns = np.mgrid[:height, :width]
     y = (rows / height - center[0]) / 0.3
     x = (columns / width - center[1]) / 0.13
@@ -28,7 +31,7 @@ def ellipse(height: int, width: int, center: tuple[float, float]) -> NDArray[np.
 def draw_pair(
     seed: int, height: int = 160, width: int = 128
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
-    """(film uint8, left lung, right lung): dark lungs on a bright, noisy chest."""
+    """(film uint8, left lung bool, right lung bool), each (H, W): dark lungs in a noisy chest."""
     rng = np.random.default_rng(seed)
     shift = rng.uniform(-0.04, 0.04, 2)
     left = ellipse(height, width, (0.5 + shift[0], 0.3 + shift[1]))
@@ -44,24 +47,25 @@ def png(image: NDArray[Any]) -> bytes:
 
 
 def write_montgomery(folder: Path, count: int, *, stem: str = "MCUCXR", seed: int = 0) -> None:
-    """`count` films in the Montgomery layout, patients 0001 and up."""
+    """Write `count` films in the Montgomery layout, of patients 0001 and up."""
     root = folder / "Montgomery" / "MontgomerySet"
-    places = ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask")
-    for place in places:
-        (root / place).mkdir(parents=True)
+    folders = [root / name for name in ("CXR_png", "ManualMask/leftMask", "ManualMask/rightMask")]
+    for image_folder in folders:
+        image_folder.mkdir(parents=True)
     for number in range(1, count + 1):
-        for place, image in zip(places, draw_pair(seed + number), strict=True):
-            (root / place / f"{stem}_{number:04d}_{number % 2}.png").write_bytes(png(image))
+        name = f"{stem}_{number:04d}_{number % 2}.png"
+        for image_folder, image in zip(folders, draw_pair(seed + number), strict=True):
+            (image_folder / name).write_bytes(png(image))
 
 
 def run_job(
     *arguments: str, environment: dict[str, str], check: bool = True, printed: bool = False
 ) -> Any:
-    """Run `python -m jobs ...` as a person does; its JSON result, or the process where it fails.
+    """Run `python -m jobs ...` in a process; its JSON result.
 
-    With `printed` (its JSON result, what it wrote to stderr).
+    Without `check`, the completed process, which may have failed. With `printed`, (result, stderr).
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "jobs", *arguments],
         cwd=ROOT,
         env=os.environ | environment,
@@ -69,7 +73,7 @@ def run_job(
         text=True,
     )
     if not check:
-        return done
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    return (result, done.stderr) if printed else result
+        return process
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout.splitlines()[-1])
+    return (result, process.stderr) if printed else result

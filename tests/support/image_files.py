@@ -1,4 +1,4 @@
-"""Image files written byte by byte as their standards describe them, for the tests of decoding."""
+"""Image files written byte by byte from their standards, for the tests of decoding."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (37, 53)).astype(np.uint8)
 COLOR = np.dstack([NOISE, NOISE[::-1], NOISE[:, ::-1]])
 LUMA = COLOR @ np.array([0.299, 0.587, 0.114])
+# Color types of the PNG standard.
 GRAY_PNG, RGB_PNG, LA_PNG, RGBA_PNG = 0, 2, 4, 6
 
 
@@ -43,7 +44,7 @@ def png_orientation(orientation: int) -> bytes:
 def tiff(
     samples: NDArray[Any], photometric: int, *, orientation: int = 1, planar: int = 1
 ) -> bytes:
-    """An uncompressed little-endian TIFF, one strip a plane; every number in it is a LONG."""
+    """An uncompressed little-endian TIFF with one strip per plane; every field is of type LONG."""
     height, width, channels = (*samples.shape, 1)[:3]
     planes = channels if planar == 2 else 1
     pixels = (np.moveaxis(samples, 2, 0) if planar == 2 else samples).tobytes()
@@ -61,14 +62,16 @@ def tiff(
         279: [strip] * planes,
         284: [planar],
     }
-    lists_at = 8 + 2 + 12 * len(fields) + 4
-    pixels_at = lists_at + sum(4 * len(values) for values in fields.values() if len(values) > 1)
-    fields[273] = [pixels_at + plane * strip for plane in range(planes)]
+    lists_offset = 8 + 2 + 12 * len(fields) + 4
+    list_lengths = [len(values) for values in fields.values() if len(values) > 1]
+    pixels_offset = lists_offset + 4 * sum(list_lengths)
+    fields[273] = [pixels_offset + plane * strip for plane in range(planes)]
     entries = lists = b""
     for tag, values in fields.items():
         packed = struct.pack(f"<{len(values)}I", *values)
         if len(values) > 1:
-            packed, lists = struct.pack("<I", lists_at + len(lists)), lists + packed
+            # A field with several values holds their offset.
+            packed, lists = struct.pack("<I", lists_offset + len(lists)), lists + packed
         entries += struct.pack("<HHI", tag, 4, len(values)) + packed
     return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4) + lists + pixels
 

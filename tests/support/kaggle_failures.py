@@ -1,19 +1,15 @@
-"""What the Kaggle source makes of each failure of a stub.
+"""A table of how the Kaggle source handles each failure of a stub, without real pauses.
 
 usage: python -m tests.support.kaggle_failures
 
-
-    case         what Kaggle or its storage does wrong
-    attempts     requests until the step that fails has succeeded, or was given up
-    bytes again  bytes of the archive sent more than once, over those of a run without failure
-    outcome      the exit code that the job ends with, and what it says first
-
-No pause is waited for.
+    case          the failure of Kaggle or of its storage
+    attempts      requests until the failing step succeeded or was given up
+    bytes resent  bytes of the archive sent more than once, less those of a run without failure
+    outcome       the exit code of the job and the first words of its message
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import random
 import tempfile
@@ -25,23 +21,24 @@ from unittest import mock
 
 from jobs.errors import JobError
 from jobs.sources.kaggle import KaggleSource
+from tests.support.archives import zipped
 from tests.support.kaggle_stub import EXPIRED, KaggleStub, kaggle_stub
 from tests.support.range_server import Reply, Request
 
 MEMBERS = {f"images/{n}.png": random.Random(n).randbytes(1_000_000) for n in range(3)}
-with zipfile.ZipFile(_stream := io.BytesIO(), "w") as _archive:
-    for _name, _content in MEMBERS.items():
-        _archive.writestr(_name, _content)
-ARCHIVE = _stream.getvalue()
-FOR_GOOD = 50  # times that a failure repeats which does not end
-BEFORE_A_MEMBER = 2  # requests to storage: for the first byte, and for the directory
+ARCHIVE = zipped(MEMBERS, zipfile.ZIP_STORED)
+# Repetitions of a failure that does not end: more than there are attempts.
+FOR_GOOD = 50
+# Requests to storage before the first member: for the first byte, and for the directory.
+BEFORE_A_MEMBER = 2
+# Words of a message in the table.
 WORDS = 9
 
 Prepare = Callable[[KaggleStub], None]
 
 
-def as_it_is(stub: KaggleStub) -> None:
-    pass
+def with_ranges(stub: KaggleStub) -> None:
+    """The stub's default."""
 
 
 def without_ranges(stub: KaggleStub) -> None:
@@ -55,13 +52,13 @@ def without_md5(stub: KaggleStub) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """`replies` come to the requests for `what`, after `after` right ones; `prepare` goes first."""
+    """After `prepare`, `after` requests for `operation` succeed; the next ones get `replies`."""
 
     name: str
-    what: str
+    operation: str
     replies: Sequence[Reply]
     after: int = 0
-    prepare: Prepare = as_it_is
+    prepare: Prepare = with_ranges
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class Row:
     case: str
     attempts: int
     outcome: str
-    again: int
+    resent: int
 
 
 @dataclass
@@ -78,19 +75,19 @@ class Run:
 
     requests: list[Request] = field(default_factory=list)
     outcome: str = "0"
-    unread: int = 0  # first answers of the storage that are hung up on, however much was sent ahead
+    unread: int = 0  # first responses of storage that the client closes without reading them
 
-    def asked(self, what: str) -> int:
-        return sum(request.what == what for request in self.requests)
+    def requests_for(self, operation: str) -> list[Request]:
+        return [request for request in self.requests if request.operation == operation]
 
-    def again(self) -> int:
-        seen, again = bytearray(len(ARCHIVE)), 0
-        answers = [request for request in self.requests if request.what == "storage"]
-        for request in answers[self.unread :]:
+    def resent(self) -> int:
+        """Bytes of the archive that were sent more than once."""
+        is_sent, resent = bytearray(len(ARCHIVE)), 0
+        for request in self.requests_for("storage")[self.unread :]:
             stop = request.start + request.sent
-            again += sum(seen[request.start : stop])
-            seen[request.start : stop] = bytes([1]) * (stop - request.start)
-        return again
+            resent += sum(is_sent[request.start : stop])
+            is_sent[request.start : stop] = bytes([1]) * (stop - request.start)
+        return resent
 
 
 def member(name: str, *replies: Reply) -> Case:
@@ -101,8 +98,8 @@ def whole(name: str, *replies: Reply, prepare: Prepare = without_ranges) -> Case
     return Case(name, "storage", replies, 1, prepare)
 
 
-def api(name: str, *replies: Reply, what: str = "GetDataset") -> Case:
-    return Case(name, what, replies)
+def api(name: str, *replies: Reply, operation: str = "GetDataset") -> Case:
+    return Case(name, operation, replies)
 
 
 BUSY = Reply(429, {"Retry-After": "30"})
@@ -129,13 +126,13 @@ CASES = (
     api("503 for good", *[Reply(503)] * FOR_GOOD),
     api("a proxy's page in place of JSON", Reply(200, {"Content-Type": "text/html"}, b"<html>")),
     api("401, no valid token", Reply(401)),
-    api("403, terms not accepted", Reply(403), what="DownloadDataset"),
+    api("403, terms not accepted", Reply(403), operation="DownloadDataset"),
     api("404, no such dataset", Reply(404)),
 )
 
 
 def rows() -> list[Row]:
-    """One row a case, each with a stub of its own."""
+    """One row for each case; each case has a new stub."""
     clean = read(Case("", "storage", ()))
     clean_whole = read(Case("", "storage", (), prepare=without_ranges))
     return [row(case, clean, clean_whole) for case in CASES]
@@ -143,16 +140,17 @@ def rows() -> list[Row]:
 
 def row(case: Case, clean: Run, clean_whole: Run) -> Row:
     run = read(case)
-    like = clean if case.prepare is as_it_is else clean_whole
+    baseline = clean if case.prepare is with_ranges else clean_whole
+    requests = len(run.requests_for(case.operation))
     if run.outcome != "0":
-        return Row(case.name, run.asked(case.what) - case.after, run.outcome, run.again())
-    attempts = run.asked(case.what) - like.asked(case.what) + 1
-    return Row(case.name, attempts, run.outcome, run.again() - like.again())
+        return Row(case.name, requests - case.after, run.outcome, run.resent())
+    attempts = requests - len(baseline.requests_for(case.operation)) + 1
+    return Row(case.name, attempts, run.outcome, run.resent() - baseline.resent())
 
 
 def read(case: Case) -> Run:
-    """Read every member of a dataset whose Kaggle fails as the case says."""
-    run = Run(unread=int(case.prepare is not as_it_is))
+    """Read every member of a dataset from a stub that fails as in the case."""
+    run = Run(unread=int(case.prepare is not with_ranges))
     with (
         kaggle_stub({"hospital/lungs": ARCHIVE}) as stub,
         tempfile.TemporaryDirectory(prefix="kaggle-failures-") as scratch,
@@ -160,7 +158,7 @@ def read(case: Case) -> Run:
         mock.patch("kagglehub.clients.get_user_agent", lambda: "kagglehub"),
     ):
         case.prepare(stub)
-        stub.fail(case.what, *[Reply()] * case.after, *case.replies)
+        stub.fail(case.operation, *[Reply()] * case.after, *case.replies)
         source = KaggleSource("kaggle://hospital/lungs", Path(scratch))
         try:
             source.identity()
@@ -173,13 +171,13 @@ def read(case: Case) -> Run:
     return run
 
 
-def table(found: Sequence[Row]) -> str:
-    lines = [("case", "attempts", "bytes again", "outcome")]
-    lines += [(row.case, str(row.attempts), f"{row.again:,}", row.outcome) for row in found]
+def table(results: Sequence[Row]) -> str:
+    lines = [("case", "attempts", "bytes resent", "outcome")]
+    lines += [(row.case, str(row.attempts), f"{row.resent:,}", row.outcome) for row in results]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     return "\n".join(
-        f"{case:<{widths[0]}}  {attempts:>{widths[1]}}  {again:>{widths[2]}}  {outcome}"
-        for case, attempts, again, outcome in lines
+        f"{case:<{widths[0]}}  {attempts:>{widths[1]}}  {resent:>{widths[2]}}  {outcome}"
+        for case, attempts, resent, outcome in lines
     )
 
 

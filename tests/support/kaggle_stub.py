@@ -1,12 +1,12 @@
-"""A stand-in for Kaggle on 127.0.0.1 that speaks what kagglehub asks of it.
+"""A stub of Kaggle on 127.0.0.1 with the part of its protocol that kagglehub uses.
 
     with kaggle_stub({"owner/name": zip_bytes}) as stub:
         KaggleSource("kaggle://owner/name", scratch)                  # in this process, or
         subprocess.run(command, env=os.environ | stub.environment)    # in another one
 
-Kaggle's client can be sent to http://localhost by a variable but not to a port, so the stub is also
-that address's proxy. What is addressed as 127.0.0.1, such as a test's S3 server, goes past it.
-Storage is a second server, at another host name, as it is at Kaggle.
+A variable directs Kaggle's client to http://localhost, but to no port, so the stub is also the HTTP
+proxy for that address. Requests to 127.0.0.1, such as those to a test's S3 server, bypass the
+proxy. Storage is a second server with another host name, as at Kaggle.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 from tests.support.range_server import (
-    AnsweringHandler,
     RangeServer,
     Reply,
+    ReplyingHandler,
     Request,
     range_server,
     served,
@@ -37,57 +37,59 @@ EXPIRED = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code></Error>"
 
 @dataclass
 class KaggleStub:
-    """Serves each archive as version `VERSION` of its handle; `requests` tells what was asked."""
+    """Serves each archive as version VERSION of its handle; `requests` lists all requests."""
 
     storage: RangeServer
     environment: dict[str, str] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     _replies: dict[str, deque[Reply]] = field(default_factory=lambda: defaultdict(deque))
 
-    def fail(self, what: str, *replies: Reply) -> None:
-        """Answer the next requests for `what` with these, one each, then rightly again."""
-        (self.storage.replies if what == "storage" else self._replies[what]).extend(replies)
+    def fail(self, operation: str, *replies: Reply) -> None:
+        """Answer the next requests for `operation` with these replies, one each."""
+        is_storage = operation == "storage"
+        queue = self.storage.replies if is_storage else self._replies[operation]
+        queue.extend(replies)
 
-    def asked(self, what: str) -> list[Request]:
-        return [request for request in self.requests if request.what == what]
+    def requests_for(self, operation: str) -> list[Request]:
+        return [request for request in self.requests if request.operation == operation]
 
     def next_reply(self, request: Request) -> Reply:
         self.requests.append(request)
-        replies = self._replies[request.what]
+        replies = self._replies[request.operation]
         return replies.popleft() if replies else Reply()
 
 
-class Handler(AnsweringHandler):
+class Handler(ReplyingHandler):
     stub: KaggleStub
 
     def do_POST(self) -> None:  # noqa: N802
-        what = urlsplit(self.path).path.rsplit("/", 1)[-1]
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        handle = f"{asked.get('ownerSlug')}/{asked.get('datasetSlug')}"
-        version = asked.get("datasetVersionNumber", VERSION)
-        request = Request(what, self.headers.get("Authorization", ""), "")
+        operation = urlsplit(self.path).path.rsplit("/", 1)[-1]
+        fields = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        handle = f"{fields.get('ownerSlug')}/{fields.get('datasetSlug')}"
+        version = fields.get("datasetVersionNumber", VERSION)
+        request = Request(operation, self.headers.get("Authorization", ""), "")
         reply = self.stub.next_reply(request)
         if reply.status:
-            status, headers, body = _problem(reply.status)
+            status, headers, body = _error(reply.status)
         elif handle not in self.stub.storage.files or version != VERSION:
-            status, headers, body = _problem(404)
-        elif what == "DownloadDataset":
+            status, headers, body = _error(404)
+        elif operation == "DownloadDataset":
             url = f"{self.stub.storage.url}/{handle}?X-Goog-Signature={SIGNATURE}"
             status, headers, body = 302, {"Location": url}, b""
         else:
             body = json.dumps({"currentVersionNumber": VERSION}).encode()
             status, headers = 200, {"Content-Type": "application/json"}
-        self.answer(request, reply, status, headers, body)
+        self.respond(request, reply, status, headers, body)
 
 
-def _problem(status: int) -> tuple[int, dict[str, str], bytes]:
+def _error(status: int) -> tuple[int, dict[str, str], bytes]:
     body = json.dumps({"code": status, "message": f"refused with {status}"}).encode()
     return status, {"Content-Type": "application/json"}, body
 
 
 @contextmanager
 def kaggle_stub(archives: Mapping[str, bytes]) -> Iterator[KaggleStub]:
-    """Serve `archives` (handle: bytes of a zip); this process's Kaggle client is sent here."""
+    """Serve {handle: zip}; the process's environment directs Kaggle's client to the stub."""
     with range_server(archives) as storage:
         stub = KaggleStub(storage)
         storage.requests = stub.requests

@@ -1,6 +1,6 @@
-"""Tasks whose first try sleeps and is then ended in some way; a later try does its work at once.
+"""Tasks whose first try sleeps until it is ended in some way; a later try succeeds at once.
 
-LEAKS_OPERATOR chooses what runs them: docker, process, or stock, the provider's own operator.
+LEAKS_OPERATOR names their operator: docker, process, or stock, the provider's DockerOperator.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ time.sleep(600)
 
 def job(dag: str, task: str, **options: Any) -> None:
     uri = f"{OUT}/leaks/{{{{ run_id | replace(':', '-') }}}}/{task}-{{{{ ti.try_number }}}}.json"
-    described: dict[str, Any] = {
+    task_options: dict[str, Any] = {
         "task_id": task,
         "command": ["python", "-u", "-c", JOB],
         "environment": {"RESULT_URI": uri},
@@ -41,7 +41,7 @@ def job(dag: str, task: str, **options: Any) -> None:
         from lung.process_operator import ProcessOperator
 
         home = os.environ["LEAKS_HOME"]
-        ProcessOperator(python=f"{home}/.venv/bin/python", home=home, **described)
+        ProcessOperator(python=f"{home}/.venv/bin/python", home=home, **task_options)
         return
     container = {
         "image": "lung-jobs:local",
@@ -51,17 +51,17 @@ def job(dag: str, task: str, **options: Any) -> None:
     if OPERATOR == "docker":
         from lung.container_operator import ContainerOperator
 
-        ContainerOperator(**container, **described)
+        ContainerOperator(**container, **task_options)
         return
     from airflow.providers.docker.operators.docker import DockerOperator
 
-    # ContainerOperator labels its own.
+    # Set by hand: only ContainerOperator labels its containers.
     labels = {"lung.dag": dag, "lung.task": task}
-    described["private_environment"] = {
-        name: text for name, text in os.environ.items() if name.startswith("AWS_")
+    task_options["private_environment"] = {
+        name: value for name, value in os.environ.items() if name.startswith("AWS_")
     }
     DockerOperator(
-        auto_remove="success", mount_tmp_dir=False, labels=labels, **container, **described
+        auto_remove="success", mount_tmp_dir=False, labels=labels, **container, **task_options
     )
 
 

@@ -1,7 +1,7 @@
-"""What is left of a task's job after its task was ended in some way, under a real scheduler.
+"""What is left of a job after its task was ended in some way, under a real scheduler.
 
-`.venv-airflow/bin/python -m tests.support.leaks docker|process|stock` prints the table; stock
-is the provider's DockerOperator, for comparison.
+`.venv-airflow/bin/python -m tests.support.leaks docker|process|stock` prints a table; stock is the
+provider's DockerOperator, for comparison.
 """
 
 from __future__ import annotations
@@ -25,40 +25,42 @@ import psutil
 
 from tests.support.serving import ROOT, Served, served_airflow
 
-DAG_FILE = ROOT / "tests" / "leak_dag.py"
-# Longer than any job may outlive its task.
+DAG_FILE = ROOT / "tests" / "support" / "leak_dag.py"
+# Longer than a job may outlive its task.
 SECONDS = 75
+# The DAG whose tasks end by a user's action, and the one whose processes are killed.
 HAND, KILL = "leaks_by_hand", "leaks_by_kill"
 
 
 @dataclass
 class Row:
-    """One case: how long the job went on, what is left, and what a person is shown."""
+    """One case: how long the job outlived its task, what is left, and the error that is shown."""
 
     case: str
-    seconds: float | None  # None: it still ran when this was given up
-    left: int  # containers or processes of the job, and the task's own process
+    seconds: float | None  # None: the job still ran after SECONDS
+    left: int  # containers or processes of the job, and the task's process
     state: str
     error: str
 
 
 class Jobs:
-    """The jobs of the leak DAGs' tasks that there are, seen a few times a second."""
+    """The jobs of the leak DAGs' tasks, listed every 0.3 s."""
 
     def __init__(self, operator: str) -> None:
         self._list = list_processes if operator == "process" else list_containers
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
+        # Per task: jobs that run, jobs of any state, the most that ran at one time.
         self.running: Counter[str] = Counter()
-        self.there: Counter[str] = Counter()
-        self.most: Counter[str] = Counter()  # at one time
+        self.listed: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
         self.ended: dict[str, float] = {}
 
     def _watch(self) -> None:
         while not self._over.wait(0.3):
-            found = self._list()
-            before, self.running = self.running, Counter(task for task, runs in found if runs)
-            self.there = Counter(task for task, _ in found)
+            jobs = self._list()
+            before, self.running = self.running, Counter(task for task, runs in jobs if runs)
+            self.listed = Counter(task for task, _ in jobs)
             self.most |= self.running
             for task in before - self.running:
                 self.ended.setdefault(task, time.monotonic())
@@ -75,33 +77,28 @@ class Jobs:
 
 def list_containers() -> list[tuple[str, bool]]:
     """(task, whether it runs) of every container of the leak DAGs, dead ones too."""
-    found = subprocess.run(
-        [
-            *("docker", "ps", "--all", "--no-trunc", "--filter", "label=lung.dag"),
-            *("--format", '{{.Label "lung.dag"}} {{.Label "lung.task"}} {{.State}}'),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    rows = (line.split() for line in found.stdout.splitlines())
+    columns = '{{.Label "lung.dag"}} {{.Label "lung.task"}} {{.State}}'
+    command = ["docker", "ps", "--all", "--filter", "label=lung.dag", "--format", columns]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = (line.split() for line in listing.splitlines())
     return [(task, state == "running") for dag, task, state in rows if dag in (HAND, KILL)]
 
 
 def list_processes() -> list[tuple[str, bool]]:
-    found = []
+    """(task, True) of every process of the leak DAGs' jobs."""
+    jobs = []
     for process in psutil.process_iter():
         try:
             uri = process.environ().get("RESULT_URI", "")
         except (psutil.Error, OSError):
             continue
         if "/leaks/" in uri:
-            found.append((uri.rpartition("/")[2].rpartition("-")[0], True))
-    return found
+            jobs.append((uri.rpartition("/")[2].rpartition("-")[0], True))
+    return jobs
 
 
 def rows(served: Served, jobs: Jobs) -> list[Row]:
-    """Carry out every case, those without a killed scheduler first and side by side."""
+    """The rows of all cases; those without a killed scheduler come first, in parallel."""
     return [*_by_hand(served, jobs), *_by_kill(served, jobs)]
 
 
@@ -110,7 +107,7 @@ def _by_hand(served: Served, jobs: Jobs) -> list[Row]:
     run = served.trigger(HAND)
     _wait(lambda: all(jobs.running[task] for task in tasks), 120)
     started = {task: _instance(served, HAND, run, task) for task in tasks}
-    time.sleep(3)  # the jobs are there; let them say that they are ready
+    time.sleep(3)  # until the jobs, which run now, handle SIGTERM
     acted = dict.fromkeys(tasks, time.monotonic())
     path = f"/dags/{HAND}/dagRuns/{run}/taskInstances/marked_failed"
     served.patch(path, {"new_state": "failed"})
@@ -118,7 +115,7 @@ def _by_hand(served: Served, jobs: Jobs) -> list[Row]:
     os.kill(started["task_killed"]["pid"], signal.SIGKILL)
     _wait(lambda: _instance(served, HAND, run, "timed_out")["state"] == "failed", 120, fails=False)
     acted["timed_out"] = time.monotonic()
-    _wait(lambda: not jobs.there, SECONDS, fails=False)
+    _wait(lambda: not jobs.listed, SECONDS, fails=False)
     return [_row(served, jobs, HAND, run, task, acted[task]) for task in tasks]
 
 
@@ -133,16 +130,16 @@ def _by_kill(served: Served, jobs: Jobs) -> list[Row]:
     supervisor_of["supervisor_killed"].kill()
     supervisor_of["both_killed"].kill()
     task_of["both_killed"].kill()
-    # Nobody is left to tell the scheduler, which finds it out by the heartbeats that fail to come.
+    # The scheduler notices by the missing heartbeats.
     _wait_for_states(served, run, tasks[:2])
     acted["scheduler_killed"] = time.monotonic()
     supervisor_of["scheduler_killed"].parent().kill()
-    _wait(lambda: not jobs.there, SECONDS, fails=False)
+    _wait(lambda: not jobs.listed, SECONDS, fails=False)
     _wait_for_states(served, run, tasks)
-    made = [_row(served, jobs, KILL, run, task, acted[task]) for task in tasks]
-    for row in made:
+    table = [_row(served, jobs, KILL, run, task, acted[task]) for task in tasks]
+    for row in table:
         row.left += _is_alive(task_of[row.case])
-    return made
+    return table
 
 
 def _wait_for_states(served: Served, run: str, tasks: Sequence[str]) -> None:
@@ -165,17 +162,18 @@ def _clear(served: Served, run: str, task: str) -> None:
 
 
 def _instance(served: Served, dag: str, run: str, task: str) -> dict[str, Any]:
-    return next(found for found in served.tasks(dag, run) if found["task_id"] == task)
+    tasks = served.tasks(dag, run)
+    return next(instance for instance in tasks if instance["task_id"] == task)
 
 
 def _row(served: Served, jobs: Jobs, dag: str, run: str, task: str, acted: float) -> Row:
     seconds = None if jobs.running[task] else max(0.0, jobs.ended[task] - acted)
     state = _instance(served, dag, run, task)["state"]
-    return Row(task, seconds, jobs.there[task], str(state), _error(served, dag, run, task))
+    return Row(task, seconds, jobs.listed[task], str(state), _error(served, dag, run, task))
 
 
 def _error(served: Served, dag: str, run: str, task: str) -> str:
-    """What the page of the first try shows: the exception, else the last error logged."""
+    """The error on the page of the first try: the exception, else the last error logged."""
     path = f"/dags/{dag}/dagRuns/{run}/taskInstances/{task}/logs/1"
     shown = ""
     for entry in served.get(path, full_content="true")["content"]:
@@ -184,16 +182,16 @@ def _error(served: Served, dag: str, run: str, task: str) -> str:
             shown = f"{details[0]['exc_type']}: {details[0]['exc_value']}"
         elif entry.get("level") in ("error", "critical"):
             shown = shown or str(entry["event"])
-    if not shown:  # nobody was left to write the log; the task's audit log has it
+    if not shown:  # no process was left to write the log; the task's audit log has the error
         events = served.get("/eventLogs", dag_id=dag, task_id=task, run_id=run)["event_logs"]
-        found = [event["extra"] for event in events if event["event"] == "heartbeat timeout"]
-        shown = f"heartbeat timeout: {found[0]}" if found else ""
+        timeouts = [event["extra"] for event in events if event["event"] == "heartbeat timeout"]
+        shown = f"heartbeat timeout: {timeouts[0]}" if timeouts else ""
     return shown
 
 
-def _wait(is_so: Callable[[], bool], seconds: float, *, fails: bool = True) -> None:
+def _wait(condition: Callable[[], bool], seconds: float, *, fails: bool = True) -> None:
     limit = time.monotonic() + seconds
-    while not is_so():
+    while not condition():
         if time.monotonic() > limit:
             assert not fails, f"not within {seconds} s"
             return
@@ -202,7 +200,7 @@ def _wait(is_so: Callable[[], bool], seconds: float, *, fails: bool = True) -> N
 
 @contextmanager
 def serving(operator: str) -> Iterator[Served]:
-    """An Airflow with the leak DAGs, whose tasks the operator runs."""
+    """An Airflow with the leak DAGs; `operator` is docker, process or stock."""
     settings = {"LEAKS_OPERATOR": operator, "LEAKS_HOME": str(ROOT)}
     backend = "process" if operator == "process" else "docker"
     with tempfile.TemporaryDirectory() as dags:
@@ -218,19 +216,20 @@ def serving(operator: str) -> Iterator[Served]:
 def _remove_containers() -> None:
     for dag in (HAND, KILL):
         label = f"label=lung.dag={dag}"
-        found = subprocess.run(
-            ["docker", "ps", "--all", "--quiet", "--filter", label], capture_output=True, text=True
-        )
-        if found.stdout:
-            subprocess.run(["docker", "rm", "--force", *found.stdout.split()], capture_output=True)
+        command = ["docker", "ps", "--all", "--quiet", "--filter", label]
+        ids = subprocess.run(command, capture_output=True, text=True).stdout.split()
+        if ids:
+            subprocess.run(["docker", "rm", "--force", *ids], capture_output=True)
 
 
 def main(operator: str) -> None:
     with serving(operator) as served, Jobs(operator).watched() as jobs:
         for row in rows(served, jobs):
-            lasted = "still runs" if row.seconds is None else f"{row.seconds:.0f} s"
-            print(f"| {row.case} | {lasted} | {row.left} | {row.state} | {row.error} |", flush=True)
-        print("at most at one time:", dict(jobs.most))
+            seconds = "still runs" if row.seconds is None else f"{row.seconds:.0f} s"
+            print(
+                f"| {row.case} | {seconds} | {row.left} | {row.state} | {row.error} |", flush=True
+            )
+        print("most jobs at one time:", dict(jobs.most))
 
 
 if __name__ == "__main__":

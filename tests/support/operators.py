@@ -1,6 +1,7 @@
-"""The two operators behind one face, so that one table of endings holds for both backends.
+"""One interface to both operators, so that the tests of endings run on both backends.
 
-`python -m tests.support.operators BACKEND OPTIONS` executes one in a process that a test can kill.
+`python -m tests.support.operators BACKEND OPTIONS` executes an operator in a process that a test
+can kill.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ LABELS = {"lung.dag": "lung_segmentation", "lung.run": RUN_ID, "lung.task": "tra
 
 
 class Backend:
-    """Builds operators that run Python code as their job, and finds what is left of the jobs."""
+    """Builds operators that run Python code as their job; lists what is left of the jobs."""
 
     name = ""
 
     def __init__(self, s3: Mapping[str, str], out: str) -> None:
         self.s3 = s3
         self.result_uri = f"{out}/results/train--1-1.json"
-        self.made: list[Any] = []
+        self.operators: list[Any] = []
 
     def build(self, code: str, **options: Any) -> Any:
-        self.made.append(operator(self.name, self.options(code) | options))
-        return self.made[-1]
+        """The operator whose job runs `code`, with `options` in place of the usual ones."""
+        self.operators.append(operator(self.name, self.options(code) | options))
+        return self.operators[-1]
 
     def options(self, code: str) -> dict[str, Any]:
         return {
@@ -41,10 +43,11 @@ class Backend:
         }
 
     def left(self) -> list[Any]:
+        """The containers or processes that are left of the jobs."""
         raise NotImplementedError
 
     def start_other(self, *, task: str = "train", try_number: int = 1) -> Callable[[], bool]:
-        """Start what a task of this run might have left; returns whether it still runs."""
+        """Start a job of another task or try; returns a function that says whether it runs."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -52,7 +55,7 @@ class Backend:
 
     @contextmanager
     def task_process(self, code: str) -> Iterator[subprocess.Popen[str]]:
-        """A process that executes the operator, once the job has said "ready"."""
+        """A process that executes the operator, once the job has printed "ready"."""
         arguments = [self.name, json.dumps(self.options(code))]
         with subprocess.Popen(
             [sys.executable, "-m", "tests.support.operators", *arguments],
@@ -67,13 +70,13 @@ class Backend:
             text=True,
         ) as process:
             assert process.stdout
-            said = []
+            lines = []
             for line in process.stdout:
-                said.append(line)
+                lines.append(line)
                 if " ready " in line:
                     break
             else:
-                raise AssertionError("".join(said))
+                raise AssertionError("".join(lines))
             yield process
             process.kill()
 
@@ -97,9 +100,9 @@ class ContainerBackend(Backend):
         }
 
     def left(self, **labels: str) -> list[Any]:
-        wanted = [f"{name}={value}" for name, value in (LABELS | labels).items()]
-        found: list[Any] = self.engine.containers.list(all=True, filters={"label": wanted})
-        return found
+        filters = {"label": [f"{name}={value}" for name, value in (LABELS | labels).items()]}
+        containers: list[Any] = self.engine.containers.list(all=True, filters=filters)
+        return containers
 
     def start_other(self, *, task: str = "train", try_number: int = 1) -> Callable[[], bool]:
         labels = LABELS | {
@@ -112,16 +115,17 @@ class ContainerBackend(Backend):
         return lambda: other.id in {container.id for container in self.engine.containers.list()}
 
     def start_container(self, labels: Mapping[str, str], seconds: float = 60) -> Any:
-        self._others.append(
-            self.engine.containers.run(
-                *("lung-jobs:local", ["sleep", str(seconds)]),
-                labels=labels,
-                detach=True,
-                init=True,
-                network_mode="none",
-            )
+        """A container with the labels that sleeps."""
+        container = self.engine.containers.run(
+            "lung-jobs:local",
+            ["sleep", str(seconds)],
+            labels=labels,
+            detach=True,
+            init=True,
+            network_mode="none",
         )
-        return self._others[-1]
+        self._others.append(container)
+        return container
 
     def close(self) -> None:
         from docker.errors import NotFound
@@ -131,9 +135,9 @@ class ContainerBackend(Backend):
                 container.remove(force=True)
             except NotFound:
                 continue
-        for made in self.made:
-            if made.hook.client_created:
-                made.hook.api_client.close()
+        for operator in self.operators:
+            if operator.hook.client_created:
+                operator.hook.api_client.close()
         self.engine.close()
 
 
@@ -146,9 +150,9 @@ class ProcessBackend(Backend):
         self._others: list[subprocess.Popen[bytes]] = []
 
     def options(self, code: str) -> dict[str, Any]:
-        made = super().options(code)
-        made["environment"]["PYTHONPATH"] = str(ROOT)
-        return made | {"python": sys.executable, "home": self._home}
+        options = super().options(code)
+        options["environment"]["PYTHONPATH"] = str(ROOT)
+        return options | {"python": sys.executable, "home": self._home}
 
     def left(self) -> list[Any]:
         from lung.process_operator import processes
@@ -169,6 +173,7 @@ class ProcessBackend(Backend):
 
 
 def operator(backend: str, options: Mapping[str, Any]) -> Any:
+    """The operator of the backend `docker` or `process`."""
     if backend == "docker":
         from lung.container_operator import ContainerOperator
 
@@ -178,10 +183,10 @@ def operator(backend: str, options: Mapping[str, Any]) -> Any:
     return ProcessOperator(**options)
 
 
-def wait_until(is_so: Callable[[], object], *, seconds: float) -> float:
-    """The seconds until it was so; AssertionError where it did not come to it in time."""
+def wait_until(condition: Callable[[], object], *, seconds: float) -> float:
+    """Wait until the condition is true; returns the seconds, AssertionError after `seconds`."""
     started = time.monotonic()
-    while not is_so():
+    while not condition():
         assert time.monotonic() - started < seconds, f"not within {seconds} s"
         time.sleep(0.1)
     return time.monotonic() - started

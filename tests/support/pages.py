@@ -1,14 +1,18 @@
-"""An HTML page as tests look at it."""
+"""An HTML page as tests read it: elements and visible text."""
 
 from __future__ import annotations
 
 from html.parser import HTMLParser
 
+# Elements without an end tag.
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements with their attributes, and the text between them."""
+    """The page's `elements` with their attributes, and its `text` without style sheets.
+
+    AssertionError where an element is not closed.
+    """
 
     def __init__(self, page: bytes) -> None:
         super().__init__()

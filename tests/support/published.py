@@ -1,4 +1,4 @@
-"""The chain up to evaluate on small films with a made-up network, so that publish can be tested."""
+"""The chain up to evaluate on small films with a fake network, so that publish can be tested."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from jobs import download, evaluate, predict, preprocess, publish
-from jobs.films.training_pairs import sources_of
+from jobs.films.training_pairs import count_films, sources_of
 from jobs.segmentation import inference
 from jobs.settings.config import (
     DownloadConfig,
@@ -57,24 +57,24 @@ def load_network(weights: bytes, architecture: Mapping[str, int]) -> Network:
 def call_dark_lung(
     network: Network, images: NDArray[np.uint8], *, precision: str
 ) -> NDArray[np.float32]:
-    """1 where a film is dark, within the upper `rows` of it: the fewer rows, the lower the Dice.
+    """1 where a film is dark in its upper `rows` (share, 0..1): the fewer rows, the lower the Dice.
 
-    `columns`, where given, are those on the left that it looks at. `special` holds other rows for
-    single films, told by the sum of their pixels.
+    `columns` limits it to this share of the columns, from the left. `special` maps the sum of a
+    film's pixels to other rows for that film.
     """
-    found = []
+    masks = []
     for image in images:
         assert image.shape == (network["size"], network["size"])
         rows = network["special"].get(str(image.sum()), network["rows"])
         upper = np.arange(len(image)) < rows * len(image)
         left = np.arange(len(image)) < network.get("columns", 1.0) * len(image)
-        found.append((image < 125) & upper[:, np.newaxis] & left)
-    return np.array(found, dtype=np.float32)
+        masks.append((image < 125) & upper[:, np.newaxis] & left)
+    return np.array(masks, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """One data set in S3; each model that is trained on it makes a run's five manifests."""
+    """One data set in S3; each network trained on it gives a run's five manifests."""
 
     store: Store
     out: str
@@ -90,10 +90,9 @@ class Chain:
         more: Mapping[str, Any] | None = None,
         **data: Any,
     ) -> dict[str, Manifest]:
-        """What a run makes whose network finds the upper `rows` (0 to 1) of the lungs.
+        """The five manifests of a run whose network finds the upper `rows` (0..1) of the lungs.
 
-        `more` is its fit or its columns, where it has any; `data` is what its model.json says of
-        the films that it was trained on.
+        `more` sets the network's fit or columns; `data` goes into "data" of its model.json.
         """
         network: dict[str, Any] = {"rows": rows, "size": size, "special": dict(special or {})}
         network |= more or {}
@@ -113,7 +112,7 @@ class Chain:
         }
 
     def train(self, network: Network) -> Manifest:
-        stage = WorkFolder(
+        work_folder = WorkFolder(
             self.store,
             TrainConfig(processed=self.processed.uri, out=self.out),
             job="train",
@@ -122,9 +121,10 @@ class Chain:
             inputs={"processed": self.processed},
             extra=network,
         )
-        if found := stage.finished():
-            return found
-        about = {
+        if manifest := work_folder.finished():
+            return manifest
+        sources = sources_of(self.processed)
+        model_json = {
             "network": "unet",
             "architecture": {"in_channels": 1, "num_classes": 1, "base_channels": 4, "depth": 1},
             "recipe": {
@@ -137,15 +137,17 @@ class Chain:
             "metrics": {"epoch": 3, "val_dice": 0.9},
             "data": {
                 "processed": self.processed.content_hash,
-                "train_sources": sources_of(self.processed),
+                "train_sources": sources,
+                "train_films": count_films(self.processed, "train", sources),
+                "val_films": count_films(self.processed, "val", sources),
                 **network.get("data", {}),
             },
         }
-        stage.add_file("model.json", json.dumps(about).encode())
-        stage.add_file("model.safetensors", json.dumps(network).encode())
+        work_folder.add_file("model.json", json.dumps(model_json).encode())
+        work_folder.add_file("model.safetensors", json.dumps(network).encode())
         history = json.dumps({"epochs": HISTORY}).encode()
-        stage.add_file("history.json", history, has_timings=True)
-        return stage.finish(counts={}, headline={})
+        work_folder.add_file("history.json", history, has_timings=True)
+        return work_folder.finish(counts={}, headline={})
 
     def publish(self, five: Mapping[str, Manifest], **options: Any) -> Manifest:
         uris = {name: manifest.uri for name, manifest in five.items()}
@@ -162,7 +164,7 @@ class Chain:
 
 @contextlib.contextmanager
 def chain(s3: Mapping[str, str], folder: Path) -> Iterator[Chain]:
-    """24 films in a prefix of their own, and the made-up network in place of a real one."""
+    """24 films in a new prefix, and the fake network in place of a trained one."""
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in s3.items():
             patch.setenv(variable, value)

@@ -1,9 +1,9 @@
-"""Files served on 127.0.0.1 as storage serves them, by ranges, and as badly as a test wants.
+"""An HTTP server on 127.0.0.1 that serves files by ranges and fails as a test asks.
 
 with range_server({"films.zip": archive}) as server:
     server.fail(Reply(cut=1000), Reply(503))     # the next two requests
     open_url(f"{server.url}/films.zip", scratch)
-    server.requests                               # what was asked, and how much was sent
+    server.requests                               # the requests, and the bytes sent for each
 """
 
 from __future__ import annotations
@@ -26,40 +26,43 @@ MODIFIED = formatdate(1_700_000_000, usegmt=True)
 
 @dataclass(frozen=True)
 class Reply:
-    """What one request is answered in place of the right answer."""
+    """How the response to one request differs from the correct one; by default it does not."""
 
-    status: int = 0  # 0: the right one
-    headers: dict[str, str] = field(default_factory=dict)  # over the right ones; "" drops one
+    status: int = 0  # 0: the correct one
+    headers: dict[str, str] = field(default_factory=dict)  # override the correct ones; "" drops one
     body: bytes | None = None
-    flip: int | None = None  # this byte of the right body is another
-    cut: int | None = None  # bytes sent before the connection ends
-    delay: float = 0.0  # seconds before the answer
-    whole: bool = False  # a Range is ignored
+    flip: int | None = None  # index of a byte of the correct body in which one bit is flipped
+    cut: int | None = None  # bytes sent before the connection closes
+    delay: float = 0.0  # seconds before the response
+    whole: bool = False  # ignore the Range header
 
 
 @dataclass
 class Request:
-    what: str  # GetDataset, DownloadDataset or storage
+    operation: str  # GetDataset, DownloadDataset or storage
     authorization: str
     range: str
-    start: int = 0  # where in the file they began
+    start: int = 0  # offset in the file of the first byte sent
     sent: int = 0  # bytes of the file
 
 
 @dataclass
 class RangeServer:
-    """`files` by their path may be changed while it serves; `has_ranges` False ignores Range."""
+    """The state of the server; `files`, by path, may change while it serves.
+
+    Without `has_ranges` it ignores Range headers.
+    """
 
     files: dict[str, bytes]
     has_ranges: bool = True
-    headers: dict[str, str] = field(default_factory=dict)  # of every answer; "" drops one
-    delay: float = 0.0  # seconds before every answer
+    headers: dict[str, str] = field(default_factory=dict)  # of every response; "" drops one
+    delay: float = 0.0  # seconds before every response
     url: str = ""
     requests: list[Request] = field(default_factory=list)
     replies: deque[Reply] = field(default_factory=deque)
 
     def fail(self, *replies: Reply) -> None:
-        """Answer the next requests with these, one each, then rightly again."""
+        """Answer the next requests with these replies, one each; later ones correctly."""
         self.replies.extend(replies)
 
     @property
@@ -71,13 +74,13 @@ class RangeServer:
         return sum(request.sent for request in self.requests)
 
 
-class AnsweringHandler(BaseHTTPRequestHandler):
-    """Sends an answer as a Reply bends it."""
+class ReplyingHandler(BaseHTTPRequestHandler):
+    """Sends a response, changed by a Reply."""
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: stderr belongs to the test."""
+        """Log nothing: a test may check stderr."""
 
-    def answer(
+    def respond(
         self, request: Request, reply: Reply, status: int, headers: dict[str, str], body: bytes
     ) -> None:
         body = body if reply.body is None else reply.body
@@ -95,10 +98,11 @@ class AnsweringHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
             request.sent = len(body)
         except OSError:
-            self.close_connection = True  # the client has read enough
+            # The client closed the connection.
+            self.close_connection = True
 
 
-class RangeHandler(AnsweringHandler):
+class RangeHandler(ReplyingHandler):
     server_state: RangeServer
 
     def do_GET(self) -> None:
@@ -112,15 +116,16 @@ class RangeHandler(AnsweringHandler):
         file = state.files.get(urlsplit(self.path).path.strip("/"))
         status = reply.status or (404 if file is None else 0)
         if status:
-            self.answer(request, reply, status, {}, b"refused")
+            self.respond(request, reply, status, {}, b"refused")
             request.sent = 0
         else:
-            status, headers, body = self._right(file or b"", reply)
+            status, headers, body = self._file_or_range(file or b"", reply)
             span = headers.get("Content-Range", "bytes 0-").removeprefix("bytes ")
             request.start = int(span.partition("-")[0]) if status == 206 else 0
-            self.answer(request, reply, status, headers, body)
+            self.respond(request, reply, status, headers, body)
 
-    def _right(self, file: bytes, reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    def _file_or_range(self, file: bytes, reply: Reply) -> tuple[int, dict[str, str], bytes]:
+        """The correct status, headers and body."""
         digest = md5(file)
         headers = {
             "Accept-Ranges": "bytes",
@@ -129,10 +134,10 @@ class RangeHandler(AnsweringHandler):
             "x-goog-hash": f"crc32c=AAAAAA==,md5={base64.b64encode(digest).decode()}",
         } | self.server_state.headers
         is_current = self.headers.get("If-Range", "") in ("", headers["ETag"], MODIFIED)
-        asked = self.headers.get("Range") if is_current and self.server_state.has_ranges else None
-        if reply.whole or not asked:
+        span = self.headers.get("Range") if is_current and self.server_state.has_ranges else None
+        if reply.whole or not span:
             return 200, headers, file
-        first, last = asked.removeprefix("bytes=").split("-")
+        first, last = span.removeprefix("bytes=").split("-")
         start, stop = int(first), min(int(last or len(file)) + 1, len(file))
         if start >= len(file):
             return 416, headers | {"Content-Range": f"bytes */{len(file)}"}, b""
@@ -146,8 +151,8 @@ def md5(file: bytes) -> bytes:
 
 
 @contextmanager
-def range_server(files: Mapping[str, bytes], **settings: bool) -> Iterator[RangeServer]:
-    state = RangeServer(dict(files), **settings)  # type: ignore[arg-type]
+def range_server(files: Mapping[str, bytes], *, has_ranges: bool = True) -> Iterator[RangeServer]:
+    state = RangeServer(dict(files), has_ranges)
     handler = type("Handler", (RangeHandler,), {"server_state": state})
     with served(handler) as state.url:
         yield state
@@ -155,7 +160,7 @@ def range_server(files: Mapping[str, bytes], **settings: bool) -> Iterator[Range
 
 @contextmanager
 def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The address of a server on a free port."""
+    """The URL of a server on a free port."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""An api-server with the tab "Training report", its database and what it reads in S3, for tests."""
+"""An api-server with the tab "Training report", its database and the run's objects in S3."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ DAG = "lung_segmentation"
 RUN = "manual__2026-11-23T00:00:00+00:00"
 FOLDER = "manual__2026-11-23T00-00-00-00-00"
 FINGERPRINT = "0123456789abcdef"
+# {user: role}; the stranger has none.
 USERS = {"reader": "viewer", "admin": "admin", "stranger": ""}
 SECONDS_TO_START = 120
 HISTORY = [
@@ -43,7 +44,7 @@ HISTORY = [
 
 
 class Served:
-    """An api-server with a database of its own, and the prefix in S3 that it reads."""
+    """An api-server, its database, and the S3 prefix that it reads."""
 
     def __init__(self, home: Path, url: str, store: Store, out: str, connection: str) -> None:
         self.home, self.url, self.store, self.out = home, url, store, out
@@ -51,7 +52,7 @@ class Served:
         self._tokens: dict[str, str] = {}
 
     def get(self, run_id: str = RUN, *, dag: str = DAG, user: str = "reader") -> Any:
-        """The answer to the tab's request, with the session's cookie as a browser sends it."""
+        """The answer to the tab's request, with the session cookie of the user."""
         cookies = {"_token": self.token(user)} if user else {}
         path = f"/training-report/dags/{dag}/runs/{run_id}"
         return self.call("GET", path, cookies=cookies)
@@ -60,7 +61,7 @@ class Served:
         import requests
 
         request = requests.Request(method, self.url + path, **options).prepare()
-        request.url = self.url + path  # as it stands: "requests" would resolve "../"
+        request.url = self.url + path  # unchanged: requests would resolve "../"
         with requests.Session() as session:
             return session.send(request, timeout=60)
 
@@ -73,12 +74,12 @@ class Served:
         return self._tokens[user]
 
     def connect(self, **changes: Any) -> None:
-        """Define `lung_s3` in Airflow's database, as a person does on its page."""
+        """Define the connection `lung_s3` in Airflow's database, with `changes` to its fields."""
         self.disconnect()
         content = {**self._connection, "connection_id": "lung_s3", **changes}
         content["extra"] = json.dumps(content["extra"])
-        done = self.call("POST", "/api/v2/connections", json=content, headers=self._as_admin())
-        assert done.status_code == 201, done.text
+        answer = self.call("POST", "/api/v2/connections", json=content, headers=self._as_admin())
+        assert answer.status_code == 201, answer.text
 
     def disconnect(self) -> None:
         self.call("DELETE", "/api/v2/connections/lung_s3", headers=self._as_admin())
@@ -87,7 +88,7 @@ class Served:
         return {"Authorization": f"Bearer {self.token('admin')}"}
 
     def run(self, run_id: str, state: str, *, dag: str = DAG, **tasks: str) -> None:
-        """Put a run with these tasks' states into Airflow's database, in place of an older one."""
+        """Write a run and its tasks' states to Airflow's database, in place of an older one."""
         now = "2026-11-23 00:00:00"
         with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as database:
             for table in ("task_instance", "dag_run"):
@@ -110,10 +111,10 @@ class Served:
             database.commit()
 
     def write_training(self, count: int, epochs: int) -> None:
-        """What train has left in S3 after `count` epochs."""
-        place = {"trained": f"{self.out}/trained/{FINGERPRINT}", "epochs": epochs}
-        self.store.write_json(f"{self.out}/runs/{FOLDER}/train.json", place)
+        """Write what train has written to S3 after `count` of `epochs` epochs."""
         folder = f"{self.out}/trained/{FINGERPRINT}"
+        pointer = {"trained": folder, "epochs": epochs}
+        self.store.write_json(f"{self.out}/runs/{FOLDER}/train.json", pointer)
         for name in ("history.json", "curves.svg"):
             self.store.delete([f"{folder}/{name}"])
         if count:
@@ -155,10 +156,10 @@ def api_server(home: Path, s3: Mapping[str, str]) -> Iterator[Served]:
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            made = Served(home, url, Store(), out, connection_of(s3))
-            wait_until_it_answers(made, server)
-            made.connect()
-            yield made
+            served = Served(home, url, Store(), out, connection_of(s3))
+            wait_until_it_answers(served, server)
+            served.connect()
+            yield served
         finally:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()

@@ -1,4 +1,4 @@
-"""A whole Airflow for tests, served as `make airflow` serves it: scheduler, web page and REST.
+"""A complete Airflow for tests, served as `make airflow` serves it: scheduler, web page and REST.
 
 with served_airflow(backend="process", dags=folder) as served:
     served.get("/dags/lung_segmentation")
@@ -24,6 +24,7 @@ import requests
 
 ROOT = Path(__file__).resolve().parents[2]
 AIRFLOW_PYTHON = ROOT / ".venv-airflow" / "bin" / "python"
+SERVE = "scripts.airflow.serve_airflow"
 SECONDS_TO_START = 240
 SECONDS_TO_STOP = 45
 ENDED = {"success", "failed"}
@@ -31,7 +32,7 @@ ENDED = {"success", "failed"}
 
 @dataclass
 class Served:
-    """A running Airflow. `environment` is what its COMMAND finds: AIRFLOW_*, LUNG_*, AWS_*."""
+    """A running Airflow. `environment` has its exported variables: AIRFLOW_*, LUNG_*, AWS_*."""
 
     home: Path
     environment: dict[str, str]
@@ -52,12 +53,12 @@ class Served:
         return str(passwords[self.user])
 
     def token(self, password: str | None = None) -> requests.Response:
-        """The answer to a log-in, with the right password unless one is given."""
-        given = {"username": self.user, "password": password or self.password}
-        return requests.post(f"{self.url}/auth/token", json=given, timeout=60)
+        """The answer to a log-in with `password`, the right one by default."""
+        credentials = {"username": self.user, "password": password or self.password}
+        return requests.post(f"{self.url}/auth/token", json=credentials, timeout=60)
 
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
-        """Airflow's answer to a call below /api/v2 by the logged-in user, whatever its status."""
+        """Airflow's answer, of any status, to the logged-in user's call below /api/v2."""
         if "Authorization" not in self._session.headers:
             token = self.token().json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
@@ -81,24 +82,24 @@ class Served:
         return list(self.get(f"/dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"])
 
     def log(self, dag: str, run: str, task: str, *, try_number: int = 1, shard: int = -1) -> str:
-        """A try's log as the web page shows it, a line an entry."""
+        """A try's log as the web page shows it, one line per entry."""
         path = f"/dags/{dag}/dagRuns/{run}/taskInstances/{task}/logs/{try_number}"
         entries = self.get(path, map_index=shard, full_content="true")["content"]
         return "\n".join(str(entry.get("event", entry)) for entry in entries)
 
     def wait_for_end(self, dag: str, run: str, *, seconds: float) -> str:
-        """The state that the run ends in; AssertionError if it has not ended in time."""
+        """The run's final state; AssertionError if it has not ended in time."""
         return self.wait_until(
             lambda: self.get(f"/dags/{dag}/dagRuns/{run}")["state"], ENDED, seconds=seconds
         )
 
-    def wait_until(self, ask: Any, wanted: set[Any], *, seconds: float) -> Any:
-        """What `ask` returns once it is one of `wanted`."""
+    def wait_until(self, query: Any, accepted: set[Any], *, seconds: float) -> Any:
+        """The value of `query()` once it is among `accepted`; AssertionError after `seconds`."""
         limit = time.monotonic() + seconds
-        while (got := ask()) not in wanted:
-            assert time.monotonic() < limit, f"{got!r} after {seconds} s, not one of {wanted}"
+        while (value := query()) not in accepted:
+            assert time.monotonic() < limit, f"{value!r} after {seconds} s, not one of {accepted}"
             time.sleep(0.5)
-        return got
+        return value
 
 
 def _content(answer: requests.Response) -> Any:
@@ -114,9 +115,9 @@ def served_airflow(
     home: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Served]:
-    """Serve Airflow on free ports while the block runs; `home` is a temporary one unless given.
+    """Serve Airflow on free ports while the block runs, from `home` or a temporary folder.
 
-    `environment` adds settings (LUNG_*, AIRFLOW_CONN_*) to this process's own.
+    `environment` adds settings (LUNG_*, AIRFLOW_CONN_*) to those of this process.
     """
     with tempfile.TemporaryDirectory(prefix="lung-airflow-") as temporary:
         home = home or Path(temporary, "home")
@@ -134,15 +135,15 @@ def start(
     dags: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start serving and return at once; what it says goes to `<home>.out`."""
+    """Start serving and return at once; the output goes to `<home>.out`."""
     (home / "serving.json").unlink(missing_ok=True)
+    command = [str(AIRFLOW_PYTHON), "-m", SERVE, "--home", str(home), "--backend", backend]
+    command += ["--port", "0"]
+    if dags:
+        command += ["--dags", str(dags)]
     with home.with_suffix(".out").open("wb") as output:
         return subprocess.Popen(
-            [
-                *(AIRFLOW_PYTHON, "-m", "scripts.airflow.serve_airflow"),
-                *("--home", home, "--backend", backend, "--port", "0"),
-                *(("--dags", dags) if dags else ()),
-            ],
+            command,
             cwd=ROOT,
             env=os.environ | dict(environment or {}),
             stdin=subprocess.DEVNULL,
@@ -153,19 +154,19 @@ def start(
 
 
 def wait_until_serving(home: Path, process: subprocess.Popen[bytes]) -> dict[str, str]:
-    """The environment for what uses the Airflow, once all of it is healthy."""
+    """The exported variables of the Airflow, once all its components are healthy."""
     limit = time.monotonic() + SECONDS_TO_START
     while not (home / "serving.json").exists():
-        said = home.with_suffix(".out")
-        assert process.poll() is None, said.read_text()
-        assert time.monotonic() < limit, said.read_text()
+        output = home.with_suffix(".out")
+        assert process.poll() is None, output.read_text()
+        assert time.monotonic() < limit, output.read_text()
         time.sleep(0.2)
-    shown: dict[str, str] = json.loads((home / "serving.json").read_text())
-    return shown
+    exported: dict[str, str] = json.loads((home / "serving.json").read_text())
+    return exported
 
 
 def stop(process: subprocess.Popen[bytes]) -> float:
-    """TERM to the serving process; the seconds until it had ended."""
+    """Send SIGTERM to the serving process; the seconds until it ended."""
     started = time.monotonic()
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)

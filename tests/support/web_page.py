@@ -1,4 +1,4 @@
-"""Airflow's web page as a person uses it, in a real headless Chromium."""
+"""Airflow's web page in a headless Chromium, as a user works with it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 WINDOW = (1400, 1000)
 SECONDS_TO_SHOW = 60
-# The page draws its elements anew while it loads.
-UNSETTLED = (
+# Raised while the page loads, as it renders its elements again and again.
+TRANSIENT = (
     NoSuchElementException,
     NoSuchFrameException,
     StaleElementReferenceException,
@@ -44,7 +44,7 @@ def browser() -> Iterator[Chrome]:
         f"--window-size={WINDOW[0]},{WINDOW[1]}",
     ):
         options.add_argument(argument)
-    # Named, so that nothing is looked for on the internet.
+    # With the path of the driver Selenium does not search for one on the internet.
     driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
     try:
         yield driver
@@ -53,7 +53,7 @@ def browser() -> Iterator[Chrome]:
 
 
 class Page:
-    """What a person does on the pages of one Airflow."""
+    """A user's actions on the pages of one Airflow."""
 
     def __init__(self, driver: Chrome, url: str) -> None:
         self.driver = driver
@@ -67,21 +67,26 @@ class Page:
         self.find("[name=password]").send_keys(password + Keys.ENTER)
 
     def find(self, selector: str, text: str = "") -> WebElement:
-        """The first visible element of the CSS selector that holds the text, once it is there."""
+        """The first visible element of the CSS selector that contains the text; waits for it."""
 
         def look(driver: Any) -> WebElement | None:
             for element in driver.find_elements(By.CSS_SELECTOR, selector):
                 if element.is_displayed() and text in element.text:
-                    found: WebElement = element
-                    return found
+                    visible: WebElement = element
+                    return visible
             return None
 
         return self.until(look, f"{selector} with {text!r}")
 
-    def until(self, ask: Callable[[Any], Any], what: str, seconds: float = SECONDS_TO_SHOW) -> Any:
-        """What `ask(driver)` returns once it is something; TimeoutException if it never is."""
-        waiting = WebDriverWait(self.driver, seconds, 0.2, ignored_exceptions=UNSETTLED)
-        return waiting.until(ask, f"{what} never showed on {self.driver.current_url}")
+    def until(
+        self, query: Callable[[Any], Any], name: str, seconds: float = SECONDS_TO_SHOW
+    ) -> Any:
+        """The value of `query(driver)` once it is true; TimeoutException after `seconds`.
+
+        `name` is for the error.
+        """
+        wait = WebDriverWait(self.driver, seconds, 0.2, ignored_exceptions=TRANSIENT)
+        return wait.until(query, f"{name} never showed on {self.driver.current_url}")
 
     def click(self, selector: str, text: str = "") -> None:
         def act(driver: Any) -> bool:
@@ -91,21 +96,21 @@ class Page:
         self.until(act, f"{selector} with {text!r} to click")
 
     def fill(self, name: str, value: object) -> None:
-        """Type a value into the form's field of that name, over what it holds."""
+        """Replace the value of the form's field of that name."""
         field = self.find(f"[name=element_{name}]")
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(str(value), Keys.TAB)
 
     @contextmanager
     def inside(self, frame: str) -> Iterator[None]:
-        """Look into a frame of the page while the block runs."""
+        """Switch into a frame of the page while the block runs."""
         self.driver.switch_to.frame(self.find(frame))
         try:
             yield
         finally:
             self.driver.switch_to.default_content()
 
-    def keep(self, name: str) -> None:
-        """A picture of the page for the README, where `make images` asks for it."""
+    def save_picture(self, name: str) -> None:
+        """Save a picture of the page for the READMEs, under `make images` only."""
         if folder := os.environ.get("LUNG_IMAGES"):
             self.driver.save_screenshot(str(Path(folder, f"{name}.png")))

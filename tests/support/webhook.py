@@ -1,4 +1,4 @@
-"""An incoming webhook on this machine, which keeps what it is told."""
+"""An incoming webhook on this machine, which keeps the messages that it receives."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PATH = f"/services/{SECRET}"
 
 
 class Webhook(ThreadingHTTPServer):
-    """Answers `status`; `told` has each text and `paths` where it was sent."""
+    """Answers with `status`; `texts` has each message's text and `paths` the path it came to."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status = 200
-        self.told: list[str] = []
+        self.texts: list[str] = []
         self.paths: list[str] = []
 
     @property
@@ -32,7 +32,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.told.append(json.loads(body)["text"])
+        self.server.texts.append(json.loads(body)["text"])
         self.server.paths.append(self.path)
         self.send_response(self.server.status)
         self.send_header("Location", "/login")

@@ -1,4 +1,4 @@
-"""Archives made to harm: bombs, bytes used twice, directories that lie. Each is refused by name."""
+"""Malicious archives: bombs, overlapping members, false directories. Each is refused by name."""
 
 from __future__ import annotations
 
@@ -17,63 +17,59 @@ from jobs.errors import BadDataError
 from jobs.sources import archive
 from jobs.sources.archive import LocalZip
 from jobs.sources.source import LARGEST_FILE
-from jobs.sources.zip_member import LOCAL_HEADER, DamagedError, Member
+from jobs.sources.zip_member import LOCAL_HEADER, DamagedError, ZipMember
+from tests.support.archives import write_zip
 
 DIRECTORY, HEADER = b"PK\x01\x02", b"PK\x03\x04"
-# Fields of a directory's entry.
-METHOD, CRC, PACKED, DECLARED, OFFSET = (10, "<H"), (16, "<I"), (20, "<I"), (24, "<I"), (42, "<I")
-ZEROS = bytes(2**20)
-
-
-def write(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as opened:
-        for name, content in members.items():
-            opened.writestr(name, content)
-    return path
+# Offset and type of the fields in an entry of the directory.
+FLAGS, METHOD, CRC = (8, "<H"), (10, "<H"), (16, "<I")
+COMPRESSED_SIZE, SIZE, OFFSET = (20, "<I"), (24, "<I"), (42, "<I")
+MEGABYTE_OF_ZEROS = bytes(2**20)
 
 
 def patch(path: Path, number: int, field: tuple[int, str], value: int) -> None:
-    """Change one field of the directory's entry `number`."""
+    """Change one field of entry `number` of the directory."""
     content = bytearray(path.read_bytes())
-    place = -1
+    entry = -1
     for _ in range(number + 1):
-        place = content.index(DIRECTORY, place + 1)
-    struct.pack_into(field[1], content, place + field[0], value)
+        entry = content.index(DIRECTORY, entry + 1)
+    offset, layout = field
+    struct.pack_into(layout, content, entry + offset, value)
     path.write_bytes(content)
 
 
 def write_zeros(path: Path, name: str, megabytes: int) -> Path:
-    """A film and a member of zeros, a thousandth of its size when packed."""
+    """Write a zip of a film and a member of zeros, which deflate to a thousandth of their size."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("images/good.png", b"film")
         with opened.open(name, "w") as member:
             for _ in range(megabytes):
-                member.write(ZEROS)
+                member.write(MEGABYTE_OF_ZEROS)
     return path
 
 
-def test_a_bomb_that_declares_its_size_is_refused_by_name_and_spoils_no_other(
+def test_a_bomb_that_declares_its_size_is_refused_and_other_members_are_read(
     tmp_path: Path,
 ) -> None:
     path = write_zeros(tmp_path / "films.zip", "images/bomb.png", LARGEST_FILE // 2**20 + 1)
     assert path.stat().st_size < 2**20
     source = LocalZip(path)
-    for refused in (source.size, source.read):
+    for method in (source.size, source.read):
         with pytest.raises(BadDataError, match=rf"'images/bomb.png' declares .*{LARGEST_FILE}"):
-            refused("images/bomb.png")
+            method("images/bomb.png")
     assert source.read("images/good.png") == b"film"
     source.close()
 
 
-def test_a_bomb_that_declares_less_is_stopped_before_it_fills_the_memory(tmp_path: Path) -> None:
+def test_a_bomb_that_declares_less_is_refused_in_little_memory(tmp_path: Path) -> None:
     path = write_zeros(tmp_path / "films.zip", "images/bomb.png", 200)
-    patch(path, 1, DECLARED, 1_500_000)
-    words = r"'images/bomb.png' holds more than the 1500000 bytes"
+    patch(path, 1, SIZE, 1_500_000)
+    words = r"'images/bomb.png' has more than the 1500000 bytes"
     assert peak_until_refused(path, "images/bomb.png", words) < 10 * 2**20
 
 
 def peak_until_refused(path: Path, name: str, words: str) -> int:
-    """The bytes of memory that reading a member takes before it is refused with `words`."""
+    """The peak memory in bytes of reading a member that is refused with `words`."""
     source = LocalZip(path)
     tracemalloc.start()
     with pytest.raises(BadDataError, match=words):
@@ -85,81 +81,85 @@ def peak_until_refused(path: Path, name: str, words: str) -> int:
 
 
 def deflated(content: bytes) -> bytes:
-    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return packer.compress(content) + packer.flush()
+    """A raw deflate stream."""
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(content) + compressor.flush()
 
 
-def test_bytes_behind_a_deflate_stream_are_refused_before_they_fill_the_memory(
-    tmp_path: Path,
-) -> None:
-    """Sizes and the CRC-32 are right; the member is a film of 4 bytes and 16 MiB of nothing."""
-    path = write(tmp_path / "films.zip", {"images/a.png": deflated(b"film") + ZEROS * 16}, 0)
-    for field, value in ((METHOD, 8), (DECLARED, 4), (CRC, zlib.crc32(b"film"))):
+def test_bytes_after_a_deflate_stream_are_refused_in_little_memory(tmp_path: Path) -> None:
+    """Sizes and CRC-32 are correct; 16 MiB of zeros follow the stream of a film of 4 bytes."""
+    content = deflated(b"film") + MEGABYTE_OF_ZEROS * 16
+    path = write_zip(tmp_path / "films.zip", {"images/a.png": content}, zipfile.ZIP_STORED)
+    for field, value in ((METHOD, zipfile.ZIP_DEFLATED), (SIZE, 4), (CRC, zlib.crc32(b"film"))):
         patch(path, 0, field, value)
-    words = r"'images/a\.png' goes on behind the end"
+    words = r"'images/a\.png' has bytes after the end"
     assert peak_until_refused(path, "images/a.png", words) < 10 * 2**20
 
 
 @pytest.mark.parametrize("cut", [0, 1, -2, -1], ids=["none", "early", "late", "at its end"])
-def test_a_single_byte_behind_a_deflate_stream_is_refused_wherever_chunks_are_cut(cut: int) -> None:
+def test_one_byte_after_a_deflate_stream_is_refused_however_the_chunks_are_cut(cut: int) -> None:
     data = deflated(b"film") + b"\0"
-    member = Member(0, 99, 4, len(data), zlib.crc32(b"film"), True, b"a")
+    member = ZipMember(0, 99, 4, len(data), zlib.crc32(b"film"), True, b"a")
     header = LOCAL_HEADER.pack(b"PK\3\4", 1, 0) + b"a"
-    with pytest.raises(DamagedError, match="goes on behind the end"):
-        list(member.unpack(iter([header, *filter(None, (data[:cut], data[cut:]))])))
-    assert b"".join(replace(member, packed=len(data) - 1).unpack(iter([header, data]))) == b"film"
+    chunks = [chunk for chunk in (header, data[:cut], data[cut:]) if chunk]
+    with pytest.raises(DamagedError, match="has bytes after the end"):
+        list(member.unpack(iter(chunks)))
+    without_the_byte = replace(member, compressed_size=len(data) - 1)
+    assert b"".join(without_the_byte.unpack(iter([header, data]))) == b"film"
 
 
-def test_more_than_deflate_can_hold_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "films.zip", {"images/bomb.png": b"film"})
-    patch(path, 0, DECLARED, 2**26)
+def test_more_bytes_than_deflate_can_hold_are_refused_on_opening(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "films.zip", {"images/bomb.png": b"film"})
+    patch(path, 0, SIZE, 2**26)
     with pytest.raises(BadDataError, match=r"'images/bomb.png' declares 67108864 bytes.*bomb"):
         LocalZip(path)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_method_that_swells_without_bound_is_refused(tmp_path: Path, method: int) -> None:
-    path = write(tmp_path / "films.zip", {"images/bomb.png": ZEROS}, method)
-    with pytest.raises(BadDataError, match=rf"'images/bomb.png' is compressed by method {method}"):
+def test_a_method_without_a_bound_on_its_ratio_is_refused(tmp_path: Path, method: int) -> None:
+    path = write_zip(tmp_path / "films.zip", {"images/bomb.png": MEGABYTE_OF_ZEROS}, method)
+    words = rf"'images/bomb.png' uses compression method {method}"
+    with pytest.raises(BadDataError, match=words):
         LocalZip(path)
 
 
-def test_bytes_that_two_members_share_are_refused(tmp_path: Path) -> None:
-    """Fifield's "A better zip bomb" (2019): one kernel, many names."""
+def test_members_at_the_same_offset_are_refused(tmp_path: Path) -> None:
+    """Fifield, "A better zip bomb" (2019): many names for the same compressed bytes."""
     members = {f"images/{n}.png": bytes(1000) for n in range(3)}
-    path = write(tmp_path / "films.zip", members)
+    path = write_zip(tmp_path / "films.zip", members)
     patch(path, 2, OFFSET, 0)
-    with pytest.raises(BadDataError, match="shares bytes with another member"):
+    with pytest.raises(BadDataError, match="overlaps another member"):
         LocalZip(path)
 
 
 def test_a_member_that_reaches_into_the_next_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "films.zip", {"a.png": b"1" * 50, "b.png": b"2" * 50}, 0)
-    patch(path, 0, PACKED, 60)
-    with pytest.raises(BadDataError, match=r"'a\.png' shares bytes"):
+    members = {"a.png": b"1" * 50, "b.png": b"2" * 50}
+    path = write_zip(tmp_path / "films.zip", members, zipfile.ZIP_STORED)
+    patch(path, 0, COMPRESSED_SIZE, 60)
+    with pytest.raises(BadDataError, match=r"'a\.png' overlaps another member"):
         LocalZip(path)
 
 
-def test_a_member_whose_own_header_bears_another_name_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "films.zip", {"images/a.png": b"film"})
+def test_a_member_with_another_name_in_its_local_header_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "films.zip", {"images/a.png": b"film"})
     path.write_bytes(path.read_bytes().replace(b"images/a.png", b"images/b.png", 1))
     source = LocalZip(path)
-    with pytest.raises(BadDataError, match=r"'images/a\.png' bears another name"):
+    with pytest.raises(BadDataError, match=r"'images/a\.png' has another name"):
         source.read("images/a.png")
     source.close()
 
 
-def test_a_member_that_is_not_where_the_directory_says_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "films.zip", {"images/a.png": b"film"})
+def test_a_member_without_a_local_header_at_its_offset_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "films.zip", {"images/a.png": b"film"})
     path.write_bytes(path.read_bytes().replace(HEADER, b"PK\x05\x04", 1))
     source = LocalZip(path)
-    with pytest.raises(BadDataError, match=r"'images/a\.png' is not where"):
+    with pytest.raises(BadDataError, match=r"'images/a\.png' is not at the offset"):
         source.read("images/a.png")
     source.close()
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK])
-def test_what_is_no_file_is_refused(tmp_path: Path, kind: int) -> None:
+def test_links_devices_and_pipes_are_refused(tmp_path: Path, kind: int) -> None:
     info = zipfile.ZipInfo("images/a.png")
     info.external_attr = (kind | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "films.zip", "w") as opened:
@@ -170,24 +170,24 @@ def test_what_is_no_file_is_refused(tmp_path: Path, kind: int) -> None:
 
 @pytest.mark.parametrize("flag", [0x1, 0x40], ids=["zipcrypto", "strong"])
 def test_every_encryption_is_refused(tmp_path: Path, flag: int) -> None:
-    path = write(tmp_path / "films.zip", {"images/a.png": b"film"})
-    patch(path, 0, (8, "<H"), flag)
+    path = write_zip(tmp_path / "films.zip", {"images/a.png": b"film"})
+    patch(path, 0, FLAGS, flag)
     with pytest.raises(BadDataError, match=r"'images/a\.png' is encrypted"):
         LocalZip(path)
 
 
-def test_a_directory_too_large_to_hold_is_refused(
+def test_a_directory_too_large_for_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "LARGEST_DIRECTORY", 10_000)
     monkeypatch.setattr(archive, "TAIL", 1_000)
-    path = write(tmp_path / "films.zip", {f"{n:0100}.png": b"" for n in range(200)})
+    path = write_zip(tmp_path / "films.zip", {f"{n:0100}.png": b"" for n in range(200)})
     with pytest.raises(BadDataError, match=r"its directory has \d+ bytes"):
         LocalZip(path)
 
 
 class Unseekable(io.BytesIO):
-    """What a zip is streamed to, so that sizes stand behind the members."""
+    """A stream without seek: zipfile then writes the sizes after the members."""
 
     def seekable(self) -> bool:
         return False
@@ -199,7 +199,7 @@ class Unseekable(io.BytesIO):
         raise io.UnsupportedOperation
 
 
-def test_what_honest_archivers_write_is_read(tmp_path: Path) -> None:
+def test_valid_archives_with_rare_features_are_read(tmp_path: Path) -> None:
     """Sizes after the members, zip64 fields, a comment, bytes before the archive."""
     stream = Unseekable()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as opened:

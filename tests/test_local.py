@@ -1,0 +1,40 @@
+"""The whole chain on one machine, called as `python -m jobs run` calls it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs.chain import INPUTS
+from jobs.local import run_chain
+
+
+def s3_variables() -> dict[str, str]:
+    names = ("AWS_", "no_proxy", "NO_PROXY")
+    return {name: value for name, value in os.environ.items() if name.startswith(names)}
+
+
+@pytest.mark.slow
+def test_the_chain_and_its_ranks_use_the_embedded_s3_whatever_the_aws_variables_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_PROFILE", "hospital")
+    before = s3_variables()
+    values = {
+        "run_id": "two-ranks",
+        "source": "synthetic://phantoms?films=16&seed=0",
+        "size": 32,
+        "epochs": 1,
+        "batch_size": 4,
+        "network": "small",
+        "processes": 2,
+        "min_dice": 0.0,
+    }
+    assert run_chain(values, folder=tmp_path) == 0
+    assert s3_variables() == before
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines() if line.startswith("  ")] == [*INPUTS]
+    assert (tmp_path / "two-ranks" / "report.html").exists()
