@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import json
 import logging
 import os
 import signal
 import sys
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -33,7 +33,7 @@ DESCRIPTIONS = {
     "publish": "Write the report and the model package, and keep or replace the champion",
     "inbox": "Write masks for the films of an inbox that the champion has not masked yet",
 }
-# A laptop without a GPU is done in minutes with these; the Airflow form has the jobs' own defaults.
+# Defaults of `run`, which take minutes on a laptop without a GPU; all else has the jobs' defaults.
 RUN_DEFAULTS = {
     "source": "synthetic://phantoms?films=48&seed=0",
     "size": 256,
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     set_up_logging()
     keep_freed_memory()
-    # Threads of torch that spin while they wait take the processor from whoever else has work.
+    # By default torch's idle threads spin, and take the cores from threads that decode and encode.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         log.error("%s", request)
         code = InterruptedJobError.exit_code
     if code == InterruptedJobError.exit_code:
-        # Threads may still wait for the network; what they would write is safe to write again.
+        # Leave without joining threads that wait for the network: the next try writes the same.
         logging.shutdown()
         os._exit(code)
     return code
@@ -82,8 +82,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_local_commands(commands: Any) -> None:
-    chain = "The whole chain with an S3 server of its own, the only one that s3:// here means"
-    run = _add_command(commands, "run", chain, _run_chain)
+    _add_run(commands)
+    _add_masks(commands)
+    _add_s3(commands)
+    _add_incoming(commands)
+    _add_command(commands, "schema", "Print the Airflow form's schema as JSON", _print_schema)
+
+
+def _add_run(commands: Any) -> None:
+    description = "Run the whole chain on an embedded S3 server; s3:// URIs mean that server"
+    run = _add_command(commands, "run", description, _run_chain)
     _add_path(run, "--folder", "artifacts", "Where results and the S3 server's data are kept")
     run.add_argument(
         "--run-id", default="local", help="Names the folder of the results (default: local)"
@@ -91,15 +99,20 @@ def _add_local_commands(commands: Any) -> None:
     run.add_argument(
         "--force", action="store_true", help="Do all the work again, once for each --run-id"
     )
-    for item, kind in itertools.chain.from_iterable(map(form_fields, INPUTS)):
-        _add_flag(run, item, kind, RUN_DEFAULTS.get(item.name, item.default))
+    for job in INPUTS:
+        for item, kind in form_fields(job):
+            _add_flag(run, item, kind, RUN_DEFAULTS.get(item.name, item.default))
     _add_profile(run)
 
+
+def _add_masks(commands: Any) -> None:
     masks = _add_command(commands, "masks", "Masks for a folder of films, last model", _run_masks)
     masks.add_argument("--films", type=Path, required=True, help="A folder of PNG, JPEG or TIFF")
     _add_path(masks, "--folder", "artifacts", "Where `run` kept its results")
-    masks.add_argument("--to", type=Path, required=True, help="Where masks/ and the CSV are put")
+    masks.add_argument("--to", type=Path, required=True, help="Where to put masks/ and the CSV")
 
+
+def _add_s3(commands: Any) -> None:
     s3 = _add_command(commands, "s3", "An S3 server in the foreground, or around COMMAND", _run_s3)
     _add_path(s3, "--folder", "artifacts/.s3", "Where the server keeps its objects and keys")
     s3.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: 127.0.0.1)")
@@ -108,13 +121,13 @@ def _add_local_commands(commands: Any) -> None:
     )
     s3.add_argument("program", nargs="*", metavar="COMMAND", help="Run this beside it (after --)")
 
+
+def _add_incoming(commands: Any) -> None:
     incoming = _add_command(
         commands, "incoming", "Copy a file:// source to S3 and print its new URI", _run_incoming
     )
     incoming.add_argument("--source", required=True, help="file:///PATH, several joined by +")
     incoming.add_argument("--out", required=True, help="Where to write: s3://BUCKET/PREFIX")
-
-    _add_command(commands, "schema", "Print the Airflow form's schema as JSON", _print_schema)
 
 
 def _add_command(commands: Any, name: str, description: str, command: Any) -> Any:
@@ -130,15 +143,15 @@ def _add_path(parser: Any, flag: str, default: str, description: str) -> None:
 
 
 def _yes_or_no(text: str) -> bool:
-    """A flag's value where it has one: the form gives True or False."""
+    """The value of a switch: Airflow's form passes True or False, a person may pass none."""
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() == "true"
 
 
 def _add_profile(parser: Any) -> None:
-    about = "Print where the time went: read, decode, compute, encode, write"
-    parser.add_argument("--profile", action="store_true", help=about)
+    help_text = "Print where the time went: read, decode, compute, encode, write"
+    parser.add_argument("--profile", action="store_true", help=help_text)
 
 
 def _add_flag(
@@ -146,24 +159,29 @@ def _add_flag(
 ) -> None:
     flag = "--" + item.name.replace("_", "-")
     default = item.default if default is dataclasses.MISSING else default
-    about = item.metadata["description"]
-    bounds = [
-        f"{word} {item.metadata[name]}"
-        for name, word in (("minimum", "from"), ("maximum", "to"))
-        if name in item.metadata
-    ]
-    about += f" ({' '.join(bounds)})" if bounds else ""
-    about = about.replace("%", "%%")
+    help_text = _help_text(item.metadata)
     if kind is bool:
         parser.add_argument(
-            flag, nargs="?", const=True, default=default, type=_yes_or_no, help=about
+            flag, nargs="?", const=True, default=default, type=_yes_or_no, help=help_text
         )
     elif default is dataclasses.MISSING:
-        parser.add_argument(flag, type=kind, required=True, help=about)
+        parser.add_argument(flag, type=kind, required=True, help=help_text)
     else:
-        about += f" (default: {default})" if default != "" else ""
+        help_text += f" (default: {default})" if default != "" else ""
         choices = item.metadata.get("choices")
-        parser.add_argument(flag, type=kind, default=default, choices=choices, help=about)
+        parser.add_argument(flag, type=kind, default=default, choices=choices, help=help_text)
+
+
+def _help_text(metadata: Mapping[str, Any]) -> str:
+    """The description with its bounds; argparse formats it with %."""
+    bounds = [
+        f"{word} {metadata[name]}"
+        for name, word in (("minimum", "from"), ("maximum", "to"))
+        if name in metadata
+    ]
+    text: str = metadata["description"]
+    text += f" ({' '.join(bounds)})" if bounds else ""
+    return text.replace("%", "%%")
 
 
 def set_up_logging() -> None:
@@ -176,7 +194,7 @@ def set_up_logging() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     name = signal.Signals(number).name
-    raise StopRequest(f"stopped by {name}: what is done is kept; start it again to go on")
+    raise StopRequest(f"stopped by {name}: finished work is kept; start the job again to resume")
 
 
 def _run_job(arguments: argparse.Namespace) -> int:

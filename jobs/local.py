@@ -1,4 +1,4 @@
-"""The whole chain on one machine, with an S3 server of its own: what `make run-local` runs."""
+"""The whole chain on one machine with an embedded S3 server: what `make run-local` runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs.chain import INPUTS, run_job
 from jobs.errors import BadDataError, ConfigError, NotFoundError
+from jobs.films.rows import PredictionRow, prediction_rows
 from jobs.runtime.parallel import run_all
 from jobs.settings.config import PredictConfig, build_config
 from jobs.sources.source import open_local, split_sources
@@ -25,40 +26,59 @@ log = logging.getLogger(__name__)
 
 OUT = f"s3://{BUCKET}/pipeline"
 REPORT = "report.html"
+# The files of a run's results beside the report and the masks: (job, its file).
+EXPORTED = [
+    ("preprocess", "contact_sheet.png"),
+    ("preprocess", "quarantine.csv"),
+    ("train", "history.json"),
+    ("train", "curves.png"),
+    ("predict", "predictions.csv"),
+    ("evaluate", "metrics.json"),
+    ("evaluate", "per_film.csv"),
+    ("evaluate", "worst.png"),
+]
 
 
 def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False) -> int:
-    """Run the six jobs on `values` (fields of any job) and put the results in `folder`/<run_id>.
+    """Run the chain on `values` (fields of its jobs) and put the results in `folder`/<run_id>.
 
-    The S3 server keeps its objects in `folder`/.s3, so that the same work is found done next time.
-    `profiled` prints where each job's time went.
+    The S3 server keeps its objects in `folder`/.s3, so that the next run reuses work done before.
+    `profiled` logs where each job's time went.
     """
-    # Every job's settings are refused before the first of them starts.
+    # Build every job's config now: wrong settings end the run before its first job.
     for job, inputs in INPUTS.items():
         build_config(job, {**values, **dict.fromkeys(inputs, f"{OUT}/manifest.json"), "out": OUT})
     results = folder / values["run_id"]
     if results.exists() and not (results / REPORT).exists():
         raise ConfigError(
-            f"--run-id {values['run_id']}: {results} holds something else than a run's results, "
-            "which would take its place: give another name"
+            f"--run-id {values['run_id']}: {results} exists and holds no {REPORT}, so it is not a "
+            "run's results and would be overwritten: give another name"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with embedded_s3(folder / ".s3") as settings:
         store = TimedStore(settings)
-        made: dict[str, Manifest] = {}
-        seconds: dict[str, float] = {}
-        for job, inputs in INPUTS.items():
-            uris = {name: made[upstream].uri for name, upstream in inputs.items()}
-            config = build_config(job, {**values, **uris, "out": OUT})
-            log.info("%s starts", job)
-            made[job], result = run_job(job, config, store, print_profile=profiled)
-            seconds[job] = result["seconds"]
-            store.write_json(f"{OUT}/runs/{values['run_id']}/results/{job}.json", result)
-        _export(store, made, results)
-        last = {"run_id": values["run_id"], "trained": made["train"].uri}
+        manifests, seconds = _run_jobs(store, values, profiled=profiled)
+        _export(store, manifests, results)
+        last = {"run_id": values["run_id"], "trained": manifests["train"].uri}
         (folder / "last_run.json").write_text(json.dumps(last) + "\n")
-    _print_summary(made, seconds, results)
+    _print_summary(manifests, seconds, results)
     return 0
+
+
+def _run_jobs(
+    store: Store, values: Mapping[str, Any], *, profiled: bool
+) -> tuple[dict[str, Manifest], dict[str, float]]:
+    """Run the chain and write each job's result; ({job: its manifest}, {job: seconds})."""
+    manifests: dict[str, Manifest] = {}
+    seconds: dict[str, float] = {}
+    for job, inputs in INPUTS.items():
+        uris = {name: manifests[upstream].uri for name, upstream in inputs.items()}
+        config = build_config(job, {**values, **uris, "out": OUT})
+        log.info("%s starts", job)
+        manifests[job], result = run_job(job, config, store, print_profile=profiled)
+        seconds[job] = result["seconds"]
+        store.write_json(f"{OUT}/runs/{values['run_id']}/results/{job}.json", result)
+    return manifests, seconds
 
 
 def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
@@ -68,24 +88,30 @@ def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
         raise NotFoundError(f"there is no model in {folder} yet: run `make run-local` first")
     if not films.is_dir():
         raise NotFoundError(f"{films} is not a folder: give one that holds PNG, JPEG or TIFF films")
-    from jobs import predict
-
+    trained = json.loads(last.read_text())["trained"]
     with embedded_s3(folder / ".s3") as settings:
-        store = Store(settings)
+        store = TimedStore(settings)
         prefix = copy_to_incoming(store, films.resolve().as_uri(), OUT)
-        trained = json.loads(last.read_text())["trained"]
-        made = predict.run(PredictConfig(trained=trained, films=prefix, out=OUT), store)
+        config = PredictConfig(trained=trained, films=prefix, out=OUT)
+        predictions, _ = run_job("predict", config, store)
         to.mkdir(parents=True, exist_ok=True)
-        _export_masks(store, made, to / "masks")
-        (to / "predictions.csv").write_bytes(made.read_file(store, "predictions.csv"))
-    print(f"{made.counts['masks']} masks of {made.counts['films']} films: {to}/masks", flush=True)
-    if doubtful := made.counts["review"]:
-        print(f"{doubtful} masks are for review: {to}/predictions.csv", flush=True)
-    if failed := made.counts["failed"]:
-        print(f"{failed} films failed, each with its reason: {to}/predictions.csv", flush=True)
-    if not made.counts["masks"]:
+        _export_masks(store, predictions, to / "masks")
+        (to / "predictions.csv").write_bytes(predictions.read_file(store, "predictions.csv"))
+    _print_counts(predictions.counts, to)
+    if not predictions.counts["masks"]:
         raise BadDataError(f"none of the films in {films} could be read: see predictions.csv")
     return 0
+
+
+def _print_counts(counts: Mapping[str, int], to: Path) -> None:
+    print(f"{counts['masks']} masks of {counts['films']} films: {to}/masks", flush=True)
+    if counts["review"]:
+        print(f"{counts['review']} masks are for review: {to}/predictions.csv", flush=True)
+    if counts["failed"]:
+        print(
+            f"{counts['failed']} films failed, each with its reason: {to}/predictions.csv",
+            flush=True,
+        )
 
 
 def serve_s3(folder: Path, *, host: str, port: int, program: Sequence[str]) -> int:
@@ -102,7 +128,7 @@ def serve_s3(folder: Path, *, host: str, port: int, program: Sequence[str]) -> i
 def copy_to_incoming(store: Store, source: str, out: str) -> str:
     """Copy each file:// part of `source` to incoming/<sha256>/ and return the source's new form.
 
-    Containers see S3 and nothing of this machine's disk. What was copied before is not sent again.
+    Containers reach S3, but not this machine's disk. Objects that are there are not sent again.
     """
     return "+".join(_copy_part(store, part, out) for part in split_sources(source))
 
@@ -113,14 +139,14 @@ def _copy_part(store: Store, part: str, out: str) -> str:
     source = open_local(part)
     try:
         folder = f"{out.rstrip('/')}/incoming/{source.identity()['sha256']}"
-        there = {item.uri for item in store.list_objects(folder + "/")}
+        uploaded = {item.uri for item in store.list_objects(folder + "/")}
         if source.path.is_file():
             target = f"{folder}/{source.path.name}"
-            if target not in there:
+            if target not in uploaded:
                 store.upload(source.path, target)
             return target
         targets = {name: f"{folder}/{name}" for name in source.names()}
-        missing = [name for name, uri in targets.items() if uri not in there]
+        missing = [name for name, uri in targets.items() if uri not in uploaded]
 
         def upload(name: str) -> None:
             store.upload(source.path / name, targets[name])
@@ -131,25 +157,16 @@ def _copy_part(store: Store, part: str, out: str) -> str:
         source.close()
 
 
-def _export(store: Store, made: Mapping[str, Manifest], results: Path) -> None:
-    """Put what a person opens in `results`, whole or not at all."""
+def _export(store: Store, manifests: Mapping[str, Manifest], results: Path) -> None:
+    """Put report, tables, pictures and masks into the folder `results`, all of them or none."""
     partial = results.with_name(f".{results.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    run = f"{OUT}/runs/{results.name}"
-    (partial / REPORT).write_bytes(store.read(f"{run}/{REPORT}"))
-    for job, key in (
-        ("preprocess", "contact_sheet.png"),
-        ("preprocess", "quarantine.csv"),
-        ("train", "history.json"),
-        ("train", "curves.png"),
-        ("predict", "predictions.csv"),
-        ("evaluate", "metrics.json"),
-        ("evaluate", "per_film.csv"),
-        ("evaluate", "worst.png"),
-    ):
-        (partial / key).write_bytes(made[job].read_file(store, key))
-    _export_masks(store, made["predict"], partial / "masks")
+    report = store.read(f"{OUT}/runs/{results.name}/{REPORT}")
+    (partial / REPORT).write_bytes(report)
+    for job, key in EXPORTED:
+        (partial / key).write_bytes(manifests[job].read_file(store, key))
+    _export_masks(store, manifests["predict"], partial / "masks")
     shutil.rmtree(results, ignore_errors=True)
     partial.rename(results)
 
@@ -157,23 +174,23 @@ def _export(store: Store, made: Mapping[str, Manifest], results: Path) -> None:
 def _export_masks(store: Store, predictions: Manifest, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
-    def fetch(row: dict[str, Any]) -> None:
+    def download(row: PredictionRow) -> None:
         entry = row["mask"]
-        data = store.read(predictions.uri_of(entry["key"]), sha256=entry["sha256"])
-        (folder / f"{row['id']}.png").write_bytes(data)
+        mask = store.read(predictions.uri_of(entry["key"]), sha256=entry["sha256"])
+        (folder / f"{row['id']}.png").write_bytes(mask)
 
-    rows = (row for row in predictions.rows(store) if row["status"] == "ok")
-    run_all(fetch, rows, threads=store.threads)
+    rows = (row for row in prediction_rows(store, predictions) if row["status"] == "ok")
+    run_all(download, rows, threads=store.threads)
 
 
 def _print_summary(
-    made: Mapping[str, Manifest], seconds: Mapping[str, float], results: Path
+    manifests: Mapping[str, Manifest], seconds: Mapping[str, float], results: Path
 ) -> None:
     print()
-    for job, manifest in made.items():
+    for job, manifest in manifests.items():
         figures = ", ".join(f"{name} {_short(value)}" for name, value in manifest.headline.items())
-        how = "reused" if manifest.reused else f"{seconds[job]:.1f} s"
-        print(f"  {job:<11} {how:>8}   {figures}")
+        duration = "reused" if manifest.reused else f"{seconds[job]:.1f} s"
+        print(f"  {job:<11} {duration:>8}   {figures}")
     print(f"\nReport: {results / REPORT}", flush=True)
 
 

@@ -17,7 +17,7 @@ from tests.support.films import ROOT, run_job, write_montgomery
 
 
 def refused(*arguments: str, environment: dict[str, str]) -> tuple[int, str]:
-    """(exit code, the last line of stderr), which is all that a failing job may need."""
+    """(exit code, last line of stderr) of a job that fails; that line is to explain the failure."""
     done = run_job(*arguments, environment=environment, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stderr.splitlines()[-1]
@@ -58,11 +58,11 @@ def test_a_job_prints_its_result_and_writes_it_where_airflow_reads_it(
 def test_wrong_arguments_leave_with_their_code(
     s3: dict[str, str], out: str, arguments: list[str], code: int, words: str
 ) -> None:
-    got, line = refused(*arguments, "--out", out, environment=s3)
-    assert (got, words in line) == (code, True), line
+    exit_code, line = refused(*arguments, "--out", out, environment=s3)
+    assert (exit_code, words in line) == (code, True), line
 
 
-def test_a_missing_bucket_is_told_before_any_work(s3: dict[str, str], tmp_path: Path) -> None:
+def test_a_missing_bucket_is_reported_before_any_work(s3: dict[str, str], tmp_path: Path) -> None:
     write_montgomery(tmp_path, 1)
     code, line = refused(
         "download", "--source", tmp_path.as_uri(), "--out", "s3://nowhere/p", environment=s3
@@ -92,12 +92,12 @@ def test_a_truncated_zip_leaves_with_65(s3: dict[str, str], out: str, tmp_path: 
     assert (code, "films.zip" in line) == (65, True), line
 
 
-def test_a_run_does_not_take_the_place_of_what_is_none(tmp_path: Path) -> None:
+def test_a_run_never_overwrites_a_folder_that_holds_no_runs_results(tmp_path: Path) -> None:
     (tmp_path / "airflow").mkdir()
-    (tmp_path / "airflow" / "airflow.db").write_bytes(b"all that was run")
+    (tmp_path / "airflow" / "airflow.db").write_bytes(b"every run")
     code, line = refused("run", "--folder", str(tmp_path), "--run-id", "airflow", environment={})
-    assert (code, "airflow holds something else" in line) == (2, True), line
-    assert (tmp_path / "airflow" / "airflow.db").read_bytes() == b"all that was run"
+    assert (code, "airflow exists and holds no report.html" in line) == (2, True), line
+    assert (tmp_path / "airflow" / "airflow.db").read_bytes() == b"every run"
 
 
 def test_a_command_beside_the_server_gets_its_keys_and_its_exit_code_is_kept(
@@ -106,8 +106,16 @@ def test_a_command_beside_the_server_gets_its_keys_and_its_exit_code_is_kept(
     inner = "import os, sys; sys.exit(40 + ('AWS_SECRET_ACCESS_KEY' in os.environ))"
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "jobs", "s3", "--folder", str(tmp_path)),
-            *("--", sys.executable, "-c", inner),
+            sys.executable,
+            "-m",
+            "jobs",
+            "s3",
+            "--folder",
+            str(tmp_path),
+            "--",
+            sys.executable,
+            "-c",
+            inner,
         ],
         cwd=ROOT,
     )
@@ -140,7 +148,7 @@ def test_sigterm_in_the_middle_of_a_request_ends_the_job_with_75(
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("flags", "expected"),
     [
         ([], False),
         (["--crop-borders"], True),
@@ -149,11 +157,11 @@ def test_sigterm_in_the_middle_of_a_request_ends_the_job_with_75(
         (["--crop-borders", "False", "--size", "64"], False),
     ],
 )
-def test_a_switch_is_thrown_alone_or_by_the_forms_true_and_false(
-    given: list[str], expected: bool
+def test_a_switch_is_set_alone_or_by_the_forms_true_and_false(
+    flags: list[str], expected: bool
 ) -> None:
-    needed = ["preprocess", "--raw", "s3://lung/raw/manifest.json", "--out", "s3://lung/p"]
-    assert build_parser().parse_args([*needed, *given]).crop_borders is expected
+    required = ["preprocess", "--raw", "s3://lung/raw/manifest.json", "--out", "s3://lung/p"]
+    assert build_parser().parse_args([*required, *flags]).crop_borders is expected
 
 
 def test_a_switch_takes_no_other_word(capsys: pytest.CaptureFixture[str]) -> None:

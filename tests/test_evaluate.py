@@ -27,7 +27,7 @@ from jobs.settings.config import (
     PreprocessConfig,
     TrainConfig,
 )
-from jobs.storage.manifest import Manifest, Row
+from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 from tests.support.films import draw_pair, write_montgomery
@@ -96,7 +96,10 @@ class Films:
         return work_folder.finish(counts={}, headline={})
 
     def predict(
-        self, trained: Manifest, changes: Mapping[str, Row] | None = None, **inputs: Manifest
+        self,
+        trained: Manifest,
+        changes: Mapping[str, dict[str, Any]] | None = None,
+        **inputs: Manifest,
     ) -> Manifest:
         """Shifted masks; every seventh number and the one after it are flagged for review.
 
@@ -113,7 +116,7 @@ class Films:
             extra=changes,
         )
 
-        def predict(row: Row) -> Row:
+        def predict(row: dict[str, Any]) -> dict[str, Any]:
             png = decode.encode_mask(predicted_mask_of(row["id"]))
             number = int(row["id"].split("_")[1]) - 1
             prediction = {

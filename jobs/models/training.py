@@ -54,7 +54,8 @@ def fit(folder: WorkFolder, config: TrainConfig, processed: Manifest) -> Manifes
         _fill_cache(folder.store, config, processed, cache)
         if config.processes == 1:
             return _train_here(folder, config, processed, cache)
-        _launch_ranks(folder.store, config, cache)
+        with environment_for_children(folder.store.environment()):
+            _launch_ranks(config, cache)
     return read_manifest(folder.store, folder.uri, "train")
 
 
@@ -68,11 +69,10 @@ def _fill_cache(store: Store, config: TrainConfig, processed: Manifest, cache: P
         write_cache(cache / split, films, count, processed.config["size"])
 
 
-def _launch_ranks(store: Store, config: TrainConfig, cache: Path) -> None:
+def _launch_ranks(config: TrainConfig, cache: Path) -> None:
     """Run this job again in each of N processes, which find the films in `cache`."""
     command = [sys.executable, "-m", "jobs", "train", *config.arguments()]
-    with environment_for_children(store.environment()):
-        code = launch(command, config.processes, {CACHE: str(cache)})
+    code = launch(command, config.processes, {CACHE: str(cache)})
     if code:
         message = f"a training process ended with {code}: its own message stands above"
         raise error_of_exit_code(code, message)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class ByteBudget:
-    """Lets threads take bytes up to `limit`; one that needs more than that waits to be alone."""
+    """Lets threads hold at most `limit` bytes together; a larger request waits to be alone."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -17,7 +17,7 @@ class ByteBudget:
 
     @contextlib.contextmanager
     def taking(self, count: int) -> Iterator[None]:
-        """Hold `count` bytes while the block runs, after waiting until they are free."""
+        """Wait until `count` bytes are free, and hold them while the block runs."""
         with self._freed:
             self._freed.wait_for(lambda: not self._taken or self._taken + count <= self._limit)
             self._taken += count

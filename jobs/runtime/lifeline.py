@@ -1,8 +1,8 @@
-"""Ends a job whose task is gone: killed, or cut off from the machine on which the job runs.
+"""Ends a job whose Airflow task was killed, or lost its connection to the job's machine.
 
-The task holds the job's standard input open and writes to it every few seconds. Its end of file
-says that the task's process is gone; silence says that nothing of it arrives any more, as when the
-Docker engine in between was killed, which closes nothing.
+The task holds the job's standard input open and writes to it every few seconds. End of file means
+that the task's process is gone. Silence means that the connection is lost: a killed Docker engine,
+for one, leaves the input open.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from jobs.errors import InterruptedJobError
 log = logging.getLogger(__name__)
 
 VARIABLE = "LUNG_LIFELINE"
-# With the grace, a job outlives its task by less than a minute.
+# Silence and grace together: a job ends less than a minute after its task.
 SILENCE_SECONDS = 40.0
 GRACE_SECONDS = 10.0
 
 
 def hold() -> None:
-    """Watch standard input from a thread where LUNG_LIFELINE is "stdin"; else do nothing.
+    """Where LUNG_LIFELINE is "stdin", watch standard input from a thread; else do nothing.
 
-    Once it ends, the job gets SIGTERM, saves its state and leaves with 75; what has not left after
-    a grace is ended with the same code. Ranks leave with their launcher, which is the one to watch.
+    When the input ends or falls silent, the job gets SIGTERM, saves its state and exits with 75; a
+    job that is still running after a grace is ended with the same code. The ranks of a training
+    watch nothing: they end with their launcher.
     """
     if os.environ.get(VARIABLE) == "stdin" and "RANK" not in os.environ:
         threading.Thread(target=_watch, name="lifeline", daemon=True).start()
 
 
 def _watch() -> None:
-    while heard := select.select([0], [], [], SILENCE_SECONDS)[0]:
+    while readable := select.select([0], [], [], SILENCE_SECONDS)[0]:
         if not os.read(0, 4096):
             break
     log.error(
-        "the task that started this job %s: saving and leaving",
-        "is gone" if heard else f"has been silent for {SILENCE_SECONDS:g} s",
+        "the task that started this job %s: saving the state and exiting",
+        "is gone" if readable else f"has been silent for {SILENCE_SECONDS:g} s",
     )
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)

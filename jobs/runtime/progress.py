@@ -1,4 +1,4 @@
-"""Progress: a bar where there is a terminal, a log line every few seconds where there is none."""
+"""Progress: a bar on a terminal, else a log line every few seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """Yield the items, telling how many of `total` are done."""
+    """Yield the items and show how many of `total` are done."""
     with Progress(total, label, "film") as progress:
         for number, item in enumerate(items, start=1):
             yield item
@@ -28,17 +28,17 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 
 class Progress:
-    """Counts to `total` and tells how far it is; use it as a context."""
+    """Shows how many units of `total` are done; use it as a context."""
 
     def __init__(self, total: int, label: str, unit: str) -> None:
         self._total = total
         self._label = label
-        self._told = time.monotonic()
+        self._last_logged = time.monotonic()
         self._on_terminal = sys.stderr.isatty()
         self._bar: Any = tqdm(
             total=total, desc=f"{label:>10}", unit=unit, disable=not self._on_terminal
         )
-        # Log lines above the bar, not through it.
+        # Logging through tqdm keeps log lines above the bar.
         self._redirect: Any = logging_redirect_tqdm() if self._on_terminal else None
 
     def __enter__(self) -> Self:
@@ -57,11 +57,11 @@ class Progress:
             self._redirect.__exit__(kind, error, traceback)
 
     def reach(self, done: int, note: str = "") -> None:
-        """`done` of the total are done, those of an earlier try too; `note` is what it came to."""
+        """Show that `done` units are done, with those of earlier tries; `note` stands behind."""
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n if self._on_terminal else 0)
         now = time.monotonic()
-        due = now - self._told >= SECONDS_BETWEEN_LINES and done < self._total
+        due = now - self._last_logged >= SECONDS_BETWEEN_LINES and done < self._total
         if due and not self._on_terminal:
-            self._told = now
+            self._last_logged = now
             log.info("%s %d of %d %s", self._label, done, self._total, note)

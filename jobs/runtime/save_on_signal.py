@@ -1,4 +1,4 @@
-"""Saving at once when a job is told to stop, whatever it is computing at that moment."""
+"""Save a job's state at once when it is stopped, whatever it is computing at that moment."""
 
 from __future__ import annotations
 
@@ -20,44 +20,47 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def saving(save: Callable[[], None]) -> Iterator[None]:
     """Inside, SIGTERM and SIGINT make a thread call `save` and end the process with 75.
 
-    Python runs a signal's handler between two steps of the main thread, and one step of a large
-    network on a CPU lasts longer than the grace that a container is given. `save` finds the main
-    thread anywhere, also waiting for ever for another rank.
+    Python runs signal handlers in the main thread, between two of its steps, and one step of a
+    large network on a CPU lasts longer than a container's grace. The main thread may be anywhere
+    when `save` is called, even blocked in waiting for another rank.
     """
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
     handlers = {number: signal.signal(number, _ignore) for number in SIGNALS}
-    former = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_wait, args=(told, save), name="stopping", daemon=True)
+    # Python writes the number of each signal here, even while the main thread computes.
+    former_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=_wait, args=(reader, save), name="stopping", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        signal.set_wakeup_fd(former)
+        signal.set_wakeup_fd(former_fd)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        os.close(tell)
-        # One that is saving ends the process, also where the main thread fails meanwhile.
+        # End of file ends the thread, unless it is saving: then it ends the process, also where the
+        # main thread fails meanwhile.
+        os.close(writer)
         thread.join()
-        os.close(told)
+        os.close(reader)
 
 
 def _ignore(number: int, frame: object) -> None:
-    """For the main thread; set_wakeup_fd has told the other one."""
+    """Do nothing in the main thread; the waiting thread reads the number of the signal."""
 
 
-def _wait(told: int, save: Callable[[], None]) -> None:
-    numbers = os.read(told, 1)
+def _wait(reader: int, save: Callable[[], None]) -> None:
+    """Wait for a signal's number, save, and end the process; return at end of file."""
+    numbers = os.read(reader, 1)
     if not numbers:
         return
     name = signal.Signals(numbers[0]).name
     try:
         save()
-        log.error("stopped by %s: what is done is kept; start it again to go on", name)
+        log.error("stopped by %s: the state is saved; start the job again to resume", name)
     except JobError as error:
-        log.error("stopped by %s; the last epoch's end is kept, as %s", name, error)
+        log.error("stopped by %s: not saved, resumes at the last epoch's end: %s", name, error)
     except Exception:
-        log.exception("stopped by %s; the last epoch's end is kept", name)
+        log.exception("stopped by %s: not saved, resumes at the last epoch's end", name)
     finally:
         logging.shutdown()
         os._exit(InterruptedJobError.exit_code)

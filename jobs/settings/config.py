@@ -320,16 +320,16 @@ class InboxConfig(JobConfig):
         return self.inbox.rstrip("/") + "/"
 
 
-# In the order in which they run: each job reads manifests of the jobs before it.
-CHAIN: dict[str, type[JobConfig]] = {
+# Every job's config; which job reads which manifest stands in `jobs.chain`.
+JOBS: dict[str, type[JobConfig]] = {
     "download": DownloadConfig,
     "preprocess": PreprocessConfig,
     "train": TrainConfig,
     "predict": PredictConfig,
     "evaluate": EvaluateConfig,
     "publish": PublishConfig,
+    "inbox": InboxConfig,
 }
-JOBS: dict[str, type[JobConfig]] = {**CHAIN, "inbox": InboxConfig}
 
 
 def build_config(job: str, values: Mapping[str, Any]) -> JobConfig:

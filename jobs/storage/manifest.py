@@ -1,8 +1,8 @@
-"""What a job wrote: a folder in S3 named by a fingerprint, whose last object is its manifest.
+"""Manifests: what a job wrote into its folder in S3, from which inputs, with which settings.
 
-<out>/<folder>/<fingerprint>/rows/part-00000.jsonl.gz   a row a film, written as the work goes
+<out>/<folder>/<fingerprint>/rows/part-00000.jsonl.gz   a row per film, written part by part
 <out>/<folder>/<fingerprint>/...                        the job's files
-<out>/<folder>/<fingerprint>/manifest.json              the header, last: the folder counts
+<out>/<folder>/<fingerprint>/manifest.json              the header, written last: the job is done
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
-Row = dict[str, Any]
-
 
 class FileRow(TypedDict):
-    """A `FileEntry` as rows and headers hold it."""
+    """A `FileEntry` as JSON, in rows and headers."""
 
     key: str
     bytes: int
@@ -38,7 +36,7 @@ class FileRow(TypedDict):
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One object of a manifest; `key` is relative to the manifest's folder, `sha256` is hex."""
+    """An object that a manifest lists; `key` is relative to its folder, `sha256` is hex."""
 
     key: str
     bytes: int
@@ -49,16 +47,19 @@ class FileEntry:
 
 
 def describe(key: str, data: bytes) -> FileEntry:
+    """The entry of an object that holds `data`."""
     return FileEntry(key, len(data), hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The header: what was done, from what, with which settings, and what came of it.
+    """A manifest's header: job, inputs, settings, counts and the objects written.
 
-    `content_hash` covers the keys, bytes and sha256 of the row parts and of the files in `files`
-    (the rows name every film's and mask's own sha256); `records` holds files that carry timings and
-    so stay outside. `headline` has the few figures to print.
+    content_hash: over key, bytes and sha256 of `parts` and `files`; the rows in the parts hold the
+        sha256 of every film and mask. Files with timings are in `records`, outside the hash.
+    inputs: {name: {"uri", "content_hash"}} of the manifests that the job read.
+    config: the settings that decide the bytes written. headline: the few figures to print.
+    reused: whether an earlier run wrote it; not part of the JSON.
     """
 
     uri: str
@@ -89,7 +90,7 @@ class Manifest:
         return f"{self.root}/{key}"
 
     def result(self, seconds: float) -> dict[str, Any]:
-        """What a task returns: URIs of the manifest and its files, headline figures; plain JSON."""
+        """A task's result as JSON: the URIs of the manifest and its files, headline figures."""
         return {
             "job": self.job,
             "manifest": self.uri,
@@ -100,13 +101,13 @@ class Manifest:
             "files": {entry.key: self.uri_of(entry.key) for entry in (*self.files, *self.records)},
         }
 
-    def rows(self, store: Store) -> Iterator[Row]:
-        """Every row in order, one part in memory at a time."""
+    def rows(self, store: Store) -> Iterator[dict[str, Any]]:
+        """Every row in order, one part in memory at a time; `jobs.films.rows` gives their types."""
         for part in self.parts:
             yield from _unpack(store.read(self.uri_of(part.key)), part, self.uri)
 
     def read_file(self, store: Store, key: str) -> bytes:
-        """One of the manifest's files, checked against its sha256."""
+        """A file of the manifest; BadDataError where it is not listed or its sha256 differs."""
         for entry in (*self.files, *self.records):
             if entry.key == key:
                 return store.read(self.uri_of(key), sha256=entry.sha256)
@@ -114,7 +115,11 @@ class Manifest:
 
 
 def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
-    """Load a header; BadDataError where it is not one, or not of `job`."""
+    """Load a header.
+
+    Raises BadDataError where it is not a manifest of this schema version, ConfigError where it is
+    the manifest of another job than `job`.
+    """
     value = store.read_json(uri)
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         raise BadDataError(
@@ -141,12 +146,12 @@ def manifest_of(uri: str, value: Mapping[str, Any]) -> Manifest:
 def fingerprint(
     *, job: str, recipe: str, inputs: Mapping[str, str], config: Mapping[str, Any], salt: str = ""
 ) -> str:
-    """16 hex digits that name the work: the inputs' content, the settings and the recipe version.
+    """16 hex digits over the inputs' content hashes, the settings and the recipe version.
 
-    Neither dates, prefixes nor the code's revision enter, so the same work has the same name.
+    Dates, prefixes and the code's revision are left out, so that the same work has the same name.
     """
-    about = {"job": job, "recipe": recipe, "inputs": inputs, "config": config, "salt": salt}
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    identity = {"job": job, "recipe": recipe, "inputs": inputs, "config": config, "salt": salt}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def hash_entries(entries: Iterable[FileEntry]) -> str:
@@ -197,18 +202,18 @@ def header(
 
 
 def created_by(started: float) -> dict[str, Any]:
-    """Who made it, how long it took and where the time went: said, but no part of any hash."""
-    told = profile.summary()
+    """Revision, image, start (UTC), seconds and profile of the running job; in no hash."""
+    summary = profile.summary()
     return {
         "revision": os.environ.get("LUNG_REVISION", "unknown"),
         "image": os.environ.get("LUNG_IMAGE", ""),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
-        **({"profile": told} if told else {}),
+        **({"profile": summary} if summary else {}),
     }
 
 
-def _unpack(packed: bytes, part: FileEntry, uri: str) -> Iterator[Row]:
+def _unpack(packed: bytes, part: FileEntry, uri: str) -> Iterator[dict[str, Any]]:
     text = gzip.decompress(packed)
     if hashlib.sha256(text).hexdigest() != part.sha256:
         raise BadDataError(f"{uri}: the rows in {part.key} were changed: run its job with --force")

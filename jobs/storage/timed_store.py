@@ -1,4 +1,4 @@
-"""S3 whose time and bytes are in the job's profile."""
+"""A Store whose seconds and bytes are in the job's profile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobs.storage.s3 import Store
 
 
 class TimedStore(Store):
-    """A Store that counts what it moves to the stages read and write."""
+    """Counts its seconds and bytes to the stages read and write."""
 
     def read_tagged(self, uri: str, *, sha256: str = "") -> tuple[bytes, str]:
         with timed("read"):

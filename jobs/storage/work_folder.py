@@ -1,7 +1,7 @@
-"""The folder that a job fills, part by part, and finishes with its manifest.
+"""The folder in S3 that a job fills part by part and completes with its manifest.
 
-A row part is written when its films are done, so that a job that was killed finds its parts and
-does only the rest. Parts depend on the number of films alone, not on shards or threads.
+A part holds the rows of some films and is written when these are done: a killed job starts again
+at the first missing part. The number of films alone decides the parts, whatever shards or threads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from jobs.storage.s3 import Store
 
 log = logging.getLogger(__name__)
 
-SMALLEST_PART, LARGEST_PART, PARTS = 8, 256, 64
+# Rows in a part, and how many parts a set of medium size has.
+SMALLEST_PART, LARGEST_PART = 8, 256
+PARTS = 64
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Mapping[str, object])
@@ -55,9 +57,10 @@ class JobSettings(Protocol):
 
 
 class WorkFolder:
-    """One job's folder in S3, found done or filled.
+    """One job's folder in S3.
 
-    `inputs` names the manifests the job reads; `extra` is anything else its bytes depend on.
+    `inputs` are the manifests that the job reads, by name; `extra` is all else, beside the config's
+    identity, that decides the bytes written. Together they give the folder's fingerprint.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class WorkFolder:
         self._started = time.time()
 
     def finished(self) -> Manifest | None:
-        """The manifest of the same work done before, or None."""
+        """The manifest where the same work was done before, else None."""
         if not self.store.exists(self.uri):
             return None
         log.info("reused %s: the same work was done before", self.uri)
@@ -100,7 +103,7 @@ class WorkFolder:
         return f"{self.root}/{key}"
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> FileRow:
-        """Write a film's or mask's object and return its entry for the row."""
+        """Write the object of a film or mask and return its entry for the row."""
         self.store.write(self.uri_of(key), data, content_type=content_type)
         return describe(key, data).row()
 
@@ -112,7 +115,7 @@ class WorkFolder:
         *,
         has_timings: bool = False,
     ) -> None:
-        """Write a file of the job as a whole and list it in the header."""
+        """Write a file and list it in the header, outside the content hash where it has timings."""
         self.store.write(self.uri_of(key), data, content_type=content_type)
         (self._records if has_timings else self._files)[key] = describe(key, data)
 
@@ -124,6 +127,7 @@ class WorkFolder:
         *,
         has_timings: bool = False,
     ) -> None:
+        """As `add_file`, a CSV file of rows."""
         self.add_file(key, csv_bytes(columns, rows), "text/csv", has_timings=has_timings)
 
     def write_rows(
@@ -186,15 +190,21 @@ class WorkFolder:
             yield from self._read_part(number)
 
     def is_complete(self, total: int) -> bool:
-        """Whether every part of `total` rows is there, whoever wrote it."""
+        """Whether S3 holds every part of `total` rows, by whatever shard."""
         return len(self._parts_written()) == -(-total // rows_per_part(total))
 
-    def finish(self, **about: Mapping[str, Any]) -> Manifest:
-        """Write the manifest, last and once; another writer's of the same content is accepted.
+    def finish(
+        self,
+        *,
+        counts: Mapping[str, Any],
+        headline: Mapping[str, Any],
+        details: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        """Write the manifest, once and last, and return it.
 
-        `about` holds counts, headline and, where there are any, details.
+        Raises ConflictError where another writer wrote one with another content hash.
         """
-        mine = self._header(**about)
+        mine = self._header(counts, headline, details)
         try:
             self.store.write_json(self.uri, mine, if_absent=True)
         except ConflictError:
@@ -206,16 +216,15 @@ class WorkFolder:
                 ) from None
         return read_manifest(self.store, self.uri, self.job)
 
-    def unfinished(self, **about: Mapping[str, Any]) -> Manifest:
-        """What one shard returns while others still work: nothing of it is in S3."""
-        return manifest_of(self.uri, self._header(**about))
+    def unfinished(self, *, counts: Mapping[str, Any], headline: Mapping[str, Any]) -> Manifest:
+        """The manifest so far, for a shard to return while others still work; it is not written."""
+        return manifest_of(self.uri, self._header(counts, headline, None))
 
     def _header(
         self,
-        *,
         counts: Mapping[str, Any],
         headline: Mapping[str, Any],
-        details: Mapping[str, Any] | None = None,
+        details: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         return header(
             job=self.job,
@@ -260,7 +269,7 @@ def rows_per_part(total: int) -> int:
 
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
-    """A CSV file; a row may lack columns, but holds nothing that is none."""
+    """A CSV file; rows may omit columns, unknown keys raise ValueError."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -269,11 +278,12 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> b
 
 
 def pack_rows(rows: Iterable[Mapping[str, object]]) -> bytes:
-    """The rows as gzipped JSON lines, the same bytes for the same rows."""
+    """The rows as gzipped JSON lines; the same rows give the same bytes."""
     return gzip.compress(b"".join(map(_line, rows)), mtime=0)
 
 
 def unpack_rows(packed: bytes) -> list[dict[str, Any]]:
+    """The rows that `pack_rows` packed."""
     return [json.loads(line) for line in gzip.decompress(packed).splitlines()]
 
 

@@ -21,7 +21,7 @@ from jobs.imaging.borders import Box
 from jobs.reports import page
 from jobs.reports.summary import summarise
 from jobs.settings.config import EvaluateConfig, PublishConfig
-from jobs.storage.manifest import Manifest, Row, describe
+from jobs.storage.manifest import Manifest, describe
 from jobs.storage.work_folder import WorkFolder, pack_rows
 from tests.support.pages import Page
 from tests.support.published import Chain, chain
@@ -67,7 +67,7 @@ def build(
 
 
 def with_quality(
-    films: Chain, five: dict[str, Manifest], changes: list[Row]
+    films: Chain, five: dict[str, Manifest], changes: list[dict[str, Any]]
 ) -> dict[str, Manifest]:
     """The run's manifests, the rows of the first films in predict's manifest with `changes`.
 

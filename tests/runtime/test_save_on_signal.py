@@ -1,4 +1,4 @@
-"""A job that is told to stop saves at once, even in the midst of one long computation."""
+"""A job that is stopped saves at once, even during one long computation."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_it_saves_and_leaves_with_75_while_the_main_thread_computes(
 ) -> None:
     code, messages = run("Path('saved').touch()", LONG, number, tmp_path)
     assert code == 75
-    assert f"stopped by {number.name}: what is done is kept; start it again" in messages
+    assert f"stopped by {number.name}: the state is saved; start the job again" in messages
     assert (tmp_path / "saved").exists()
 
 
@@ -70,11 +70,11 @@ def test_a_main_thread_that_fails_meanwhile_does_not_cut_the_saving_short(tmp_pa
     assert code == 75 and (tmp_path / "saved").exists()
 
 
-def test_a_state_that_is_refused_is_said_and_the_code_is_still_75(tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_saved_is_logged_and_the_code_is_still_75(tmp_path: Path) -> None:
     save = "raise ConflictError('another run wrote last.pt')"
     code, messages = run(save, LONG, signal.SIGTERM, tmp_path)
     assert code == 75
-    assert "the last epoch's end is kept, as another run wrote last.pt" in messages
+    assert "not saved, resumes at the last epoch's end: another run wrote last.pt" in messages
 
 
 def test_signals_are_handled_as_before_once_the_block_is_left() -> None:

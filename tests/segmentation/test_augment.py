@@ -1,4 +1,4 @@
-"""Augmentation: film and mask move together, by the right amounts, from numbers drawn once."""
+"""Augmentation: film and mask move together, by the right amounts, from random numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def disc(column: float, row: float, radius: float) -> Tensor:
 
 
 def draws_of(*amounts: float) -> Tensor:
-    """(1, DRAWS): the first of them as given, the others 0."""
+    """(1, DRAWS): the first columns hold the amounts, the others 0."""
     return torch.tensor([[*amounts, *[0.0] * (DRAWS - len(amounts))]], dtype=torch.float64)
 
 
@@ -96,7 +96,7 @@ def test_a_blurred_film_keeps_its_mean_and_loses_its_texture() -> None:
     assert deviations == pytest.approx([sharp, sharp, sharp / 2, 0], abs=2e-3)
 
 
-def test_noise_has_the_strength_drawn_and_is_a_films_own() -> None:
+def test_noise_has_the_strength_of_its_draw_and_a_seed_for_each_film() -> None:
     films = torch.full((3, SIDE, SIDE), 128, dtype=torch.uint8)
     draws = torch.cat(
         [
@@ -122,7 +122,7 @@ def test_film_and_mask_move_together_for_any_draw() -> None:
         assert set(target.unique().tolist()) == {0.0, 1.0}
 
 
-def test_draws_are_in_range_and_depend_on_nothing_but_the_arguments() -> None:
+def test_draws_are_in_range_and_depend_on_the_arguments_alone() -> None:
     torch.manual_seed(1)
     first = draw(3, 2, 1, 1000)
     torch.manual_seed(2)
@@ -136,7 +136,7 @@ def test_draws_are_in_range_and_depend_on_nothing_but_the_arguments() -> None:
     assert not any(torch.equal(first, other) for other in others)
 
 
-def test_the_standard_image_is_that_of_any_exposure_and_contrast() -> None:
+def test_standardized_images_do_not_depend_on_exposure_and_contrast() -> None:
     pixels = torch.randint(20, 100, (3, 32, 32), generator=torch.Generator().manual_seed(0))
     images = pixels.to(torch.uint8)
     standard = standardize(images)
@@ -158,7 +158,7 @@ def test_a_film_of_one_grey_has_no_nan(grey: int) -> None:
     )
 
 
-def test_a_rank_without_films_has_none_to_augment_or_standardize() -> None:
-    none = torch.zeros(0, SIDE, SIDE, dtype=torch.uint8)
-    image, target = augment.augment(none, none, draw(0, 1, 1, 0))
+def test_an_empty_slice_is_augmented_and_standardized_to_an_empty_batch() -> None:
+    empty = torch.zeros(0, SIDE, SIDE, dtype=torch.uint8)
+    image, target = augment.augment(empty, empty, draw(0, 1, 1, 0))
     assert image.shape == target.shape == standardize(image).shape == (0, 1, SIDE, SIDE)

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, equal contents are equal bytes, and damage is said."""
+"""Checkpoints: contents come back, equal contents are equal bytes, damaged bytes are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def contents() -> dict[str, Any]:
     }
 
 
-def test_what_goes_in_comes_out() -> None:
+def test_a_checkpoint_gives_back_its_contents() -> None:
     saved = contents()
     loaded = checkpoint.from_bytes(checkpoint.to_bytes(saved))
     assert loaded.keys() == saved.keys()
@@ -69,7 +69,7 @@ def test_a_part_of_a_tensor_is_saved_without_the_rest() -> None:
 
 
 @pytest.mark.parametrize("value", [np.float64(0.5), np.zeros(2), {1, 2}, b"bytes", object()])
-def test_what_would_not_load_again_is_refused(value: Any) -> None:
+def test_a_value_that_would_not_load_again_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=type(value).__name__):
         checkpoint.to_bytes({"value": value})
 

@@ -20,7 +20,7 @@ def pairs(count: int, size: int) -> list[Pair]:
     return [(image, image > 128) for image in images]
 
 
-def test_the_cache_gives_back_what_was_written(tmp_path: Path) -> None:
+def test_a_cache_gives_back_its_films(tmp_path: Path) -> None:
     written = pairs(5, 16)
     write_cache(tmp_path / "train", iter(written), 5, 16)
     films = load_cache(tmp_path / "train")
@@ -32,24 +32,24 @@ def test_the_cache_gives_back_what_was_written(tmp_path: Path) -> None:
     assert films.lung_fraction() == pytest.approx(fraction)
 
 
-def test_what_is_done_to_loaded_films_stays_off_the_disk(tmp_path: Path) -> None:
+def test_changes_of_loaded_films_are_not_written_to_disk(tmp_path: Path) -> None:
     write_cache(tmp_path, pairs(2, 8), 2, 8)
     load_cache(tmp_path).images.zero_()
     assert load_cache(tmp_path).images.any()
 
 
-def test_no_films_at_all_are_a_cache_too(tmp_path: Path) -> None:
+def test_a_cache_may_be_empty(tmp_path: Path) -> None:
     write_cache(tmp_path, [], 0, 8)
     films = load_cache(tmp_path)
     assert len(films) == 0 and films.lung_fraction() == 0
 
 
-@pytest.mark.parametrize(("came", "announced"), [(3, 4), (4, 3), (0, 1)])
-def test_another_number_of_films_than_announced_is_refused(
-    tmp_path: Path, came: int, announced: int
+@pytest.mark.parametrize(("pairs_written", "count"), [(3, 4), (4, 3), (0, 1)])
+def test_another_number_of_films_than_the_count_is_refused(
+    tmp_path: Path, pairs_written: int, count: int
 ) -> None:
-    with pytest.raises(ValueError, match=f"{min(came, announced + 1)} .*{announced}"):
-        write_cache(tmp_path, pairs(came, 8), announced, 8)
+    with pytest.raises(ValueError, match=f"{min(pairs_written, count + 1)} .*{count}"):
+        write_cache(tmp_path, pairs(pairs_written, 8), count, 8)
 
 
 def test_a_film_of_another_size_is_refused_with_its_number(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_images_and_masks_of_other_shapes_are_refused_and_both_are_named() -> No
         Films(torch.zeros(2, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8, dtype=torch.uint8))
 
 
-def test_a_batch_holds_the_films_asked_for_in_order(tmp_path: Path) -> None:
+def test_a_batch_holds_the_films_of_its_indices_in_order(tmp_path: Path) -> None:
     written = pairs(4, 8)
     write_cache(tmp_path, written, 4, 8)
     images, masks = load_cache(tmp_path).batch(np.array([3, 0]), torch.device("cpu"))
@@ -71,7 +71,7 @@ def test_a_batch_holds_the_films_asked_for_in_order(tmp_path: Path) -> None:
     assert images.dtype == masks.dtype == torch.uint8
 
 
-def test_every_epoch_has_an_order_of_its_own_that_a_resumed_run_has_too() -> None:
+def test_every_epoch_has_another_order_which_a_resumed_run_repeats() -> None:
     orders = [shuffled(50, seed, epoch) for seed, epoch in [(0, 1), (0, 2), (1, 1), (1, 2)]]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4

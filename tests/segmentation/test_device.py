@@ -1,4 +1,4 @@
-"""In which numbers a device computes, and how many films are found to fit into it."""
+"""The dtype that a device computes in, and how many films its memory holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(
-    ("where", "bfloat16", "expected"),
+    ("target", "bfloat16", "expected"),
     [
         (CPU, True, torch.bfloat16),
         (CPU, False, torch.float32),
@@ -21,15 +21,15 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
         (GPU, False, torch.float16),
     ],
 )
-def test_auto_is_the_fastest_that_the_device_computes_in(
-    where: torch.device, bfloat16: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_auto_is_the_fastest_dtype_of_the_device(
+    target: torch.device, bfloat16: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "computes_bfloat16", lambda device: bfloat16)
-    assert arithmetic(where, "auto") == expected
+    assert arithmetic(target, "auto") == expected
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_one_that_is_named_is_taken(precision: str) -> None:
+def test_a_named_precision_is_used(precision: str) -> None:
     assert arithmetic(CPU, precision) == getattr(torch, precision)
     layer = torch.nn.Linear(2, 2)
     with autocast(CPU, precision):
@@ -37,11 +37,11 @@ def test_one_that_is_named_is_taken(precision: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("films", "room", "tried", "expected"),
+    ("films", "room", "expected_attempts", "expected"),
     [(8, 8, [8], 8), (8, 3, [8, 4, 2], 2), (5, 3, [5, 3], 3), (7, 1, [7, 4, 2, 1], 1)],
 )
 def test_films_are_halved_until_they_fit(
-    films: int, room: int, tried: list[int], expected: int
+    films: int, room: int, expected_attempts: list[int], expected: int
 ) -> None:
     attempts: list[int] = []
 
@@ -51,7 +51,7 @@ def test_films_are_halved_until_they_fit(
             raise torch.OutOfMemoryError
 
     assert most_that_fit(attempt, films, GPU) == expected
-    assert attempts == tried
+    assert attempts == expected_attempts
 
 
 def test_one_film_that_does_not_fit_is_refused_with_a_remedy() -> None:
@@ -62,5 +62,5 @@ def test_one_film_that_does_not_fit_is_refused_with_a_remedy() -> None:
         most_that_fit(attempt, 4, GPU)
 
 
-def test_on_a_cpu_nothing_is_tried() -> None:
-    assert most_that_fit(lambda films: pytest.fail("tried"), 8, CPU) == 8
+def test_nothing_is_attempted_on_a_cpu() -> None:
+    assert most_that_fit(lambda films: pytest.fail("attempted"), 8, CPU) == 8

@@ -1,4 +1,4 @@
-"""Probabilities from saved weights, and what is said when weights and architecture differ."""
+"""Probabilities from saved weights, batches, and refused weights."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def images() -> np.ndarray:
 
 def test_probabilities_are_those_of_the_saved_network(model: UNet, images: np.ndarray) -> None:
     loaded = load_model(weights_of(model), model.architecture)
-    found = probabilities(loaded, images, precision="float32")
-    assert found.shape == (3, 16, 16) and found.dtype == np.float32
+    lung = probabilities(loaded, images, precision="float32")
+    assert lung.shape == (3, 16, 16) and lung.dtype == np.float32
     assert not loaded.training
     pixels = images.astype(np.float32)
     standard = (pixels - pixels.mean((1, 2), keepdims=True)) / pixels.std((1, 2), keepdims=True)
     with torch.no_grad():
         logits = model.eval()(torch.from_numpy(standard[:, None]))
-    np.testing.assert_allclose(found, torch.sigmoid(logits)[:, 0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(lung, torch.sigmoid(logits)[:, 0].numpy(), atol=1e-5)
 
 
 def test_a_film_has_the_same_mask_alone_and_in_a_batch(model: UNet, images: np.ndarray) -> None:
@@ -89,14 +89,14 @@ def test_a_cpu_computes_few_large_films_at_once_and_many_small_ones(model: UNet)
     assert [films_at_once(model, size) for size in sizes] == [1, 4, 16, 64, 1]
 
 
-def test_all_films_are_found_in_order_whatever_their_number(
+def test_the_probabilities_of_any_number_of_films_are_in_their_order(
     model: UNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 16, 16), dtype=np.uint8)
     monkeypatch.setattr(inference, "PIXELS_AT_ONCE", {"cpu": 3 * 16**2})
-    found = probabilities_of_all(model.eval(), images)
+    lung = probabilities_of_all(model.eval(), images)
     alone = np.concatenate([probabilities(model, image[None]) for image in images])
-    np.testing.assert_allclose(found, alone, atol=1e-6)
+    np.testing.assert_allclose(lung, alone, atol=1e-6)
 
 
 @pytest.mark.parametrize(

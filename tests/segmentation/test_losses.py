@@ -1,4 +1,4 @@
-"""The Dice loss: its value, its gradient, its refusal of other shapes, and over several ranks."""
+"""The Dice loss: value, gradient, refusal of other shapes, and the same over several ranks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_perfect_mask_costs_nothing_and_an_inverted_one_everything() -> None:
     assert dice_loss((1 - 2 * target) * CERTAIN, target) > 0.99
 
 
-def test_the_loss_is_what_a_hand_computes() -> None:
+def test_the_loss_is_that_computed_by_hand() -> None:
     logits = torch.tensor([0.0, 0.0, 0.0, 0.0]).reshape(1, 1, 2, 2)
     target = torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(1, 1, 2, 2)
     # p = 1/2 everywhere: 1 - (2 * 1/2 + 1) / (2 + 1 + 1)
@@ -34,10 +34,10 @@ def test_the_loss_is_what_a_hand_computes() -> None:
 
 
 def test_sums_run_over_the_batch_and_not_film_by_film() -> None:
-    large, none = target_of(0.5, films=1), target_of(0.0, films=1)
+    large, empty = target_of(0.5, films=1), target_of(0.0, films=1)
     logits = torch.cat([large, large]) * 2 * CERTAIN - CERTAIN
-    loss = dice_loss(logits, torch.cat([large, none]))
-    # 512 of 512 pixels found and 512 more painted: 1 - (2 * 512 + 1) / (1024 + 512 + 1)
+    loss = dice_loss(logits, torch.cat([large, empty]))
+    # 512 of 512 pixels right and 512 more wrong: 1 - (2 * 512 + 1) / (1024 + 512 + 1)
     assert loss.item() == pytest.approx(1 - 1025 / 1537, abs=1e-5)
 
 
@@ -65,10 +65,10 @@ def test_bfloat16_logits_are_summed_in_float32_also_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("lung_fraction", [0.125, 0.25, 0.75])
-def test_the_all_lung_loss_is_that_of_a_net_that_paints_everything(lung_fraction: float) -> None:
+def test_the_all_lung_loss_is_that_of_a_network_that_calls_every_pixel_lung(lung_fraction: float) -> None:
     target = target_of(lung_fraction, side=64)
-    painted = dice_loss(torch.full_like(target, CERTAIN), target).item()
-    assert all_lung_loss(lung_fraction) == pytest.approx(painted, abs=1e-3)
+    loss = dice_loss(torch.full_like(target, CERTAIN), target).item()
+    assert all_lung_loss(lung_fraction) == pytest.approx(loss, abs=1e-3)
 
 
 def loss_and_gradient(films: int) -> tuple[float, NDArray[np.float64]]:
@@ -77,8 +77,8 @@ def loss_and_gradient(films: int) -> tuple[float, NDArray[np.float64]]:
     images, weight = torch.randn(films, 1, 8, 8, dtype=torch.float64), torch.ones(2).double()
     target = (torch.rand(films, 1, 8, 8) > 0.7).double()
     weight.requires_grad_()
-    mine = slice(rank(), None, world_size())
-    loss = dice_loss(weight[0] * images[mine] + weight[1], target[mine])
+    part = slice(rank(), None, world_size())
+    loss = dice_loss(weight[0] * images[part] + weight[1], target[part])
     loss.backward()
     assert weight.grad is not None
     if world_size() > 1:

@@ -70,8 +70,9 @@ def test_hd95_is_what_distance_maps_give_on_lungs_also_at_the_films_rim(
     center: tuple[float, float],
 ) -> None:
     lungs = ellipse(300, 240, (0.5, 0.3)) | ellipse(300, 240, (0.5, 0.7))
-    found = ellipse(300, 240, (0.47, 0.3)) | ellipse(300, 240, center)
-    assert hd95(found, lungs) == pytest.approx(hd95_by_distance_maps(found, lungs), abs=1e-12)
+    predicted = ellipse(300, 240, (0.47, 0.3)) | ellipse(300, 240, center)
+    expected = hd95_by_distance_maps(predicted, lungs)
+    assert hd95(predicted, lungs) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_square_moved_by_three_pixels_is_three_pixels_away() -> None:
@@ -90,13 +91,14 @@ def test_films_of_another_size_have_the_same_hd95() -> None:
 def test_a_small_island_counts_though_the_long_border_is_right() -> None:
     lung = np.zeros((400, 400), dtype=bool)
     lung[50:350, 50:350] = True
-    found = lung.copy()
-    found[380:397, 370:395] = True  # 80 pixels of border beside the lung's 1,196: 6.3 percent
-    borders = [mask & ~ndimage.binary_erosion(mask) for mask in (found, lung)]
+    predicted = lung.copy()
+    # 80 pixels of border beside the lung's 1,196: 6.3 percent.
+    predicted[380:397, 370:395] = True
+    borders = [mask & ~ndimage.binary_erosion(mask) for mask in (predicted, lung)]
     maps = [ndimage.distance_transform_edt(~border) for border in borders]
     pooled = np.concatenate([maps[1][borders[0]], maps[0][borders[1]]])
     assert np.percentile(pooled, 95) == 0
-    assert hd95(found, lung) > 5
+    assert hd95(predicted, lung) > 5
 
 
 def test_hd95_of_empty_masks_is_finite() -> None:
@@ -128,6 +130,6 @@ def test_counts_of_a_million_large_films_do_not_overflow() -> None:
     assert dice_from_counts(pixels, pixels, pixels) == 1.0
 
 
-def test_the_module_is_there_without_torch() -> None:
+def test_the_module_loads_no_torch() -> None:
     code = "import sys, jobs.segmentation.metrics; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""The score that tells a doubtful mask from a sure one without a truth."""
+"""The quality score: its two parts, and its order of doubtful and certain masks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ RIGHT, LEFT = (ellipse(SIZE, SIZE, (0.5, center)) for center in (0.3, 0.7))
 
 
 def probabilities(seed: int) -> NDArray[np.float32]:
-    """Random lungs with random borders, doubtful and sure."""
+    """Random lungs with borders of random width."""
     random = np.random.default_rng(seed)
     _, left, right = draw_pair(seed, SIZE, SIZE)
     blurred = ndimage.gaussian_filter((left | right).astype(np.float32), random.uniform(0.5, 6))
-    found = np.clip(blurred + random.normal(0, 0.1, blurred.shape), 0, 1).astype(np.float32)
-    return np.asarray(found)
+    noisy = blurred + random.normal(0, 0.1, blurred.shape)
+    return np.asarray(np.clip(noisy, 0, 1).astype(np.float32))
 
 
 def mirrored_share(mask: NDArray[np.bool_]) -> float:
@@ -30,15 +30,15 @@ def mirrored_share(mask: NDArray[np.bool_]) -> float:
     center = np.mean([column for _, column in pixels])
     middle = (width - 1) / 2
     center = np.clip(center, middle - LARGEST_SHIFT * width, middle + LARGEST_SHIFT * width)
-    both, there = round(2 * float(center)), set(pixels)
-    return sum((row, both - column) in there for row, column in pixels) / len(pixels)
+    both, mask_pixels = round(2 * float(center)), set(pixels)
+    return sum((row, both - column) in mask_pixels for row, column in pixels) / len(pixels)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_agreement_is_the_dice_of_what_is_sure_with_what_is_possible(seed: int) -> None:
-    found = probabilities(seed)
-    expected = f1_score((found >= 0.9).ravel(), (found >= 0.1).ravel())
-    assert agreement(found) == pytest.approx(expected, abs=1e-12)
+def test_the_agreement_is_the_dice_of_certain_with_possible_lung(seed: int) -> None:
+    lung = probabilities(seed)
+    expected = f1_score((lung >= 0.9).ravel(), (lung >= 0.1).ravel())
+    assert agreement(lung) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("width", [1, 2, 13, 40])
@@ -54,11 +54,11 @@ def test_the_symmetry_is_the_share_of_pixels_that_have_a_counterpart(width: int)
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_score_is_19_parts_of_agreement_and_one_of_symmetry(seed: int) -> None:
-    found = probabilities(seed)
-    parts = 19 * agreement(found) + symmetry(found >= 0.5)
-    assert score(found) == pytest.approx(parts / 20, abs=1e-12)
-    assert 0 < score(found) < 1
-    assert type(score(found)) is float, "JSON takes it"
+    lung = probabilities(seed)
+    parts = 19 * agreement(lung) + symmetry(lung >= 0.5)
+    assert score(lung) == pytest.approx(parts / 20, abs=1e-12)
+    assert 0 < score(lung) < 1
+    assert type(score(lung)) is float, "json.dumps takes it"
 
 
 def test_two_equal_lungs_without_a_doubt_have_the_score_1() -> None:
@@ -67,7 +67,7 @@ def test_two_equal_lungs_without_a_doubt_have_the_score_1() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.09, 0.5])
-def test_where_nothing_is_sure_the_agreement_is_0(probability: float) -> None:
+def test_without_certain_lung_the_agreement_is_0(probability: float) -> None:
     assert agreement(np.full((SIZE, SIZE), probability, np.float32)) == 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jobs.storage.manifest import Row, describe
+from typing import Any
+
+from jobs.storage.manifest import describe
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import unpack_rows
 from tests.support.films import draw_pair, png
@@ -30,6 +32,6 @@ def crown(store: Store, out: str, version: str, weights: bytes = b"weights") -> 
     store.write_json(f"{out}/models/lung-unet/champion.json", {"version": version})
 
 
-def ledger(store: Store, out: str, version: str = "v1") -> list[Row]:
+def ledger(store: Store, out: str, version: str = "v1") -> list[dict[str, Any]]:
     parts = store.list_objects(f"{out}/masks/lung-unet/{version}/ledger/part-")
     return [row for part in parts for row in unpack_rows(store.read(part.uri))]
