@@ -1,4 +1,4 @@
-"""The pages name commands, modules, flags, variables and files that exist, and link to each other."""
+"""The pages name what exists: commands, modules, flags, variables and files, and their links."""
 
 from __future__ import annotations
 
