@@ -1,4 +1,4 @@
-"""The pages name commands, modules, flags, variables and files that exist, and link to each other."""
+"""The pages name commands, modules, flags, variables and files that exist; their links resolve."""
 
 from __future__ import annotations
 
