@@ -1,4 +1,4 @@
-"""The pages name what exists: commands, modules, flags, variables and files, and their links."""
+"""The pages name commands, modules, flags, variables and files that exist; their links resolve."""
 
 from __future__ import annotations
 
