@@ -65,7 +65,9 @@ def test_bfloat16_logits_are_summed_in_float32_also_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("lung_fraction", [0.125, 0.25, 0.75])
-def test_the_all_lung_loss_is_that_of_a_network_that_calls_every_pixel_lung(lung_fraction: float) -> None:
+def test_the_all_lung_loss_is_that_of_a_network_that_calls_every_pixel_lung(
+    lung_fraction: float,
+) -> None:
     target = target_of(lung_fraction, side=64)
     loss = dice_loss(torch.full_like(target, CERTAIN), target).item()
     assert all_lung_loss(lung_fraction) == pytest.approx(loss, abs=1e-3)
