@@ -18,9 +18,9 @@ from tests.support.films import ROOT, run_job, write_montgomery
 
 def refused(*arguments: str, environment: dict[str, str]) -> tuple[int, str]:
     """(exit code, last line of stderr) of a job that fails; that line is to explain the failure."""
-    done = run_job(*arguments, environment=environment, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stderr.splitlines()[-1]
+    process = run_job(*arguments, environment=environment, check=False)
+    assert "Traceback" not in process.stderr, process.stderr
+    return process.returncode, process.stderr.splitlines()[-1]
 
 
 def test_a_job_prints_its_result_and_writes_it_where_airflow_reads_it(
@@ -104,7 +104,7 @@ def test_a_command_beside_the_server_gets_its_keys_and_its_exit_code_is_kept(
     tmp_path: Path,
 ) -> None:
     inner = "import os, sys; sys.exit(40 + ('AWS_SECRET_ACCESS_KEY' in os.environ))"
-    done = subprocess.run(
+    process = subprocess.run(
         [
             sys.executable,
             "-m",
@@ -119,7 +119,7 @@ def test_a_command_beside_the_server_gets_its_keys_and_its_exit_code_is_kept(
         ],
         cwd=ROOT,
     )
-    assert done.returncode == 41
+    assert process.returncode == 41
 
 
 def test_sigterm_in_the_middle_of_a_request_ends_the_job_with_75(

@@ -26,18 +26,18 @@ def zipped(folder: Path) -> Path:
     return path
 
 
-def test_films_and_masks_arrive_byte_for_byte(store: Store, out: str, tmp_path: Path) -> None:
+def test_films_and_masks_are_copied_byte_for_byte(store: Store, out: str, tmp_path: Path) -> None:
     write_montgomery(tmp_path, 3)
-    made = run(store, out, tmp_path.as_uri())
-    rows = list(made.rows(store))
+    raw = run(store, out, tmp_path.as_uri())
+    rows = list(raw.rows(store))
     assert [row["id"] for row in rows] == ["MCUCXR_0001_1", "MCUCXR_0002_0", "MCUCXR_0003_1"]
-    assert made.counts == {"films": 3, "pairs": 3, "without_mask": 0}
+    assert raw.counts == {"films": 3, "pairs": 3, "without_mask": 0}
     for row in rows:
-        there = tmp_path / row["origin"]
-        assert store.read(made.uri_of(row["film"]["key"])) == there.read_bytes()
+        path = tmp_path / row["origin"]
+        assert store.read(raw.uri_of(row["film"]["key"])) == path.read_bytes()
         for side in ("left", "right"):
-            mask = there.parent.parent / f"ManualMask/{side}Mask/{there.name}"
-            assert store.read(made.uri_of(row["masks"][side]["key"])) == mask.read_bytes()
+            mask = path.parent.parent / f"ManualMask/{side}Mask/{path.name}"
+            assert store.read(raw.uri_of(row["masks"][side]["key"])) == mask.read_bytes()
     assert {row["label"] for row in rows} == {"normal", "abnormal"}
 
 
@@ -72,8 +72,8 @@ def test_films_of_one_source_find_their_masks_in_another(
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(png(image))
     source = f"{(tmp_path / 'films').as_uri()}+{(tmp_path / 'masks').as_uri()}"
-    made = run(store, out, source)
-    (row,) = made.rows(store)
+    raw = run(store, out, source)
+    (row,) = raw.rows(store)
     assert (row["source"], row["patient"], list(row["masks"])) == (
         "shenzhen",
         "CHNCXR_0001",
@@ -81,7 +81,7 @@ def test_films_of_one_source_find_their_masks_in_another(
     )
 
 
-def test_a_second_run_finds_the_work_done(store: Store, out: str, tmp_path: Path) -> None:
+def test_a_second_run_reuses_the_work(store: Store, out: str, tmp_path: Path) -> None:
     write_montgomery(tmp_path, 1)
     assert not run(store, out, tmp_path.as_uri()).reused
     assert run(store, out, tmp_path.as_uri()).reused
@@ -89,7 +89,9 @@ def test_a_second_run_finds_the_work_done(store: Store, out: str, tmp_path: Path
     assert not run(store, out, tmp_path.as_uri()).reused
 
 
-def test_nothing_recognised_says_what_was_there(store: Store, out: str, tmp_path: Path) -> None:
+def test_where_no_film_is_recognised_the_error_lists_what_was_ignored(
+    store: Store, out: str, tmp_path: Path
+) -> None:
     (tmp_path / "readme.txt").write_text("no films")
     with pytest.raises(errors.BadDataError, match="no films were recognised") as caught:
         run(store, out, tmp_path.as_uri())
@@ -106,16 +108,16 @@ def test_one_name_for_two_different_films_is_refused(
         run(store, out, tmp_path.as_uri())
 
 
-def test_the_same_film_packed_anew_in_another_source_is_kept_once(
+def test_the_same_film_recompressed_in_another_source_is_kept_once(
     store: Store, out: str, tmp_path: Path
 ) -> None:
     film = Image.fromarray(draw_pair(1)[0])
     for folder, level in (("a/CXR_png", 1), ("b/CXR_png", 9)):
         (tmp_path / folder).mkdir(parents=True)
         film.save(tmp_path / folder / "CHNCXR_0001_0.png", compress_level=level)
-    made = run(store, out, f"{(tmp_path / 'a').as_uri()}+{(tmp_path / 'b').as_uri()}")
-    assert made.counts["films"] == 1
-    assert made.details["copies"] == ["CXR_png/CHNCXR_0001_0.png"]
+    raw = run(store, out, f"{(tmp_path / 'a').as_uri()}+{(tmp_path / 'b').as_uri()}")
+    assert raw.counts["films"] == 1
+    assert raw.details["copies"] == ["CXR_png/CHNCXR_0001_0.png"]
 
 
 def test_of_two_masks_of_a_film_that_differ_the_first_is_kept_and_both_are_named(
@@ -129,14 +131,16 @@ def test_of_two_masks_of_a_film_that_differ_the_first_is_kept_and_both_are_named
     ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(png(image))
-    made = run(store, out, tmp_path.as_uri())
-    (row,) = made.rows(store)
-    assert store.read(made.uri_of(row["masks"]["lungs"]["key"])) == png(left | right)
+    raw = run(store, out, tmp_path.as_uri())
+    (row,) = raw.rows(store)
+    assert store.read(raw.uri_of(row["masks"]["lungs"]["key"])) == png(left | right)
     one, other = "mask/CHNCXR_0001_0_mask.png", "other/mask/CHNCXR_0001_0_mask.png"
     assert f"{one} and {other} differ: the first is the mask" in caplog.messages
 
 
-def test_kaggle_gives_the_same_content_as_the_file(store: Store, out: str, tmp_path: Path) -> None:
+def test_a_kaggle_source_has_the_content_of_its_archive(
+    store: Store, out: str, tmp_path: Path
+) -> None:
     write_montgomery(tmp_path / "films", 3)
     path = zipped(tmp_path / "films")
     with kaggle_stub({"team/films": path.read_bytes()}):
@@ -147,7 +151,7 @@ def test_kaggle_gives_the_same_content_as_the_file(store: Store, out: str, tmp_p
     assert from_kaggle.config["sources"] != from_file.config["sources"]
 
 
-def test_the_real_films_through_kaggle_have_the_same_content(
+def test_real_films_from_kaggle_have_the_content_of_their_archive(
     store: Store, out: str, shared_data: Path
 ) -> None:
     path = shared_data / "kermany-as-masks-and-labels.zip"
@@ -156,7 +160,9 @@ def test_the_real_films_through_kaggle_have_the_same_content(
     assert from_kaggle.content_hash == run(store, out, path.as_uri()).content_hash
 
 
-def test_the_real_archives_are_recognised_whole(store: Store, out: str, shared_data: Path) -> None:
+def test_every_film_of_the_real_archives_is_recognised(
+    store: Store, out: str, shared_data: Path
+) -> None:
     one = run(store, out, (shared_data / "kermany-as-montgomery.zip").as_uri())
     assert one.counts == {"films": 60, "pairs": 60, "without_mask": 0}
     two = run(store, out, (shared_data / "kermany-as-masks-and-labels.zip").as_uri())

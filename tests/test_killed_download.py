@@ -1,4 +1,4 @@
-"""kill -9 in the midst of a download by ranges: the next asks only for what is not in S3 yet."""
+"""A download by ranges, killed with SIGKILL: the next one requests only films not yet in S3."""
 
 from __future__ import annotations
 
@@ -77,15 +77,16 @@ def stored_ranges(server: RangeServer) -> list[Request]:
 
 
 def settled_ranges(server: RangeServer) -> list[Request]:
-    """Those of a process that is gone, once no request that it had sent is still being read."""
-    found: list[Request] = []
-    while len(found) < len(found := stored_ranges(server)):
+    """The ranges that a killed process requested, once the server has counted all of them."""
+    before, ranges = 0, stored_ranges(server)
+    while before < len(ranges):
         time.sleep(QUIET_SECONDS)
-    return found
+        before, ranges = len(ranges), stored_ranges(server)
+    return ranges
 
 
 def extents(archive: bytes) -> dict[str, str]:
-    """The range of each member's extent, by its name, as another reader of zips finds it."""
+    """{member: its byte range in the archive}, as zipfile reads the directory."""
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         infos = opened.infolist()
         stops = [*(info.header_offset for info in infos[1:]), opened.start_dir]
@@ -97,7 +98,7 @@ def extents(archive: bytes) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("serve", [from_the_web, from_kaggle])
-def test_a_killed_download_asks_again_only_for_films_that_are_not_there(
+def test_after_a_kill_a_download_requests_only_films_that_are_not_in_s3(
     serve: object, archive: Path, store: Store, s3: dict[str, str], out: str
 ) -> None:
     assert callable(serve)
@@ -108,19 +109,21 @@ def test_a_killed_download_asks_again_only_for_films_that_are_not_there(
         environment = s3 | variables
         kill_midway([sys.executable, "-m", "jobs", *arguments], environment, store, out)
         killed = settled_ranges(server)
-        done = {row["id"] for uri in parts(store, out) for row in unpack_rows(store.read(uri))}
-        made = run_job(*arguments, environment=environment)
-    assert not made["reused"] and len(done) >= 8 * PARTS_BEFORE_THE_KILL
+        finished = {row["id"] for uri in parts(store, out) for row in unpack_rows(store.read(uri))}
+        result = run_job(*arguments, environment=environment)
+    assert not result["reused"] and len(finished) >= 8 * PARTS_BEFORE_THE_KILL
     again = stored_ranges(server)[len(killed) :]
-    wanted = {name: span for name, span in extents(data).items() if Path(name).stem not in done}
-    assert len(wanted) == 3 * (FILMS - len(done))
-    assert sorted(request.range for request in again[2:]) == sorted(wanted.values())
-    # What was under way and no part yet is all that comes twice, and the directory.
-    seen = {request.range for request in killed}
-    under_way = {Path(name).stem for name, span in wanted.items() if span in seen}
+    missing = {
+        name: span for name, span in extents(data).items() if Path(name).stem not in finished
+    }
+    assert len(missing) == 3 * (FILMS - len(finished))
+    assert sorted(request.range for request in again[2:]) == sorted(missing.values())
+    # Twice come only the films that were under way, without a part in S3, and the zip's directory.
+    requested = {request.range for request in killed}
+    under_way = {Path(name).stem for name, span in missing.items() if span in requested}
     assert len(under_way) <= 2 * THREADS + rows_per_part(FILMS)
     twice = sum(request.sent for request in (*killed, *again)) - len(data)
-    print(f"{len(done)} of {FILMS} films were there; {twice} of {len(data)} bytes came twice")
+    print(f"{len(finished)} of {FILMS} films were in S3; {twice} of {len(data)} bytes came twice")
     assert twice < len(data) * len(under_way) / FILMS + 2 * (TAIL + 1)
     config = DownloadConfig(source=archive.as_uri(), out=out)
-    assert download.run(config, store).content_hash == made["content_hash"]
+    assert download.run(config, store).content_hash == result["content_hash"]

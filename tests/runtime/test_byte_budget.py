@@ -11,7 +11,7 @@ from jobs.runtime.byte_budget import ByteBudget
 
 
 def most_held(limit: int, counts: list[int], threads: int) -> int:
-    """The most bytes that the threads held at once, by a count of its own."""
+    """The most bytes that the threads held at once, counted apart from the budget."""
     budget, lock, held, most = ByteBudget(limit), threading.Lock(), 0, 0
 
     def hold(count: int) -> None:

@@ -16,13 +16,13 @@ from jobs.storage.s3 import Store
 from tests.support.films import ROOT, write_montgomery
 
 HELD = {"LUNG_LIFELINE": "stdin"}
-# A job that says when it is told to stop; what is put in front changes how it takes it.
+# A job that prints when it gets SIGTERM; `answer` is its handler of the signal.
 JOB = """
 import signal, sys, time
 from jobs.runtime import lifeline
 lifeline.SILENCE_SECONDS, lifeline.GRACE_SECONDS = 1.0, 0.5
 def stop(*_):
-    print("told to stop", flush=True)
+    print("stopping", flush=True)
     sys.exit(75)
 signal.signal(signal.SIGTERM, {answer})
 lifeline.hold()
@@ -58,20 +58,20 @@ def start() -> Iterator[Start]:
         process.communicate()
 
 
-def test_a_job_whose_input_ends_is_told_to_stop_and_says_why(start: Start) -> None:
+def test_a_job_whose_input_ends_gets_sigterm_and_logs_why(start: Start) -> None:
     process = start()
     output, errors = process.communicate(timeout=20)
-    assert (process.returncode, output) == (75, "told to stop\n")
+    assert (process.returncode, output) == (75, "stopping\n")
     assert "the task that started this job is gone" in errors
 
 
-def test_a_job_that_does_not_stop_when_told_is_ended_after_a_grace(start: Start) -> None:
+def test_a_job_that_ignores_sigterm_is_ended_after_a_grace(start: Start) -> None:
     process = start("signal.SIG_IGN")
     assert process.communicate(timeout=20)[0] == ""
     assert process.returncode == 75
 
 
-def test_a_job_goes_on_while_it_hears_its_task_and_ends_in_silence(start: Start) -> None:
+def test_a_job_runs_while_its_task_writes_and_ends_in_silence(start: Start) -> None:
     process = start()
     assert process.stdin
     for _ in range(6):
@@ -84,7 +84,7 @@ def test_a_job_goes_on_while_it_hears_its_task_and_ends_in_silence(start: Start)
 
 
 @pytest.mark.parametrize("environment", [{}, {"LUNG_LIFELINE": ""}, HELD | {"RANK": "1"}])
-def test_a_job_by_hand_and_a_rank_do_not_look_at_their_input(
+def test_a_job_started_by_hand_and_a_rank_ignore_their_input(
     start: Start, environment: Mapping[str, str]
 ) -> None:
     process = start(seconds=2, environment=environment)
@@ -103,13 +103,13 @@ def training(store: Store, out: str, tmp_path: Path) -> TrainConfig:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_training_whose_task_is_gone_saves_its_state_leaves_with_75_and_goes_on_from_there(
+def test_a_training_whose_task_is_gone_saves_its_state_exits_with_75_and_resumes(
     training: TrainConfig, store: Store, s3: dict[str, str], processes: int
 ) -> None:
     command = [*training.arguments(), "--processes", str(processes)]
 
-    def run(said: str) -> tuple[int, str]:
-        """Start it, end its input once it has said this, and return how it left."""
+    def run(line: str) -> tuple[int, str]:
+        """Start it, end its input once it has logged `line`; (its exit code, its log)."""
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs", "train", *command],
             cwd=ROOT,
@@ -120,10 +120,10 @@ def test_a_training_whose_task_is_gone_saves_its_state_leaves_with_75_and_goes_o
         )
         assert process.stderr
         log = ""
-        while said not in log:
-            line = process.stderr.readline()
-            assert line, log
-            log += line
+        while line not in log:
+            text = process.stderr.readline()
+            assert text, log
+            log += text
         errors = process.communicate(timeout=30)[1]
         return process.returncode, log + errors
 

@@ -9,7 +9,7 @@ import pytest
 from jobs.runtime.parallel import batched_map, chunked, ordered_map, run_all
 
 
-def test_results_come_in_the_items_order_however_long_each_takes() -> None:
+def test_results_are_in_the_order_of_the_items_however_long_each_takes() -> None:
     def slow_first(number: int) -> int:
         time.sleep(0.02 if number % 4 == 0 else 0)
         return number * number
@@ -17,7 +17,7 @@ def test_results_come_in_the_items_order_however_long_each_takes() -> None:
     assert list(ordered_map(slow_first, range(20), threads=4)) == [n * n for n in range(20)]
 
 
-def test_a_stream_is_read_only_a_little_ahead() -> None:
+def test_at_most_the_given_number_of_items_is_read_ahead() -> None:
     taken: list[int] = []
 
     def endless() -> Iterator[int]:
@@ -32,7 +32,7 @@ def test_a_stream_is_read_only_a_little_ahead() -> None:
     assert len(taken) <= 3 + 6
 
 
-def test_an_error_is_raised_in_its_items_place_and_nothing_more_is_started() -> None:
+def test_an_error_is_raised_in_place_of_its_result_and_no_further_item_starts() -> None:
     started: list[int] = []
     lock = threading.Lock()
 
@@ -43,11 +43,11 @@ def test_an_error_is_raised_in_its_items_place_and_nothing_more_is_started() -> 
             raise ValueError("film 5")
         return number
 
-    done = []
+    results = []
     with pytest.raises(ValueError, match="film 5"):
         for result in ordered_map(fails_at_5, range(1000), threads=2, ahead=4):
-            done.append(result)
-    assert done == [0, 1, 2, 3, 4]
+            results.append(result)
+    assert results == [0, 1, 2, 3, 4]
     assert len(started) <= 5 + 4 + 1
 
 
@@ -64,7 +64,7 @@ def test_run_all_calls_the_function_on_every_item_and_raises_the_first_error() -
         run_all(fails_from_5, range(20), threads=4)
 
 
-def test_batches_come_back_as_they_were_and_their_items_are_done_side_by_side() -> None:
+def test_results_are_batched_as_the_items_were_and_made_in_parallel() -> None:
     batches = [[1, 2, 3], [4], [], [5, 6]]
     together = threading.Barrier(2)
 

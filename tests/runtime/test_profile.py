@@ -138,25 +138,26 @@ def test_outside_a_recording_there_is_no_summary() -> None:
 def results(
     s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, tuple[dict[str, Any], str]]]:
-    """Each job's result and what it printed, of a chain run with --profile."""
+    """(result, stderr) of each job of a chain run with --profile."""
     films = tmp_path_factory.mktemp("films")
     write_montgomery(films, 16)
-    out, made = "s3://lung/profiled", dict[str, tuple[dict[str, Any], str]]()
+    out = "s3://lung/profiled"
+    results: dict[str, tuple[dict[str, Any], str]] = {}
     for job in (*INPUTS, "inbox"):
         inputs = INPUTS.get(job, {})
         flags: list[str] = []
         for name, upstream in inputs.items():
-            flags += [f"--{name}", made[upstream][0]["manifest"]]
+            flags += [f"--{name}", results[upstream][0]["manifest"]]
         source = {"download": ["--source", films.as_uri()]}.get(job, [])
-        source += ["--inbox", inbox_of(made)] if job == "inbox" else []
+        source += ["--inbox", inbox_of(results)] if job == "inbox" else []
         command = [job, *source, *flags, *OPTIONS.get(job, []), "--out", out, "--profile"]
-        made[job] = run_job(*command, environment=s3, printed=True)
-    yield made
+        results[job] = run_job(*command, environment=s3, printed=True)
+    yield results
 
 
-def inbox_of(made: dict[str, tuple[dict[str, Any], str]]) -> str:
+def inbox_of(results: dict[str, tuple[dict[str, Any], str]]) -> str:
     """The films of the raw manifest, as if they had just arrived."""
-    return made["download"][0]["manifest"].replace("manifest.json", "films")
+    return results["download"][0]["manifest"].replace("manifest.json", "films")
 
 
 @pytest.mark.slow
@@ -211,9 +212,9 @@ def test_the_report_shows_where_the_time_of_each_job_went(
 def test_the_whole_chain_prints_a_table_a_job(tmp_path: Path) -> None:
     films = tmp_path / "films"
     write_montgomery(films, 16)
-    arguments = ["run", "--folder", str(tmp_path / "made"), "--source", films.as_uri()]
+    arguments = ["run", "--folder", str(tmp_path / "artifacts"), "--source", films.as_uri()]
     settings = ["--size", "32", "--epochs", "1", "--profile"]
-    done = run_job(*arguments, *settings, environment={}, check=False)
-    assert done.returncode == 0, done.stderr
+    process = run_job(*arguments, *settings, environment={}, check=False)
+    assert process.returncode == 0, process.stderr
     for job in INPUTS:
-        assert f"{job}: where " in done.stderr
+        assert f"{job}: where " in process.stderr

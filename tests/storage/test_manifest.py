@@ -32,27 +32,27 @@ def finish(folder: WorkFolder, total: int) -> manifest.Manifest:
     return folder.finish(counts={"films": len(rows)}, headline={})
 
 
-def test_rows_come_back_as_they_went_in(store: Store, out: str) -> None:
-    made = finish(build_folder(store, out), 21)
-    ids = [row["id"] for row in read_manifest(store, made.uri, "download").rows(store)]
+def test_rows_are_read_as_they_were_written(store: Store, out: str) -> None:
+    written = finish(build_folder(store, out), 21)
+    ids = [row["id"] for row in read_manifest(store, written.uri, "download").rows(store)]
     assert ids == [f"film{number}" for number in range(21)]
-    assert len(made.parts) == 3, "21 rows in parts of 8"
+    assert len(written.parts) == 3, "21 rows in parts of 8"
 
 
 def test_the_content_hash_is_that_of_keys_bytes_and_sha256_alone(store: Store, out: str) -> None:
-    made = finish(build_folder(store, out), 9)
+    written = finish(build_folder(store, out), 9)
     lines = []
     for part in ("rows/part-00000.jsonl.gz", "rows/part-00001.jsonl.gz"):
-        text = gzip.decompress(store.read(made.uri_of(part)))
+        text = gzip.decompress(store.read(written.uri_of(part)))
         lines.append(f"{part}\t{len(text)}\t{hashlib.sha256(text).hexdigest()}\n")
-    assert made.content_hash == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert written.content_hash == hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def test_the_same_work_elsewhere_and_later_has_the_same_content_hash(
     store: Store, out: str
 ) -> None:
     one = finish(build_folder(store, f"{out}/here"), 9)
-    two = finish(build_folder(store, f"{out}/there", run_id="two"), 9)
+    two = finish(build_folder(store, f"{out}/elsewhere", run_id="two"), 9)
     assert one.created_by != two.created_by or one.uri != two.uri
     assert one.content_hash == two.content_hash
     assert one.fingerprint == two.fingerprint
@@ -64,29 +64,29 @@ def test_a_file_with_timings_is_listed_but_not_hashed(store: Store, out: str) ->
         folder = build_folder(store, f"{out}/{run}")
         folder.add_file("history.json", seconds, "application/json", has_timings=True)
         folder.add_file("model", b"weights", "application/octet-stream")
-        made = folder.finish(counts={}, headline={})
-        assert made.read_file(store, "history.json") == seconds
-        hashes.add(made.content_hash)
+        written = folder.finish(counts={}, headline={})
+        assert written.read_file(store, "history.json") == seconds
+        hashes.add(written.content_hash)
     assert len(hashes) == 1
 
 
-def test_work_found_done_is_reused_and_said(
+def test_work_done_before_is_reused_and_logged(
     store: Store, out: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     assert build_folder(store, out).finished() is None
-    made = finish(build_folder(store, out), 3)
-    found = build_folder(store, out, run_id="another").finished()
-    assert found == made
-    assert found.reused and not made.reused
-    assert f"reused {made.uri}" in caplog.text
+    written = finish(build_folder(store, out), 3)
+    again = build_folder(store, out, run_id="another").finished()
+    assert again == written
+    assert again and again.reused and not written.reused
+    assert f"reused {written.uri}" in caplog.text
 
 
 def test_force_does_the_work_again_under_a_fingerprint_of_the_run(store: Store, out: str) -> None:
-    made = finish(build_folder(store, out), 3)
+    written = finish(build_folder(store, out), 3)
     forced = build_folder(store, out, run_id="monday", force=True)
     assert forced.finished() is None
-    assert finish(forced, 3).content_hash == made.content_hash
+    assert finish(forced, 3).content_hash == written.content_hash
     assert build_folder(store, out, run_id="monday", force=True).finished() is not None
     assert build_folder(store, out, run_id="tuesday", force=True).finished() is None
 
@@ -115,8 +115,8 @@ def test_settings_that_do_not_change_the_bytes_are_outside_the_identity() -> Non
     assert one.identity() == two.identity() == settings
 
 
-def test_a_killed_try_is_continued_where_it_stopped(store: Store, out: str) -> None:
-    seen: list[int] = []
+def test_a_killed_job_resumes_at_its_first_missing_part(store: Store, out: str) -> None:
+    numbers: list[int] = []
 
     def dies_at_20(number: int) -> dict[str, Any]:
         if number == 20:
@@ -124,14 +124,14 @@ def test_a_killed_try_is_continued_where_it_stopped(store: Store, out: str) -> N
         return {"id": number}
 
     def counts(number: int) -> dict[str, Any]:
-        seen.append(number)
+        numbers.append(number)
         return {"id": number}
 
     with pytest.raises(KeyboardInterrupt):
         list(build_folder(store, out).write_rows(range(30), 30, dies_at_20))
     rows = list(build_folder(store, out).write_rows(range(30), 30, counts))
     assert [row["id"] for row in rows] == list(range(30))
-    assert sorted(seen) == list(range(16, 30)), "two parts of 8 were whole"
+    assert sorted(numbers) == list(range(16, 30)), "two parts of 8 were written"
 
 
 def test_a_new_part_is_finished_once_after_all_rows_before_it_were_consumed(
@@ -181,24 +181,24 @@ def test_a_finisher_with_other_content_is_refused(store: Store, out: str) -> Non
 
 
 def test_rows_changed_after_the_fact_are_refused(store: Store, out: str) -> None:
-    made = finish(build_folder(store, out), 3)
+    written = finish(build_folder(store, out), 3)
     forged = gzip.compress(json.dumps({"id": "forged"}).encode())
-    store.write(made.uri_of("rows/part-00000.jsonl.gz"), forged)
+    store.write(written.uri_of("rows/part-00000.jsonl.gz"), forged)
     with pytest.raises(errors.BadDataError, match="part-00000"):
-        list(made.rows(store))
+        list(written.rows(store))
 
 
 @pytest.mark.parametrize("text", ['{"schema_version": 99}', "[]", '{"schema_version": 1}'])
-def test_what_is_not_a_manifest_is_refused(store: Store, out: str, text: str) -> None:
+def test_json_that_is_not_a_manifest_is_refused(store: Store, out: str, text: str) -> None:
     store.write(f"{out}/manifest.json", text.encode())
     with pytest.raises(errors.BadDataError, match="manifest"):
         read_manifest(store, f"{out}/manifest.json")
 
 
 def test_the_manifest_of_another_job_is_refused(store: Store, out: str) -> None:
-    made = finish(build_folder(store, out), 1)
+    written = finish(build_folder(store, out), 1)
     with pytest.raises(errors.ConfigError, match="of download: give that of train"):
-        read_manifest(store, made.uri, "train")
+        read_manifest(store, written.uri, "train")
 
 
 @pytest.mark.parametrize(("total", "size"), [(1, 8), (704, 11), (20_000, 256), (1_000_000, 256)])

@@ -1,4 +1,4 @@
-"""Storage against a real S3 server; oracles are plain boto3 and hashlib."""
+"""Store against a real S3 server; the oracles are plain boto3 and hashlib."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jobs.storage.s3 import Store, split_uri
 
 @pytest.fixture
 def plain(s3: dict[str, str]) -> Any:
-    """boto3's own client: what anyone else sees in the bucket."""
+    """A client of boto3's, independent of `Store`."""
     return boto3.session.Session(
         aws_access_key_id=s3["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=s3["AWS_SECRET_ACCESS_KEY"],
@@ -29,7 +29,9 @@ def plain(s3: dict[str, str]) -> Any:
     ).client("s3", endpoint_url=s3["AWS_ENDPOINT_URL"])
 
 
-def test_what_is_written_is_what_another_client_reads(store: Store, out: str, plain: Any) -> None:
+def test_another_client_reads_the_bytes_and_type_that_were_written(
+    store: Store, out: str, plain: Any
+) -> None:
     store.write(f"{out}/a", b"lungs", content_type="text/plain")
     bucket, key = split_uri(f"{out}/a")
     answer = plain.get_object(Bucket=bucket, Key=key)
@@ -63,7 +65,7 @@ def test_a_second_writer_with_a_stale_etag_is_refused(store: Store, out: str) ->
     assert store.read(f"{out}/last.pt") == b"theirs"
 
 
-def test_a_store_without_conditional_put_says_so_once_and_writes(
+def test_without_conditional_put_a_store_logs_it_once_and_writes(
     store: Store, out: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = store._client.put_object
@@ -82,7 +84,7 @@ def test_a_store_without_conditional_put_says_so_once_and_writes(
     ) == 1
 
 
-def test_a_probe_leaves_nothing_behind(store: Store, out: str) -> None:
+def test_the_probe_for_conditional_puts_is_deleted(store: Store, out: str) -> None:
     store.write(f"{out}/a", b"1", if_absent=True)
     assert [item.uri for item in store.list_objects(out)] == [f"{out}/a"]
 
@@ -103,7 +105,7 @@ def test_a_listing_goes_over_every_page_in_key_order(store: Store, out: str) -> 
     assert listed == [f"{out}/many/{n:05d}" for n in range(1203)]
 
 
-def test_many_objects_come_back_in_the_order_asked_for(store: Store, out: str) -> None:
+def test_many_objects_are_read_in_the_order_of_their_uris(store: Store, out: str) -> None:
     uris = [f"{out}/{n}" for n in range(40)]
     store.write_many((uri, uri.encode()) for uri in uris)
     assert list(store.read_many(reversed(uris))) == [uri.encode() for uri in reversed(uris)]
@@ -130,7 +132,7 @@ def refusing(code: str) -> Any:
     ("code", "kind"),
     [("AccessDenied", errors.AccessError), ("InternalError", errors.ServiceUnavailableError)],
 )
-def test_a_key_that_is_not_deleted_is_said_by_its_name(
+def test_a_key_that_cannot_be_deleted_is_named_in_the_error(
     store: Store,
     out: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -142,7 +144,7 @@ def test_a_key_that_is_not_deleted_is_said_by_its_name(
         store.delete([f"{out}/a", f"{out}/b"])
 
 
-def test_a_probe_that_may_not_be_deleted_is_said_and_keeps_no_one_from_writing(
+def test_a_probe_that_may_not_be_deleted_is_logged_and_prevents_no_write(
     store: Store, out: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(store._client, "delete_objects", refusing("AccessDenied"))
@@ -153,7 +155,7 @@ def test_a_probe_that_may_not_be_deleted_is_said_and_keeps_no_one_from_writing(
     assert f"{out}/.probe-" in message and "AccessDenied" in message
 
 
-def test_a_large_file_goes_up_in_parts_and_comes_back_whole(
+def test_a_large_file_is_uploaded_in_parts_and_downloaded_whole(
     store: Store, out: str, plain: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "MULTIPART_BYTES", 2**20)
@@ -251,12 +253,14 @@ def test_a_wrong_setting_is_named_with_its_exit_code(
         Store().check_bucket("s3://lung")
 
 
-def test_an_empty_region_is_the_usual_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_region_means_the_default_region(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "")
     assert Store()._client.meta.region_name == "us-east-1"
 
 
-def test_half_a_key_that_is_noticed_at_the_first_request_is_access_refused_too(
+def test_credentials_that_prove_partial_at_the_first_request_are_access_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half(**_: Any) -> Any:
@@ -267,7 +271,7 @@ def test_half_a_key_that_is_noticed_at_the_first_request_is_access_refused_too(
         store.check_bucket("s3://lung")
 
 
-def test_a_server_that_is_not_there_is_a_service_unavailable(
+def test_an_absent_server_is_a_service_unavailable(
     s3: dict[str, str], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

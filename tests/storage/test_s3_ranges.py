@@ -1,4 +1,4 @@
-"""Parts of an object: the bytes asked for, resumed after a cut, never of another version."""
+"""Ranges of an object: resumed after a cut, refused once the object is replaced."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ def test_a_range_is_those_bytes(store: Store, out: str, start: int, stop: int) -
     assert stream(store, f"{out}/film", start, stop) == DATA[start:stop]
 
 
-def test_an_objects_size_and_etag_are_those_of_its_listing(store: Store, out: str) -> None:
+def test_an_objects_size_and_etag_equal_those_of_its_listing(store: Store, out: str) -> None:
     store.write(f"{out}/film", DATA)
     assert [store.stat(f"{out}/film")] == list(store.list_objects(f"{out}/film"))
     with pytest.raises(errors.NotFoundError):
         store.stat(f"{out}/absent")
 
 
-def test_an_object_that_was_replaced_is_noticed(store: Store, out: str) -> None:
+def test_an_object_that_was_replaced_is_refused(store: Store, out: str) -> None:
     store.write(f"{out}/film", DATA)
-    found = store.stat(f"{out}/film")
+    item = store.stat(f"{out}/film")
     store.write(f"{out}/film", DATA[::-1])
     with pytest.raises(errors.ConflictError, match="changed while it was read") as raised:
-        list(store.stream(found, 0, 10))
+        list(store.stream(item, 0, 10))
     assert raised.value.exit_code == 75
 
 
-def test_a_server_that_heeds_no_condition_is_caught_by_the_etag(
+def test_a_replaced_object_is_refused_also_where_the_server_ignores_if_match(
     store: Store, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write(f"{out}/film", DATA)
-    found = store.stat(f"{out}/film")
+    item = store.stat(f"{out}/film")
     store.write(f"{out}/film", DATA[::-1])
     real = store._client.get_object
 
-    def careless(**request: Any) -> Any:
+    def ignores_if_match(**request: Any) -> Any:
         del request["IfMatch"]
         return real(**request)
 
-    monkeypatch.setattr(store._client, "get_object", careless)
+    monkeypatch.setattr(store._client, "get_object", ignores_if_match)
     with pytest.raises(errors.ConflictError, match="changed while it was read"):
-        list(store.stream(found, 0, 10))
+        list(store.stream(item, 0, 10))
 
 
 class Cut:
@@ -74,49 +74,48 @@ class Cut:
         self._body.close()
 
 
-def test_a_cut_body_goes_on_where_it_was_cut(
+def test_a_cut_body_is_resumed_at_the_cut(
     store: Store, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write(f"{out}/film", DATA)
     monkeypatch.setattr(s3, "CHUNK", 100_000)
-    real, asked = store._client.get_object, []
+    real, ranges = store._client.get_object, []
 
-    def cutting(**request: Any) -> Any:
-        asked.append(request["Range"])
-        answer = real(**request)
-        return answer | {"Body": Cut(answer["Body"])} if len(asked) < 3 else answer
+    def cuts_twice(**request: Any) -> Any:
+        ranges.append(request["Range"])
+        response = real(**request)
+        return response | {"Body": Cut(response["Body"])} if len(ranges) < 3 else response
 
-    monkeypatch.setattr(store._client, "get_object", cutting)
+    monkeypatch.setattr(store._client, "get_object", cuts_twice)
     assert stream(store, f"{out}/film", 0, 300_000) == DATA
-    assert asked == ["bytes=0-299999", "bytes=100000-299999", "bytes=200000-299999"]
+    assert ranges == ["bytes=0-299999", "bytes=100000-299999", "bytes=200000-299999"]
     assert store.retries == 2
 
 
-def test_bodies_that_never_bring_a_byte_are_given_up(
+def test_bodies_that_never_yield_a_byte_end_after_some_attempts(
     store: Store, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write(f"{out}/film", DATA)
-    found = store.stat(f"{out}/film")
-    real, asked = store._client.get_object, []
+    item = store.stat(f"{out}/film")
+    real, ranges = store._client.get_object, []
 
-    def dead(**request: Any) -> Any:
-        asked.append(request["Range"])
-        answer = real(**request)
-        answer["Body"].iter_chunks = _reset
-        return answer
+    def sends_nothing(**request: Any) -> Any:
+        ranges.append(request["Range"])
+        response = real(**request)
+        response["Body"].iter_chunks = _reset
+        return response
 
-    monkeypatch.setattr(store._client, "get_object", dead)
+    monkeypatch.setattr(store._client, "get_object", sends_nothing)
     with pytest.raises(errors.ServiceUnavailableError):
-        list(store.stream(found, 0, 10))
-    assert len(asked) == s3.BODY_ATTEMPTS
+        list(store.stream(item, 0, 10))
+    assert len(ranges) == s3.BODY_ATTEMPTS
 
 
 def _reset(size: int) -> Iterator[bytes]:
     raise ConnectionResetError("cut")
 
 
-def test_a_large_object_arrives_as_it_was_sent(store: Store, out: str) -> None:
-    """Above a megabyte it is sent in pieces, with its checksum."""
+def test_an_object_over_a_megabyte_is_streamed_with_its_checksum(store: Store, out: str) -> None:
     data = os.urandom(3 * 2**20 + 1)
     store.write(f"{out}/film", data)
     assert store.read(f"{out}/film") == data
