@@ -81,7 +81,9 @@ def test_validation_figures_are_those_of_the_saved_model(unbroken: list[EpochRes
     assert result.history[-1]["val_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
 
 
-def test_only_an_epoch_better_than_all_before_has_a_best_checkpoint(unbroken: list[EpochResult]) -> None:
+def test_only_an_epoch_better_than_all_before_has_a_best_checkpoint(
+    unbroken: list[EpochResult],
+) -> None:
     best = 0.0
     for result in unbroken:
         row = result.history[-1]
