@@ -229,7 +229,7 @@ def test_a_second_writer_of_the_same_model_is_refused(
         train.run(config(processed, out), store)
     assert caught.value.exit_code == 75
     (best,) = [item.uri for item in store.list_objects(out) if item.uri.endswith("/best.pt")]
-    assert checkpoint.from_bytes(store.read(best))["epoch"] == 1, "refused before best.pt"
+    assert checkpoint.from_bytes(store.read(best))["epoch"] == 1, "the refused writer wrote best.pt"
 
 
 def test_the_best_model_is_that_of_last_pt(
@@ -301,7 +301,7 @@ def test_an_epoch_trains_while_the_one_before_is_written(
 
     def wait_for_the_next_epoch(self: Any, result: Any) -> None:
         if len(result.history) == 1:
-            assert second_epoch.wait(30), "training waited for the write"
+            assert second_epoch.wait(30), "the second epoch waited for the first one's files"
         write(self, result)
 
     def note_second_epoch(self: Any, epoch: int, *arguments: Any) -> Any:
