@@ -1,4 +1,4 @@
-"""evaluate: predicted masks against the raw truth, at the films' own size."""
+"""evaluate: predicted masks against the raw masks, at the films' full size."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Mask = NDArray[np.bool_]
 
 
 def run(config: EvaluateConfig, store: Store) -> Manifest:
-    """Score every film that has a truth by Dice, IoU and HD95, at its own size, a row a film.
+    """Score every film with a truth by Dice, IoU and HD95 at the film's full size, a row a film.
 
     Two empty masks score best, one empty mask scores lowest, and so does a film that could not be
     predicted. The figures under `test` are of films of patients used neither for training nor for
@@ -85,20 +85,31 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
     )
     if manifest := work_folder.finished():
         return manifest
-    films = raw.counts["films"]
     seen = read_seen_patients(store, trained)
-    scorer = _Scorer(store, raw, predictions, seen, test_sources)
+    scored = _score_films(work_folder, seen, test_sources)
+    figures = _write_files(work_folder, scored, seen)
+    films = raw.counts["films"]
+    counts = {"films": films, "scored": len(scored), "skipped": films - len(scored)}
+    return work_folder.finish(counts=counts, headline=_headline(figures["test"]))
+
+
+def _score_films(
+    work_folder: WorkFolder, seen: SeenPatients, test_sources: Collection[str]
+) -> list[ScoredRow]:
+    """Write a row a film; return the rows of the films with a truth."""
+    store, inputs = work_folder.store, work_folder.inputs
+    raw, predictions = inputs["raw"], inputs["predictions"]
+    films = raw.counts["films"]
+    # The three manifests have a row a film in the same order, and stream a part at a time.
     row_triples = zip(
         raw_rows(store, raw),
-        processed_rows(store, processed),
+        processed_rows(store, inputs["processed"]),
         prediction_rows(store, predictions),
         strict=True,
     )
+    scorer = _Scorer(store, raw, predictions, seen, test_sources)
     rows = work_folder.write_rows(row_triples, films, scorer, threads=CPU_THREADS)
-    scored = [row for row in track(rows, films, "evaluate") if row["status"] == "ok"]
-    figures = _write_files(work_folder, scored, seen)
-    counts = {"films": films, "scored": len(scored), "skipped": films - len(scored)}
-    return work_folder.finish(counts=counts, headline=_headline(figures["test"]))
+    return [row for row in track(rows, films, "evaluate") if row["status"] == "ok"]
 
 
 def _write_files(
@@ -180,7 +191,7 @@ class _Scorer:
 
 
 def _read_raw(store: Store, predictions: Manifest, processed: Manifest) -> Manifest:
-    """The raw manifest that both were made from; ConfigError where these are two."""
+    """The raw manifest of both `predictions` and `processed`; ConfigError if these differ."""
     films, raw = predictions.inputs.get("films"), processed.inputs["raw"]
     if films is None or films["content_hash"] != raw["content_hash"]:
         raise ConfigError(

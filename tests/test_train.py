@@ -57,32 +57,32 @@ def config(processed: Manifest, out: str, **changes: Any) -> TrainConfig:
     return TrainConfig(**{"processed": processed.uri, "out": out, **SMALL, **changes})
 
 
-def history(store: Store, made: Manifest) -> list[dict[str, float]]:
-    rows: list[dict[str, float]] = json.loads(made.read_file(store, "history.json"))["epochs"]
+def history(store: Store, trained: Manifest) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = json.loads(trained.read_file(store, "history.json"))["epochs"]
     return rows
 
 
-def test_the_histories_are_kept_in_three_forms_that_agree(
+def test_the_history_is_written_in_three_forms_that_agree(
     store: Store, out: str, processed: Manifest
 ) -> None:
-    made = train.run(config(processed, out), store)
-    rows = history(store, made)
+    trained = train.run(config(processed, out), store)
+    rows = history(store, trained)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all(
         {"train_loss", "val_loss", "val_dice", "learning_rate", "seconds"} <= row.keys()
         for row in rows
     )
-    table = list(csv.DictReader(io.StringIO(made.read_file(store, "history.csv").decode())))
+    table = list(csv.DictReader(io.StringIO(trained.read_file(store, "history.csv").decode())))
     assert [float(row["val_dice"]) for row in table] == [row["val_dice"] for row in rows]
-    assert made.read_file(store, "curves.png").startswith(b"\x89PNG")
-    assert made.headline["val_dice"] == pytest.approx(rows[-1]["val_dice"], abs=1e-6)
+    assert trained.read_file(store, "curves.png").startswith(b"\x89PNG")
+    assert trained.headline["val_dice"] == pytest.approx(rows[-1]["val_dice"], abs=1e-6)
 
 
 def test_the_result_has_the_last_rows_figures_and_the_histories_uris(
     store: Store, out: str, processed: Manifest
 ) -> None:
-    made = train.run(config(processed, out), store)
-    result, last = made.result(1.0), history(store, made)[-1]
+    trained = train.run(config(processed, out), store)
+    result, last = trained.result(1.0), history(store, trained)[-1]
     for name in ("train_loss", "val_loss", "val_dice", "learning_rate"):
         assert result["headline"][name] == pytest.approx(last[name], abs=1e-6)
     assert result["headline"]["epoch_seconds"] == pytest.approx(last["seconds"], abs=0.01)
@@ -91,7 +91,7 @@ def test_the_result_has_the_last_rows_figures_and_the_histories_uris(
     assert json.loads(store.read(result["files"]["history.json"]))["epochs"][-1] == last
 
 
-def test_a_run_says_where_its_training_is_before_it_trains_and_also_where_it_is_reused(
+def test_a_run_names_the_folder_of_its_training_before_it_trains_and_where_it_is_reused(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*arguments: Any, **options: Any) -> None:
@@ -101,14 +101,14 @@ def test_a_run_says_where_its_training_is_before_it_trains_and_also_where_it_is_
         patch.setattr(training.Trainer, "epochs", stop)
         train.run(config(processed, out, run_id="first"), store)
     first = store.read_json(f"{out}/runs/first/train.json")
-    made = train.run(config(processed, out, run_id="first"), store)
+    trained = train.run(config(processed, out, run_id="first"), store)
     again = train.run(config(processed, out, run_id="second"), store)
     assert again.reused
-    assert first == {"trained": made.root, "epochs": 2}
+    assert first == {"trained": trained.root, "epochs": 2}
     assert store.read_json(f"{out}/runs/second/train.json") == first
 
 
-def test_the_curves_are_drawn_anew_after_every_epoch(
+def test_the_curves_are_written_after_every_epoch(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points: list[int] = []
@@ -135,11 +135,11 @@ def test_the_all_lung_loss_stands_beside_the_losses(
     assert row["all_lung_loss"] == pytest.approx(1 - 2 * fraction / (1 + fraction))
 
 
-def test_model_json_says_how_to_use_the_weights(
+def test_model_json_describes_the_network_and_its_films(
     store: Store, out: str, processed: Manifest
 ) -> None:
-    made = train.run(config(processed, out), store)
-    model_json = json.loads(made.read_file(store, "model.json"))
+    trained = train.run(config(processed, out), store)
+    model_json = json.loads(trained.read_file(store, "model.json"))
     recipe = model_json["recipe"]
     assert model_json["architecture"] == {"in_channels": 1, "num_classes": 1} | NETWORKS["small"]
     assert recipe["spatial_size"] == 32
@@ -148,21 +148,21 @@ def test_model_json_says_how_to_use_the_weights(
     assert model_json["data"]["by_source"] == processed.details["by_source"]
 
 
-def test_model_json_says_how_its_films_were_placed(
+def test_model_json_holds_the_placing_of_its_films(
     store: Store, out: str, processed: Manifest
 ) -> None:
     raw = processed.inputs["raw"]["uri"]
     placing: dict[str, Any] = {"fit": "letterbox", "crop_borders": True}
     placed = preprocess.run(PreprocessConfig(raw=raw, out=out, size=32, **placing), store)
-    made = train.run(config(placed, out, epochs=1), store)
-    recipe = json.loads(made.read_file(store, "model.json"))["recipe"]
+    trained = train.run(config(placed, out, epochs=1), store)
+    recipe = json.loads(trained.read_file(store, "model.json"))["recipe"]
     assert placing.items() <= recipe.items()
 
 
 def test_checkpoints_load_without_running_code(store: Store, out: str, processed: Manifest) -> None:
-    made = train.run(config(processed, out), store)
+    trained = train.run(config(processed, out), store)
     for name in ("last.pt", "best.pt"):
-        assert "model" in checkpoint.from_bytes(store.read(made.uri_of(name)))
+        assert "model" in checkpoint.from_bytes(store.read(trained.uri_of(name)))
 
 
 def test_another_seed_is_another_model_and_the_same_seed_the_same(
@@ -229,10 +229,10 @@ def test_a_second_writer_of_the_same_model_is_refused(
         train.run(config(processed, out), store)
     assert caught.value.exit_code == 75
     (best,) = [item.uri for item in store.list_objects(out) if item.uri.endswith("/best.pt")]
-    assert checkpoint.from_bytes(store.read(best))["epoch"] == 1, "the refused one wrote no best"
+    assert checkpoint.from_bytes(store.read(best))["epoch"] == 1, "refused before best.pt"
 
 
-def test_the_best_model_is_the_one_that_last_pt_speaks_of(
+def test_the_best_model_is_that_of_last_pt(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a try that was killed between its two puts, or after a rival's late put."""
@@ -244,14 +244,14 @@ def test_the_best_model_is_the_one_that_last_pt_speaks_of(
         return finish(self)
 
     monkeypatch.setattr(EpochWriter, "finish", put_a_stale_one)
-    made = train.run(config(processed, out), store)
-    best = checkpoint.from_bytes(store.read(made.uri_of("best.pt")))
-    assert best["epoch"] == made.headline["best_epoch"]
-    weights = checkpoint.from_safetensors(made.read_file(store, "model.safetensors"))
+    trained = train.run(config(processed, out), store)
+    best = checkpoint.from_bytes(store.read(trained.uri_of("best.pt")))
+    assert best["epoch"] == trained.headline["best_epoch"]
+    weights = checkpoint.from_safetensors(trained.read_file(store, "model.safetensors"))
     assert all(torch.equal(best["model"][name], weights[name]) for name in weights)
 
 
-def test_a_put_that_met_itself_because_its_answer_was_lost_is_no_other_writer(
+def test_a_put_that_is_sent_again_because_its_answer_was_lost_is_not_refused(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Store.write
@@ -261,32 +261,33 @@ def test_a_put_that_met_itself_because_its_answer_was_lost_is_no_other_writer(
         etag = write(self, uri, data, **options)
         if uri.endswith("/last.pt") and not lost:
             lost.append(uri)
-            return write(self, uri, data, **options)  # as botocore does
+            # As botocore does.
+            return write(self, uri, data, **options)
         return etag
 
     monkeypatch.setattr(Store, "write", lose_one_answer)
-    made = train.run(config(processed, out), store)
+    trained = train.run(config(processed, out), store)
     assert lost
-    assert made.counts["epochs"] == config(processed, out).epochs
+    assert trained.counts["epochs"] == config(processed, out).epochs
 
 
 def test_only_the_named_sources_are_trained_on(
     store: Store, out: str, two_sources: Manifest
 ) -> None:
-    made = train.run(config(two_sources, out, train_sources="shenzhen"), store)
-    data = json.loads(made.read_file(store, "model.json"))["data"]
+    trained = train.run(config(two_sources, out, train_sources="shenzhen"), store)
+    data = json.loads(trained.read_file(store, "model.json"))["data"]
     by_source = two_sources.details["by_source"]
     assert data["train_sources"] == ["shenzhen"]
     assert data["train_films"] == by_source["shenzhen"]["train"] < two_sources.counts["train"]
     assert data["val_films"] == by_source["shenzhen"]["val"]
     everything = train.run(config(two_sources, out, train_sources="shenzhen,montgomery"), store)
-    assert everything.uri != made.uri
+    assert everything.uri != trained.uri
     data = json.loads(everything.read_file(store, "model.json"))["data"]
     assert data["train_sources"] == ["montgomery", "shenzhen"]
     assert data["train_films"] == two_sources.counts["train"]
 
 
-def test_a_source_without_films_is_refused_and_those_there_are_named(
+def test_a_source_without_films_is_refused_and_the_sources_with_films_are_named(
     store: Store, out: str, two_sources: Manifest
 ) -> None:
     with pytest.raises(errors.ConfigError, match="of jsrt, give some of montgomery, shenzhen"):
@@ -296,30 +297,30 @@ def test_a_source_without_films_is_refused_and_those_there_are_named(
 def test_an_epoch_trains_while_the_one_before_is_written(
     store: Store, out: str, processed: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, trained = EpochWriter._write_files, threading.Event()
+    write, second_epoch = EpochWriter._write_files, threading.Event()
 
     def wait_for_the_next_epoch(self: Any, result: Any) -> None:
         if len(result.history) == 1:
-            assert trained.wait(30), "the second epoch's steps waited for the first one's writing"
+            assert second_epoch.wait(30), "training waited for the write"
         write(self, result)
 
     def note_second_epoch(self: Any, epoch: int, *arguments: Any) -> Any:
         if epoch == 2:
-            trained.set()
+            second_epoch.set()
         return take_step(self, epoch, *arguments)
 
     take_step = training.Trainer.take_step
     monkeypatch.setattr(EpochWriter, "_write_files", wait_for_the_next_epoch)
     monkeypatch.setattr(training.Trainer, "take_step", note_second_epoch)
-    made = train.run(config(processed, out), store)
-    assert len(history(store, made)) == 2
+    trained = train.run(config(processed, out), store)
+    assert len(history(store, trained)) == 2
 
 
-def test_a_damaged_checkpoint_is_said_and_never_trained_over(
+def test_a_damaged_checkpoint_is_refused_and_not_overwritten(
     store: Store, out: str, processed: Manifest
 ) -> None:
-    made = train.run(config(processed, out), store)
-    store.write(made.uri_of("last.pt"), b"half")
-    store.delete([made.uri])
+    trained = train.run(config(processed, out), store)
+    store.write(trained.uri_of("last.pt"), b"half")
+    store.delete([trained.uri])
     with pytest.raises(errors.BadDataError, match="--force"):
         train.run(config(processed, out), store)

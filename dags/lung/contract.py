@@ -35,7 +35,7 @@ LESS_MEMORY = "lower the batch size, the image size or the network"
 MEANINGS = {
     2: (
         "wrong arguments or configuration, or an absent bucket or source",
-        "Correct the value that the log names, on the form or in the settings, and trigger anew",
+        "Correct the value that the log names (form or settings) and trigger a new run",
     ),
     65: ("bad data", "Mend or remove the films that the log names, then clear this task"),
     69: (

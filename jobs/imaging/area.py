@@ -68,6 +68,7 @@ def _sum_rows(
 def _sum_columns(rows: NDArray[Whole], count: int) -> NDArray[np.int64]:
     """Sums (n, count) over `count` equal spans of the columns of `rows` (n, W), times `count`."""
     length = rows.shape[1]
+    # The sum up to an edge is a running sum; the sum of a span is a difference of two.
     running = np.zeros((len(rows), length + 1), np.int64)
     np.cumsum(rows, axis=1, dtype=np.int64, out=running[:, 1:])
     whole, part = _edges(length, count)

@@ -55,6 +55,7 @@ def largest_components(mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_]
     if hierarchy is None or np.count_nonzero(hierarchy[0, :, 3] < 0) <= count:
         return mask.copy()
     _, labels = cv2.connectedComponents(pixels, connectivity=8)
+    # Index 0, the background, has size 0, since only the mask's pixels are counted.
     sizes = np.bincount(labels[mask])
     is_largest = np.zeros(len(sizes), dtype=np.bool_)
     is_largest[np.argsort(-sizes, kind="stable")[:count]] = True

@@ -14,7 +14,6 @@ from jobs.films.rows import Split
 from jobs.films.training_pairs import chosen_sources, count_films, read_pairs
 from jobs.models.epoch_writer import EpochWriter
 from jobs.models.trained_files import TrainedModel
-from jobs.runtime.environment import environment_for_children
 from jobs.runtime.profile import spent, waiting
 from jobs.runtime.progress import Progress, track
 from jobs.runtime.save_on_signal import saving
@@ -54,8 +53,7 @@ def fit(folder: WorkFolder, config: TrainConfig, processed: Manifest) -> Manifes
         _fill_cache(folder.store, config, processed, cache)
         if config.processes == 1:
             return _train_here(folder, config, processed, cache)
-        with environment_for_children(folder.store.environment()):
-            _launch_ranks(config, cache)
+        _launch_ranks(folder.store, config, cache)
     return read_manifest(folder.store, folder.uri, "train")
 
 
@@ -69,10 +67,10 @@ def _fill_cache(store: Store, config: TrainConfig, processed: Manifest, cache: P
         write_cache(cache / split, films, count, processed.config["size"])
 
 
-def _launch_ranks(config: TrainConfig, cache: Path) -> None:
-    """Run this job again in each of N processes, which find the films in `cache`."""
+def _launch_ranks(store: Store, config: TrainConfig, cache: Path) -> None:
+    """Run this job again in each of N processes, with the same S3 and the films in `cache`."""
     command = [sys.executable, "-m", "jobs", "train", *config.arguments()]
-    code = launch(command, config.processes, {CACHE: str(cache)})
+    code = launch(command, config.processes, store.environment() | {CACHE: str(cache)})
     if code:
         message = f"a training process ended with {code}: its own message stands above"
         raise error_of_exit_code(code, message)

@@ -105,13 +105,16 @@ def develop(depth: Floats, canvas: Canvas, rng: Generator) -> tuple[Floats, Floa
 
     `depth` is the optical depth (no unit), float32 (H, W).
     """
+    # Beer-Lambert's law, and scatter as a blurred share of the exposure.
     exposure = np.exp(-depth)
     scatter = blurred(np.minimum(exposure, 0.12), 3.5 / canvas.pitch)
     exposure += rng.uniform(0.15, 0.5) * scatter
+    # A processed film has less contrast between large structures than between small ones.
     level = -np.log(exposure)
     level -= rng.uniform(0.1, 0.5) * blurred(np.maximum(level, 1.0), 5.0 / canvas.pitch)
     rows, columns = (int(side * 0.15) for side in canvas.shape)
     middle = (slice(rows, -rows, 6), slice(columns, -columns, 6))
+    # The gray scale spans the levels in the middle of the film.
     low, high = np.percentile(level[middle], [2, 98]).tolist()
     low -= rng.uniform(-0.05, 0.35) * (high - low)
     level = (level - low) / ((high - low) * rng.uniform(0.98, 1.08))

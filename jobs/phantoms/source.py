@@ -68,10 +68,12 @@ def print_film(gray: Floats, grain: Floats, rng: Generator) -> Film:
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     image += noise * enlarge(grain, (width, height))
     film = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+    # The side marker, a letter of lead.
     if rng.random() < 0.75:
         corner = (round(width * rng.uniform(0.03, 0.2)), round(height * rng.uniform(0.06, 0.25)))
         size, stroke = width / 600, max(2, width // 250)
         cv2.putText(film, "R", corner, cv2.FONT_HERSHEY_SIMPLEX, size, (235,), stroke, cv2.LINE_AA)
+    # The opening of the collimator, a quadrilateral.
     if rng.random() < 0.4:
         outward = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
         corners = (outward * rng.uniform(0.45, 0.51, (4, 2)) + 0.5) * [width, height]

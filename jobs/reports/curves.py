@@ -14,7 +14,7 @@ ZOOM = 2
 
 def draw_curves(history: History) -> bytes:
     """curves.svg as a PNG, in light colors, at ZOOM times its size."""
-    # A container image has no fonts: Pillow's own one, which resvg takes from a file alone.
+    # The container image has no fonts, and resvg reads them from files alone: give it Pillow's.
     font = ImageFont.load_default(size=12)
     assert isinstance(font, ImageFont.FreeTypeFont), "Pillow's wheels have FreeType"
     family, _ = font.getname()

@@ -23,7 +23,7 @@ RESAMPLES = 2000
 # Percent of the bootstrap's means that lie within the interval.
 LEVEL = 95
 SEED = 0
-# Films below which no rank correlation is given.
+# The fewest films with a rank correlation.
 FEWEST_RANKED = 3
 # Share of the films, by lowest Dice, that the quality score should flag.
 WORST_SHARE = 0.1

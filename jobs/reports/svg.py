@@ -29,6 +29,7 @@ DARK = Markup(
     "--paper: #141516; --soft: #a29d94; --rule: #35342f; "
     "--train: #6db3f2; --val: #ff9a5c; --reference: #8b867d;"
 )
+# For curves.svg and the report alike; FILE_RULES for curves.svg alone.
 RULES = Markup("""\
 svg text { font-size: 12px; fill: var(--soft); }
 svg text.x { text-anchor: middle; }
@@ -65,7 +66,8 @@ def picture(history: History, epochs: int) -> bytes:
 
 
 def light_picture(history: History) -> str:
-    """The same of a whole training for a renderer without CSS variables, in light colors alone."""
+    """`picture` of a finished training as text, in the light colors alone."""
+    # resvg knows neither CSS variables nor media queries.
     colors = dict(re.findall(r"--(\w+): (#\w+)", LIGHT))
     style = re.sub(r"var\(--(\w+)\)", lambda use: colors[use[1]], f"{RULES}{FILE_RULES}")
     return _picture(history, len(history), style)
@@ -221,6 +223,7 @@ def _axes(
 
 def ticks(low: float, high: float, count: int, smallest: float = 0.0) -> list[float]:
     """About `count` round numbers, 1, 2 or 5 × 10^n apart, that enclose low to high."""
+    # The tolerances let an end that is a round number but for its last bits be a tick.
     rough = max((high - low) / count, smallest, 1e-6)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)

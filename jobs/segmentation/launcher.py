@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def launch(
 
     Args:
         command: program and arguments.
-        environment: variables of the ranks beside those of this process.
+        environment: of the ranks; None: that of this process.
 
     Returns:
         0 where all ranks end with 0; the exit code of the rank that failed first, after the others
@@ -42,9 +43,9 @@ def launch(
         raise ConfigError(f"--processes {processes} with {gpus} GPUs: give at most {gpus}")
     # elastic_launch logs twenty lines that repeat the failing rank's message and ours.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    program, *arguments = _with_environment(command, environment or {})
     try:
-        elastic_launch(_launch_config(processes), program)(*arguments)
+        with _os_environ(dict(os.environ) if environment is None else environment):
+            elastic_launch(_launch_config(processes), command[0])(*command[1:])
     except ChildFailedError as error:
         return _exit_code(_causes(error.failures))
     except SignalException as stopped:
@@ -53,12 +54,23 @@ def launch(
     return 0
 
 
-def _with_environment(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """The command through env(1): elastic_launch passes on os.environ and takes no variables."""
+@contextlib.contextmanager
+def _os_environ(environment: Mapping[str, str]) -> Iterator[None]:
+    """Replace os.environ while the block runs, and restore it however the block is left."""
+    # elastic_launch starts the ranks with a copy of os.environ and takes no other environment.
+    before = dict(os.environ)
     # The ranks are on this machine: no look-up of its name, which an isolated container lacks.
-    interface = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
-    variables = {"GLOO_SOCKET_IFNAME": interface, **environment}
-    return ["env", *(f"{name}={value}" for name, value in variables.items()), *command]
+    _replace_os_environ({"GLOO_SOCKET_IFNAME": "lo", **environment})
+    try:
+        yield
+    finally:
+        _replace_os_environ(before)
+
+
+def _replace_os_environ(environment: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 def _launch_config(processes: int) -> Any:

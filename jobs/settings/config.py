@@ -17,8 +17,10 @@ from jobs.settings.options import check, check_apart, option
 from jobs.sources.patients import compile_pattern
 from jobs.sources.source import split_sources
 
+# Patterns must match the whole value.
 S3_URI = r"s3://[^/]+(/.*)?"
 MANIFEST_URI = r"s3://[^/]+/.*manifest\.json"
+# Names joined by commas, or nothing.
 SOURCES = r"([a-z]+(,[a-z]+)*)?"
 SHARD = r"[1-9]\d*/[1-9]\d*"
 
@@ -120,6 +122,7 @@ class DownloadConfig(JobConfig):
             )
         if self.patient_pattern:
             compile_pattern(self.patient_pattern)
+        # An archive is one object, so it cannot contain the output.
         for part in split_sources(self.source):
             if part.startswith("s3://") and not part.lower().endswith(".zip"):
                 check_apart("--source", part, self.out)

@@ -123,7 +123,9 @@ class ZipSource:
         """The members by name, without folders; each must end before the next one starts."""
         members: dict[str, ZipMember] = {}
         limit = directory_start
+        # From the last member to the first, since a range is limited by the start of the next one.
         for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
+            # The stored name: ZipInfo.filename ends at a NUL. Some Windows tools write backslashes.
             path = info.orig_filename.replace("\\", "/")
             self._check_entry(path, info)
             member = ZipMember.of(info, limit)
@@ -143,6 +145,7 @@ class ZipSource:
             raise self._refusal(name, "is not a relative path", "zip a folder without full paths")
         if ".." in name.split("/"):
             raise self._refusal(name, "lies outside the archive", "zip a folder without '..'")
+        # The upper 16 bits are the Unix mode, 0 if the archiver does not write it.
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise self._refusal(name, "is a link or a device", "zip the file itself instead")
         # Bit 0: traditional encryption; bit 6: strong encryption (APPNOTE 4.4.4).
@@ -183,6 +186,7 @@ class _DirectoryReader:
         return self._position
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
+        # os.SEEK_SET, SEEK_CUR and SEEK_END are 0, 1 and 2.
         position = offset + (0, self._position, self._file.size)[whence]
         if position < 0:
             raise OSError("a position before the start")

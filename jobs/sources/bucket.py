@@ -12,7 +12,7 @@ from jobs.storage.s3 import Store
 
 
 class BucketSource:
-    """The objects below a prefix; `objects` maps the key behind the prefix to the object.
+    """The objects below a prefix; `objects` maps the key after the prefix to the object.
 
     The identity is a hash of the objects' names, sizes and ETags.
     """
@@ -30,6 +30,7 @@ class BucketSource:
             raise NotFoundError(f"no objects below {self._prefix}: check the bucket and the prefix")
 
     def identity(self) -> dict[str, str]:
+        # In the order of the listing, which S3 sorts by key.
         lines = (f"{name}\t{item.bytes}\t{item.etag}\n" for name, item in self.objects.items())
         return {"listing": hashlib.sha256("".join(lines).encode()).hexdigest()}
 

@@ -59,7 +59,7 @@ class FileRanges:
 
 
 class ObjectRanges:
-    """An object in S3; every range asks for the ETag that the object had at first."""
+    """An object in S3; every range is requested with the ETag of the first request."""
 
     def __init__(self, uri: str, store: Store) -> None:
         self.name = uri

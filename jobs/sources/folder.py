@@ -93,6 +93,7 @@ class FolderSource:
 
     def _name(self, path: Path) -> str:
         name = path.relative_to(self.path).as_posix()
+        # Manifests are UTF-8; a file system of Linux allows any bytes in a name.
         try:
             name.encode()
         except UnicodeEncodeError:

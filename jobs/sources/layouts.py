@@ -36,7 +36,7 @@ FAMILY_SOURCES = {"MCUCXR": "montgomery", "CHNCXR": "shenzhen", "PHANTOM": "phan
 LABELS = {"0": "normal", "1": "abnormal"}
 
 FILM, LUNGS, LEFT, RIGHT, LOOSE = "film", "lungs", "left", "right", "loose"
-# The role of the images in a folder, by the folder's name, or by its parent's and its own.
+# The role of the images in a folder, by its name or by "parent/name", in lower case.
 ROLES = {
     "cxr_png": FILM,
     "images": FILM,
@@ -172,7 +172,7 @@ def describe(catalogue: Catalogue) -> list[str]:
 
 
 def is_film(name: str) -> bool:
-    """Whether a name is that of a film and not of a mask, whatever other files there are."""
+    """Whether a name is that of a film and not of a mask, independent of the other files."""
     return not _reason_to_ignore(name) and _classify(0, name).role in (FILM, LOOSE)
 
 
@@ -201,7 +201,9 @@ def _classify(source: int, name: str) -> Image:
     role, layout, root, within = _folder(path)
     if stem.lower().endswith("_mask"):
         stem = stem[: -len("_mask")]
+        # In leftMask/ and rightMask/ the folder decides the side.
         role = role if role in (LEFT, RIGHT) else LUNGS
+    # Both sets have their films in CXR_png/.
     if layout == "montgomery" and stem.startswith("CHNCXR_"):
         layout = "shenzhen"
     key = Key(source, root, within, stem)
@@ -249,6 +251,7 @@ def _without_strays(images: list[Image]) -> list[Image]:
 
 def _join_across_sources(films: dict[Key, list[Image]], masks: dict[Key, Masks]) -> None:
     """Pair films of sources without masks and masks of sources without films, by a unique stem."""
+    # Kaggle has the films and the masks of Shenzhen in two datasets.
     film_sources, mask_sources = {key.source for key in films}, {key.source for key in masks}
     film_keys = _by_stem(key for key in films if key.source not in mask_sources)
     mask_keys = _by_stem(key for key in masks if key.source not in film_sources)
@@ -328,4 +331,5 @@ def _safe(name: str) -> str:
 
 def _with_digest(name: str, full: str) -> str:
     digest = hashlib.sha256(full.encode()).hexdigest()[:8]
+    # 9: the hyphen and the digest.
     return f"{name[: LONGEST_ID - 9]}-{digest}"

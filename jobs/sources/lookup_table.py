@@ -16,6 +16,7 @@ def parse_lookup(data: bytes, origin: str, key: str, value: str) -> dict[str, st
     """
     form = f"give a CSV with the columns {key},{value}"
     try:
+        # utf-8-sig: Excel writes a byte order mark.
         lookup = _parse(data.decode("utf-8-sig"), origin, key, value)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{origin} is not UTF-8 ({error.reason}): {form}") from None
@@ -32,8 +33,10 @@ def parse_lookup(data: bytes, origin: str, key: str, value: str) -> dict[str, st
 
 def _parse(text: str, origin: str, key: str, value: str) -> dict[str, str]:
     lookup: dict[str, str] = {}
+    # Without `strict` an unclosed quote would make the rest of the file one field.
     reader = csv.DictReader(io.StringIO(text), strict=True)
     for row in reader:
+        # DictReader gives None for the columns that a short row lacks.
         name, entry = ((row[column] or "").strip() for column in (key, value))
         if not name or not entry:
             raise ConfigError(

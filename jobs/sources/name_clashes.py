@@ -44,6 +44,7 @@ def _read(sources: Sequence[Source], *members: Member) -> list[bytes]:
 def _is_same_film(first: bytes, second: bytes) -> bool:
     if first == second:
         return True
+    # Lossless files of the same pixels differ if they were compressed differently.
     try:
         return np.array_equal(decode.decode_film(first), decode.decode_film(second))
     except decode.ImageError:

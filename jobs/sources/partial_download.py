@@ -79,6 +79,7 @@ class PartialDownload:
         try:
             archive = LocalZip(self.path)
         except BadDataError as error:
+            # If the size is unknown, the file may be truncated: another attempt may help.
             if is_whole:
                 raise
             raise DamagedError(str(error)) from None

@@ -67,9 +67,9 @@ class Retries:
             raise refusal from None
         retry_after = _retry_after(error)
         if fruitless >= FRUITLESS_ATTEMPTS or retry_after > LONGEST_RETRY_AFTER:
-            wish = f" and asks to wait {retry_after:.0f} s" if retry_after else ""
+            wait = f" and asks to wait {retry_after:.0f} s" if retry_after else ""
             raise ServiceUnavailableError(
-                f"{self.name} is not delivered after {self.count} retries{wish} "
+                f"{self.name} is not delivered after {self.count} retries{wait} "
                 f"({_describe(error)}): run the job again later"
             ) from None
         self.count += 1

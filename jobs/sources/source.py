@@ -21,7 +21,7 @@ FORMS = (
 )
 
 MEGABYTE = 2**20
-# Bytes. An uncompressed film of 20 Mpixel in 16-bit color has 118 MB.
+# Bytes, as a file is read whole. An uncompressed film of 20 Mpixel in 16-bit color has 118 MB.
 LARGEST_FILE = 128 * MEGABYTE
 
 
@@ -115,4 +115,5 @@ def _local_path(rest: str) -> Path:
         absolute = os.path.abspath(rest.removeprefix("localhost/"))
         raise ConfigError(f"source file://{rest} is not absolute: give file://{absolute}")
     path = Path(rest)
+    # A name on disk may itself contain a percent sign.
     return path if path.exists() else Path(unquote(rest))

@@ -49,6 +49,7 @@ class Version:
 
     @classmethod
     def of(cls, response: requests.Response) -> Version:
+        # Content-Range: bytes START-END/SIZE
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
         size = total if response.status_code == 206 else response.headers.get("Content-Length", "")
         etag, modified = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
@@ -56,12 +57,12 @@ class Version:
 
     def differs(self, other: Version) -> bool:
         """Whether a property that both versions have differs."""
-        pairs = zip(
-            (self.size, self.etag, self.modified),
-            (other.size, other.etag, other.modified),
-            strict=True,
+        pairs = (
+            (self.size, other.size),
+            (self.etag, other.etag),
+            (self.modified, other.modified),
         )
-        return any(mine and theirs and mine != theirs for mine, theirs in pairs)
+        return any(first and second and first != second for first, second in pairs)
 
     def condition(self) -> dict[str, str]:
         """The If-Range header: a server with another version sends the whole file.

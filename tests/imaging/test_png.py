@@ -186,4 +186,4 @@ def test_no_damaged_file_is_read_that_pillow_refuses(monkeypatch: pytest.MonkeyP
     by_pillow_alone = [outcome(data) for data in damaged]
     pairs = zip(outcomes, by_pillow_alone, strict=True)
     assert len(set(outcomes)) > 3
-    assert {ours for ours, pillows in pairs if ours != pillows} <= {"truncated"}
+    assert {result for result, expected in pairs if result != expected} <= {"truncated"}

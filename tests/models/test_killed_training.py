@@ -1,4 +1,4 @@
-"""kill -9 in the midst of each job, then the same command: the same content as an unbroken run."""
+"""kill -9 midway through each job, then the same command: the content of an unbroken run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPTIONS = {
     "evaluate": [],
     "publish": ["--run-id", "killed"],
 }
-# What must be there for the kill to come midway: this many objects below this folder.
+# When a job is midway: (folder, number of objects below it).
 MIDWAY = {
     "download": ("raw", 20),
     "preprocess": ("processed", 20),
@@ -36,7 +36,7 @@ MIDWAY = {
 
 
 class Chain:
-    """The jobs' results so far in one prefix; each job's command follows from them."""
+    """The results of the jobs that ran in one prefix; a job's command is made from them."""
 
     def __init__(self, source: str, out: str, environment: dict[str, str]) -> None:
         self.out = out
@@ -76,7 +76,7 @@ class Chain:
 def chains(
     s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Chain, Chain]]:
-    """Two empty prefixes over the same films: one to run unbroken, one to kill in."""
+    """Two empty prefixes over the same films: one for unbroken jobs, one for killed jobs."""
     films = tmp_path_factory.mktemp("films")
     write_montgomery(films, FILMS)
     names = ("unbroken", "killed")
@@ -92,6 +92,6 @@ def test_a_killed_job_ends_as_an_unbroken_one(
     unbroken, killed = chains
     expected = unbroken.run(job)
     killed.kill_midway(job, store)
-    made = killed.run(job)
-    assert not made["reused"], "the kill came too late to prove anything"
-    assert made["content_hash"] == expected["content_hash"]
+    result = killed.run(job)
+    assert not result["reused"], "the job had ended before the kill"
+    assert result["content_hash"] == expected["content_hash"]

@@ -1,4 +1,4 @@
-"""A training of two processes that is stopped or killed, on either, ends as an unbroken one."""
+"""A training of two processes that is stopped or killed resumes and ends as an unbroken one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def settings(processed: Manifest, run_id: str) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def unbroken(processed: Manifest, s3: dict[str, str]) -> str:
-    """The content hash of a training that nothing stops."""
+    """The content hash of a training that is not stopped."""
     arguments = settings(processed, "unbroken").arguments()
     return str(run_job("train", *arguments, environment=s3)["content_hash"])
 
@@ -90,7 +90,7 @@ def training(
         (1, signal.SIGKILL, 128 + signal.SIGKILL),
     ],
 )
-def test_it_ends_with_the_code_and_then_as_an_unbroken_one(
+def test_a_stopped_training_ends_with_the_code_and_resumes_to_the_unbroken_one(
     training: tuple[TrainConfig, subprocess.Popen[bytes]],
     unbroken: str,
     store: Store,
@@ -106,7 +106,7 @@ def test_it_ends_with_the_code_and_then_as_an_unbroken_one(
     _, messages = process.communicate(timeout=SECONDS)
     assert process.returncode == code, messages.decode()
     saved = checkpoint.from_bytes(store.read(last))
-    assert len(saved["history"]) < EPOCHS, "it ended before it could be stopped"
+    assert len(saved["history"]) < EPOCHS, "the training had ended before it was stopped"
     result = run_job("train", *config.arguments(), environment=s3)
     assert not result["reused"]
     assert result["content_hash"] == unbroken
@@ -115,13 +115,13 @@ def test_it_ends_with_the_code_and_then_as_an_unbroken_one(
 def wait_for_a_checkpoint(
     store: Store, config: TrainConfig, process: subprocess.Popen[bytes]
 ) -> str:
-    """The URI of last.pt, once the first epoch left it."""
+    """The URI of last.pt, once the first epoch has written it."""
     limit = time.monotonic() + SECONDS
-    place = f"{OUT}/runs/{config.run_id}/train.json"
+    location = f"{OUT}/runs/{config.run_id}/train.json"
     while True:
-        assert process.poll() is None and time.monotonic() < limit, "no epoch came to its end"
-        if store.exists(place):
-            last = f"{store.read_json(place)['trained']}/last.pt"
+        assert process.poll() is None and time.monotonic() < limit, "no epoch ended"
+        if store.exists(location):
+            last = f"{store.read_json(location)['trained']}/last.pt"
             if store.exists(last):
                 return last
         time.sleep(0.01)
@@ -152,7 +152,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_stop_in_the_midst_of_an_epoch_keeps_its_steps_and_leaves_no_films_behind(
+def test_a_stop_in_mid_epoch_saves_the_steps_and_removes_the_films_from_the_disk(
     processed: Manifest, store: Store, s3: dict[str, str], tmp_path: Path
 ) -> None:
     config = dataclasses.replace(settings(processed, "midst"), processes=1)
@@ -163,7 +163,7 @@ def test_a_stop_in_the_midst_of_an_epoch_keeps_its_steps_and_leaves_no_films_beh
         timeout=SECONDS,
     )
     assert process.returncode == 75
-    place = store.read_json(f"{OUT}/runs/midst/train.json")["trained"]
-    saved = checkpoint.from_bytes(store.read(f"{place}/last.pt"))
+    folder = store.read_json(f"{OUT}/runs/midst/train.json")["trained"]
+    saved = checkpoint.from_bytes(store.read(f"{folder}/last.pt"))
     assert not saved["history"] and len(saved["steps"]) == 2
     assert not list(tmp_path.glob("train-*"))

@@ -12,29 +12,32 @@ import pytest
 from jobs import errors
 from jobs.models import training
 from jobs.settings.config import TrainConfig
+from jobs.storage.s3 import Store
 
 CONFIG = TrainConfig(out="s3://lung/out", processed="s3://lung/manifest.json", processes=2)
 
 
-def launch_ranks(monkeypatch: pytest.MonkeyPatch, cache: Path, code: int) -> list[str]:
+def launch_ranks(
+    monkeypatch: pytest.MonkeyPatch, store: Store, cache: Path, code: int
+) -> list[str]:
     """Launch the ranks of CONFIG, which end with `code`; their command."""
     commands: list[list[str]] = []
 
     def launch(command: list[str], processes: int, environment: dict[str, str]) -> int:
         assert processes == CONFIG.processes
-        assert environment == {training.CACHE: str(cache)}
+        assert environment == {**store.environment(), training.CACHE: str(cache)}
         commands.append(command)
         return code
 
     monkeypatch.setattr(training, "launch", launch)
-    training._launch_ranks(CONFIG, cache)
+    training._launch_ranks(store, CONFIG, cache)
     return commands[0]
 
 
 def test_each_rank_runs_the_same_job_and_finds_the_films(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, store: Store, tmp_path: Path
 ) -> None:
-    command = launch_ranks(monkeypatch, tmp_path, 0)
+    command = launch_ranks(monkeypatch, store, tmp_path, 0)
     assert command == [sys.executable, "-m", "jobs", "train", *CONFIG.arguments()]
     assert training.CACHE not in os.environ
 
@@ -51,9 +54,13 @@ def test_each_rank_runs_the_same_job_and_finds_the_films(
     ],
 )
 def test_the_job_ends_with_the_code_of_the_launch(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, kind: type[errors.JobError]
+    monkeypatch: pytest.MonkeyPatch,
+    store: Store,
+    tmp_path: Path,
+    code: int,
+    kind: type[errors.JobError],
 ) -> None:
     with pytest.raises(errors.JobError, match=f"ended with {code}: its own message") as caught:
-        launch_ranks(monkeypatch, tmp_path, code)
+        launch_ranks(monkeypatch, store, tmp_path, code)
     assert type(caught.value) is kind
     assert caught.value.exit_code == code

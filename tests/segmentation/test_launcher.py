@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import torch
@@ -29,17 +29,16 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         launcher.launch(["false"], 3)
 
 
-class Launch(Protocol):
-    def __call__(self, script: str, **environment: str) -> ForkServerProcess: ...
+Launch = Callable[[str], ForkServerProcess]
 
 
-def launch_and_exit(script: str, cwd: str, environment: dict[str, str]) -> None:
-    """Exits with the launch's code, or with 1 where it changed this process's variables."""
+def launch_and_exit(script: str, cwd: str) -> None:
+    """Exits with the launch's code, or with 1 where it changed this process's environment."""
     os.chdir(cwd)
+    os.environ["ONLY_HERE"] = "1"
     before = dict(os.environ)
-    code = launcher.launch([sys.executable, "-c", script], 2, environment)
-    # elastic_launch sets this variable for itself.
-    os.environ.pop("TORCHELASTIC_SIGNALS_TO_HANDLE")
+    environment = {name: value for name, value in before.items() if name != "ONLY_HERE"}
+    code = launcher.launch([sys.executable, "-c", script], 2, environment | {"FILMS": "/a=b/c d"})
     assert dict(os.environ) == before
     sys.exit(code)
 
@@ -49,10 +48,9 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     """Launches two ranks of a script in `tmp_path`; those still running are killed at the end."""
     processes = []
 
-    def start(script: str, **environment: str) -> ForkServerProcess:
+    def start(script: str) -> ForkServerProcess:
         script = f"import os, signal, sys, time; rank = int(os.environ['RANK'])\n{script}"
-        arguments = (script, str(tmp_path), environment)
-        process = context().Process(target=launch_and_exit, args=arguments)
+        process = context().Process(target=launch_and_exit, args=(script, str(tmp_path)))
         process.start()
         processes.append(process)
         return process
@@ -69,12 +67,21 @@ def exit_code(process: ForkServerProcess) -> int | None:
 
 
 def test_ranks_know_each_other_and_end_well(launch: Launch, tmp_path: Path) -> None:
-    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "GLOO_SOCKET_IFNAME", "FILMS")
-    script = f"open(f'{{rank}}', 'w').write(' '.join(os.environ[n] for n in {names}))"
-    process = launch(script, FILMS="/a=b/c d")
+    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "GLOO_SOCKET_IFNAME")
+    process = launch(f"open(f'{{rank}}', 'w').write(' '.join(os.environ[n] for n in {names}))")
     assert exit_code(process) == 0
-    assert (tmp_path / "0").read_text() == "2 0 0 127.0.0.1 lo /a=b/c d"
-    assert (tmp_path / "1").read_text() == "2 1 1 127.0.0.1 lo /a=b/c d"
+    assert (tmp_path / "0").read_text() == "2 0 0 127.0.0.1 lo"
+    assert (tmp_path / "1").read_text() == "2 1 1 127.0.0.1 lo"
+
+
+def test_ranks_get_the_environment_of_the_launch_and_this_process_keeps_its_own(
+    launch: Launch, tmp_path: Path
+) -> None:
+    names = ("FILMS", "ONLY_HERE")
+    process = launch(f"open(f'{{rank}}', 'w').write(repr([os.environ.get(n) for n in {names}]))")
+    assert exit_code(process) == 0, "the launch changed this process's environment"
+    for rank in ("0", "1"):
+        assert (tmp_path / rank).read_text() == "['/a=b/c d', None]"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def history_in_parts() -> tuple[bool, list[EpochRow]]:
     return history_of_rank(SMALL, None)
 
 
-def test_ranks_that_take_their_films_in_parts_agree_too() -> None:
+def test_ranks_that_train_in_parts_have_the_history_of_one_process() -> None:
     ranks = run_ranks(history_in_parts, 2)
     assert_same_history(ranks, history_in_parts_of(SMALL, 2))
 
@@ -94,7 +94,7 @@ def test_float16_trains_near_float32(unbroken: list[EpochResult]) -> None:
     assert scale == FIRST_SCALE
 
 
-def test_a_run_goes_on_where_float16_is_needed_and_was_not_before(
+def test_a_float32_run_resumes_in_float16(
     unbroken: list[EpochResult],
 ) -> None:
     """As a training with the precision auto that resumes on an older GPU."""

@@ -1,4 +1,4 @@
-"""Training: it learns, resumes bit by bit, and several processes compute what one does."""
+"""Training: it learns, resumes bit-identical, and several processes compute what one does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unbroken() -> list[EpochResult]:
     return run()
 
 
-def test_a_few_epochs_find_the_ellipses() -> None:
+def test_a_few_epochs_segment_the_ellipses() -> None:
     config = dataclasses.replace(SMALL, epochs=25, base_channels=8, learning_rate=1e-2)
     history = run(config)[-1].history
     assert history[-1]["val_dice"] > 0.9 > 0.7 > history[0]["val_dice"]
@@ -50,7 +50,7 @@ def test_one_batch_without_augmentation_is_learnt_by_heart(monkeypatch: pytest.M
     assert losses[-1] < 0.05 < 0.4 < losses[0]
 
 
-def test_the_history_has_a_row_an_epoch_and_the_loss_of_painting_everything(
+def test_the_history_has_a_row_per_epoch_with_the_all_lung_loss(
     unbroken: list[EpochResult],
 ) -> None:
     assert [len(result.history) for result in unbroken] == [1, 2, 3]
@@ -81,7 +81,9 @@ def test_validation_figures_are_those_of_the_saved_model(unbroken: list[EpochRes
     assert result.history[-1]["val_loss"] == pytest.approx(np.mean(losses), abs=1e-5)
 
 
-def test_a_better_epoch_leaves_its_model_and_a_worse_one_none(unbroken: list[EpochResult]) -> None:
+def test_only_an_epoch_better_than_all_before_has_a_best_checkpoint(
+    unbroken: list[EpochResult],
+) -> None:
     best = 0.0
     for result in unbroken:
         row = result.history[-1]
@@ -97,7 +99,7 @@ def test_a_better_epoch_leaves_its_model_and_a_worse_one_none(unbroken: list[Epo
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_resumed_run_is_the_unbroken_one_bit_by_bit(
+def test_a_resumed_run_is_bit_identical_to_an_unbroken_one(
     unbroken: list[EpochResult], epoch: int
 ) -> None:
     resumed = run(state=unbroken[epoch - 1].last)
@@ -131,7 +133,7 @@ def stop_after(last: tuple[int, int]) -> bytes:
 
 
 @pytest.mark.parametrize("last", [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3)])
-def test_a_run_stopped_at_any_step_is_the_unbroken_one_bit_by_bit(
+def test_a_run_stopped_at_any_step_resumes_bit_identical(
     unbroken: list[EpochResult], last: tuple[int, int]
 ) -> None:
     resumed = run(state=stop_after(last))
@@ -140,7 +142,7 @@ def test_a_run_stopped_at_any_step_is_the_unbroken_one_bit_by_bit(
     assert state_of(resumed[-1]) == state_of(unbroken[-1])
 
 
-def test_the_state_in_the_midst_of_a_step_is_that_before_it() -> None:
+def test_the_state_during_a_step_is_that_before_it() -> None:
     """Read by another thread during the forward pass, which has changed the statistics by then."""
     trainer = Trainer(SMALL, TRAIN, VAL)
     states: list[bytes] = []

@@ -108,15 +108,15 @@ def _by_hand(served: Served, jobs: Jobs) -> list[Row]:
     _wait(lambda: all(jobs.running[task] for task in tasks), 120)
     started = {task: _instance(served, HAND, run, task) for task in tasks}
     time.sleep(3)  # until the jobs, which run now, handle SIGTERM
-    acted = dict.fromkeys(tasks, time.monotonic())
+    acted_at = dict.fromkeys(tasks, time.monotonic())
     path = f"/dags/{HAND}/dagRuns/{run}/taskInstances/marked_failed"
     served.patch(path, {"new_state": "failed"})
     _clear(served, run, "cleared")
     os.kill(started["task_killed"]["pid"], signal.SIGKILL)
     _wait(lambda: _instance(served, HAND, run, "timed_out")["state"] == "failed", 120, fails=False)
-    acted["timed_out"] = time.monotonic()
+    acted_at["timed_out"] = time.monotonic()
     _wait(lambda: not jobs.listed, SECONDS, fails=False)
-    return [_row(served, jobs, HAND, run, task, acted[task]) for task in tasks]
+    return [_row(served, jobs, HAND, run, task, acted_at[task]) for task in tasks]
 
 
 def _by_kill(served: Served, jobs: Jobs) -> list[Row]:
@@ -126,17 +126,17 @@ def _by_kill(served: Served, jobs: Jobs) -> list[Row]:
     task_of = {task: psutil.Process(_instance(served, KILL, run, task)["pid"]) for task in tasks}
     supervisor_of = {task: process.parent() for task, process in task_of.items()}
     time.sleep(3)
-    acted = dict.fromkeys(tasks, time.monotonic())
+    acted_at = dict.fromkeys(tasks, time.monotonic())
     supervisor_of["supervisor_killed"].kill()
     supervisor_of["both_killed"].kill()
     task_of["both_killed"].kill()
     # The scheduler notices by the missing heartbeats.
     _wait_for_states(served, run, tasks[:2])
-    acted["scheduler_killed"] = time.monotonic()
+    acted_at["scheduler_killed"] = time.monotonic()
     supervisor_of["scheduler_killed"].parent().kill()
     _wait(lambda: not jobs.listed, SECONDS, fails=False)
     _wait_for_states(served, run, tasks)
-    table = [_row(served, jobs, KILL, run, task, acted[task]) for task in tasks]
+    table = [_row(served, jobs, KILL, run, task, acted_at[task]) for task in tasks]
     for row in table:
         row.left += _is_alive(task_of[row.case])
     return table
@@ -166,8 +166,8 @@ def _instance(served: Served, dag: str, run: str, task: str) -> dict[str, Any]:
     return next(instance for instance in tasks if instance["task_id"] == task)
 
 
-def _row(served: Served, jobs: Jobs, dag: str, run: str, task: str, acted: float) -> Row:
-    seconds = None if jobs.running[task] else max(0.0, jobs.ended[task] - acted)
+def _row(served: Served, jobs: Jobs, dag: str, run: str, task: str, acted_at: float) -> Row:
+    seconds = None if jobs.running[task] else max(0.0, jobs.ended[task] - acted_at)
     state = _instance(served, dag, run, task)["state"]
     return Row(task, seconds, jobs.listed[task], str(state), _error(served, dag, run, task))
 
@@ -175,18 +175,18 @@ def _row(served: Served, jobs: Jobs, dag: str, run: str, task: str, acted: float
 def _error(served: Served, dag: str, run: str, task: str) -> str:
     """The error on the page of the first try: the exception, else the last error logged."""
     path = f"/dags/{dag}/dagRuns/{run}/taskInstances/{task}/logs/1"
-    shown = ""
+    error = ""
     for entry in served.get(path, full_content="true")["content"]:
         details = entry.get("error_detail") or []
         if details:
-            shown = f"{details[0]['exc_type']}: {details[0]['exc_value']}"
+            error = f"{details[0]['exc_type']}: {details[0]['exc_value']}"
         elif entry.get("level") in ("error", "critical"):
-            shown = shown or str(entry["event"])
-    if not shown:  # no process was left to write the log; the task's audit log has the error
+            error = error or str(entry["event"])
+    if not error:  # no process was left to write the log; the task's audit log has the error
         events = served.get("/eventLogs", dag_id=dag, task_id=task, run_id=run)["event_logs"]
         timeouts = [event["extra"] for event in events if event["event"] == "heartbeat timeout"]
-        shown = f"heartbeat timeout: {timeouts[0]}" if timeouts else ""
-    return shown
+        error = f"heartbeat timeout: {timeouts[0]}" if timeouts else ""
+    return error
 
 
 def _wait(condition: Callable[[], bool], seconds: float, *, fails: bool = True) -> None:
