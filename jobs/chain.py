@@ -10,7 +10,7 @@ from jobs.runtime import profile
 from jobs.settings.config import JobConfig
 
 if TYPE_CHECKING:
-    # boto3 takes a tenth of a second to import, which `python -m jobs --help` need not wait for.
+    # For types alone: jobs.cli imports this module and must not load boto3.
     from jobs.storage.manifest import Manifest
     from jobs.storage.s3 import Store
 

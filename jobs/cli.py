@@ -188,6 +188,7 @@ def set_up_logging() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    # A job's log is for its own events: botocore would add where it found the credentials.
     for library in ("botocore", "boto3", "urllib3", "matplotlib", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
@@ -198,6 +199,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _run_job(arguments: argparse.Namespace) -> int:
+    # Imported within commands: `--help` and `schema` need not wait for boto3.
     from jobs.storage.timed_store import TimedStore
 
     lifeline.hold()
@@ -205,6 +207,7 @@ def _run_job(arguments: argparse.Namespace) -> int:
     store = TimedStore()
     store.check_bucket(config.out)
     _, result = run_job(arguments.job, config, store, print_profile=arguments.profile)
+    # Of several ranks of a training one writes the result that Airflow's task returns.
     if "RESULT_URI" in os.environ and int(os.environ.get("RANK", "0")) == 0:
         store.write_json(os.environ["RESULT_URI"], result)
     print(json.dumps(result), flush=True)

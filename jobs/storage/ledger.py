@@ -36,7 +36,7 @@ class Ledger:
         return self._is_ok.get(_digest(origin, etag))
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows with the keys origin, etag and status as one part.
+        """Write rows with the keys origin, etag and status as the next part.
 
         Raises ConflictError where another run has written since `read`.
         """

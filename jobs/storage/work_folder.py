@@ -140,7 +140,7 @@ class WorkFolder:
         threads: int = 0,
         finish_part: Callable[[list[R]], list[R]] | None = None,
     ) -> Iterator[R]:
-        """As `write_parts`, each item turned into a row by one of `threads` threads."""
+        """As `write_parts`; `work` makes the rows in `threads` threads (0: as many as the store)."""
 
         def flow(parts: Iterator[Sequence[T]]) -> Iterator[R]:
             each = itertools.chain.from_iterable(parts)
@@ -167,11 +167,13 @@ class WorkFolder:
         """
         index, count = shard
         written = self._parts_written()
+        # A written part's items are taken from `items` and dropped, so that the next ones follow.
         parts = (
             (number, [] if number in written else chunk)
             for number, chunk in enumerate(chunked(items, rows_per_part(total)))
             if number % count == index
         )
+        # Two readers of the same parts: `flow` may be some parts ahead of the writing.
         mine, ahead = itertools.tee(parts)
         rows = flow(chunk for _, chunk in ahead if chunk)
         for number, chunk in mine:
@@ -258,6 +260,7 @@ class WorkFolder:
     def _part_entries(self) -> list[FileEntry]:
         numbers = sorted(self._parts_written())
         uris = [self._part_uri(number) for number in numbers]
+        # The sha256 is of the uncompressed rows: zlib's versions compress to different bytes.
         texts = map(gzip.decompress, self.store.read_many(uris))
         keys = [uri.removeprefix(self.root + "/") for uri in uris]
         return [describe(key, text) for key, text in zip(keys, texts, strict=True)]
@@ -279,6 +282,7 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> b
 
 def pack_rows(rows: Iterable[Mapping[str, object]]) -> bytes:
     """The rows as gzipped JSON lines; the same rows give the same bytes."""
+    # By default gzip's header holds the time.
     return gzip.compress(b"".join(map(_line, rows)), mtime=0)
 
 
