@@ -114,6 +114,13 @@ def test_every_path_of_the_project_exists(page: str) -> None:
     assert {path for path in paths if not (ROOT / path).exists()} == set()
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_name_that_is_said_to_be_in_a_file_is_there(page: str) -> None:
+    folders = "|".join(FOLDERS)
+    pairs = re.findall(rf"`(\w+)`\s+(?:of|in)\s+`((?:{folders})/[\w./-]+)`", read(page))
+    assert [(name, path) for name, path in pairs if name not in read(path)] == []
+
+
 def links(page: str) -> Iterator[tuple[str, str]]:
     """(target, anchor) of every link and picture that stays in the project."""
     for target in re.findall(r"\[[^]]*]\(([^)\s]+)\)", read(page)):
