@@ -109,7 +109,7 @@ def test_every_variable_of_the_project_is_read_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_of_the_project_exists(page: str) -> None:
-    pattern = rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)"
+    pattern = rf"(?<![\w/.'-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)"
     paths = words(pattern, page) - GENERATED
     assert {path for path in paths if not (ROOT / path).exists()} == set()
 
