@@ -109,9 +109,16 @@ def test_every_variable_of_the_project_is_read_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_of_the_project_exists(page: str) -> None:
-    pattern = rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)"
+    pattern = rf"(?<![\w/.'-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)"
     paths = words(pattern, page) - GENERATED
     assert {path for path in paths if not (ROOT / path).exists()} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_name_that_is_said_to_be_in_a_file_is_there(page: str) -> None:
+    folders = "|".join(FOLDERS)
+    pairs = re.findall(rf"`(\w+)`\s+(?:of|in)\s+`((?:{folders})/[\w./-]+)`", read(page))
+    assert [(name, path) for name, path in pairs if name not in read(path)] == []
 
 
 def links(page: str) -> Iterator[tuple[str, str]]:
