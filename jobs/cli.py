@@ -189,7 +189,7 @@ def set_up_logging() -> None:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     # A job's log is for its own events: botocore would add where it found the credentials.
-    for library in ("botocore", "boto3", "urllib3", "matplotlib", "PIL"):
+    for library in ("botocore", "boto3", "urllib3", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
 

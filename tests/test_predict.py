@@ -173,7 +173,7 @@ def test_files_of_one_name_are_one_film_where_they_are_the_same_and_refused_wher
     made = run(store, out, trained, f"{out}/inbox")
     assert [row["origin"] for row in made.rows(store)] == ["0012.png", "0013.png"]
     store.write(f"{out}/inbox/0012.tif", png(draw_pair(2)[0]))
-    with pytest.raises(errors.BadDataError, match=r"0012\.png and 0012\.tif bear .* but differ"):
+    with pytest.raises(errors.BadDataError, match=r"0012\.png and 0012\.tif have .* but differ"):
         run(store, out, trained, f"{out}/inbox")
 
 

@@ -140,7 +140,7 @@ class WorkFolder:
         threads: int = 0,
         finish_part: Callable[[list[R]], list[R]] | None = None,
     ) -> Iterator[R]:
-        """As `write_parts`; `work` makes the rows in `threads` threads (0: as many as the store)."""
+        """As `write_parts`; `work` makes the rows in `threads` threads (0: the store's)."""
 
         def flow(parts: Iterator[Sequence[T]]) -> Iterator[R]:
             each = itertools.chain.from_iterable(parts)
