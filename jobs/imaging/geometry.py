@@ -149,7 +149,7 @@ def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.
 
 
 def resize(image: NDArray[Pixel], height: int, width: int) -> NDArray[Pixel]:
-    """An image (H, W) or (H, W, C) at another size, uint8 or float32 as it came.
+    """An image (H, W) or (H, W, C) at another size, of the same dtype, uint8 or float32.
 
     Each axis by itself: the mean over the area of a new pixel where it shrinks, linear between the
     centers of pixels where it grows. OpenCV's INTER_AREA turns linear on both if either grows.
