@@ -45,6 +45,10 @@ class ConflictError(InterruptedJobError):
     pass
 
 
+class RepeatableConflictError(ConflictError):
+    """S3 refused a conditional request beside another one, and asks to send it again."""
+
+
 class AccessError(JobError):
     exit_code = 77
 

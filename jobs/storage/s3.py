@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import logging
 import os
 import threading
-import uuid
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
+from urllib3.exceptions import HTTPError
 
-from jobs.errors import BadDataError, ConfigError, ConflictError, JobError, NotFoundError
+from jobs.errors import (
+    BadDataError,
+    ConfigError,
+    ConflictError,
+    NotFoundError,
+    RepeatableConflictError,
+)
 from jobs.runtime.parallel import ordered_map
+from jobs.storage.conditional_put import has_conditional_put
 from jobs.storage.s3_client import S3Settings, connect
-from jobs.storage.s3_errors import REQUEST_ERRORS, to_job_error
+from jobs.storage.s3_errors import REQUEST_ERRORS, foreign_answer, to_job_error
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +47,11 @@ BODY_ATTEMPTS = 4
 CHUNK = 2**20
 # The most keys that S3's DeleteObjects accepts.
 DELETE_BATCH = 1000
+# S3 answers 409 to a conditional put beside another one of the same key, and asks to repeat it.
+CONFLICT_ATTEMPTS = 4
+CONFLICT_PAUSE = 0.2  # seconds, doubled each time
+# What botocore leaves to its caller where the body of an error's response is cut.
+CUT_ERRORS = (botocore.exceptions.ResponseStreamingError, HTTPError)
 BODY_ERRORS = (
     botocore.exceptions.IncompleteReadError,
     botocore.exceptions.ReadTimeoutError,
@@ -108,6 +122,8 @@ class Store:
         """The object's size and ETag; NotFoundError where it is absent."""
         bucket, key = split_uri(uri)
         response = self._call("head_object", uri, Bucket=bucket, Key=key)
+        if "ETag" not in response:
+            raise foreign_answer(uri)
         return StoredObject(uri, int(response["ContentLength"]), response["ETag"])
 
     def stream(self, item: StoredObject, start: int, stop: int) -> Iterator[bytes]:
@@ -164,17 +180,25 @@ class Store:
         if (if_absent or if_etag) and self._has_conditional_put(uri):
             condition = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_etag}
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        response = self._call(
+        put = functools.partial(
+            self._call,
             "put_object",
             uri,
             Bucket=bucket,
             Key=key,
-            # botocore copies bytes, to send them in one piece with the header.
-            Body=data if len(data) < CHUNK else io.BytesIO(data),
             ContentType=content_type,
             ChecksumSHA256=digest,
             **condition,
         )
+        for attempt in range(1, CONFLICT_ATTEMPTS + 1):
+            try:
+                # botocore copies bytes, to send them in one piece with the header.
+                response = put(Body=data if len(data) < CHUNK else io.BytesIO(data))
+                break
+            except RepeatableConflictError:
+                if attempt == CONFLICT_ATTEMPTS:
+                    raise
+                time.sleep(CONFLICT_PAUSE * 2 ** (attempt - 1))
         return str(response["ETag"])
 
     def write_json(self, uri: str, value: Any, **conditions: Any) -> str:
@@ -253,9 +277,16 @@ class Store:
     # Buckets
 
     def check_bucket(self, uri: str) -> None:
-        """Raise NotFoundError or AccessError where the URI's bucket cannot be used."""
-        bucket, _ = split_uri(uri)
-        self._call("head_bucket", f"s3://{bucket}", Bucket=bucket)
+        """Raise NotFoundError or AccessError where the URI's bucket cannot be used.
+
+        Lists one key at most: HeadBucket needs the same permission, but its errors have no body
+        that says what is wrong. Raises ConfigError where something else than S3 answers.
+        """
+        bucket, key = split_uri(uri)
+        request = {"Bucket": bucket, "Prefix": key, "MaxKeys": 1}
+        response = self._call("list_objects_v2", f"s3://{bucket}", **request)
+        if "Name" not in response:
+            raise foreign_answer(f"s3://{bucket}")
 
     def ensure_bucket(self, uri: str) -> None:
         bucket, _ = split_uri(uri)
@@ -267,8 +298,9 @@ class Store:
     # The seam to boto3
 
     def _call(self, operation: str, uri: str, *arguments: Any, **keywords: Any) -> Any:
+        request = functools.partial(getattr(self._client, operation), *arguments, **keywords)
         try:
-            response = getattr(self._client, operation)(*arguments, **keywords)
+            response = self._repeat_where_cut(request, uri)
         except REQUEST_ERRORS as error:
             # boto3's transfers wrap the error that says what S3 answered.
             cause = error.__cause__ or error.__context__
@@ -279,6 +311,14 @@ class Store:
             retries = response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
             self._count_retries(retries, uri)
         return response
+
+    def _repeat_where_cut(self, request: Callable[[], Any], uri: str) -> Any:
+        for _ in range(BODY_ATTEMPTS - 1):
+            try:
+                return request()
+            except CUT_ERRORS:
+                self._count_retries(1, uri)
+        return request()
 
     def _count_retries(self, count: int, uri: str) -> None:
         if count:
@@ -291,33 +331,9 @@ class Store:
         with self._lock:
             is_conditional = self._conditional
         if is_conditional is None:
-            is_conditional = self._probe_conditional_put(uri)
+            is_conditional = has_conditional_put(self._client, *split_uri(uri))
             with self._lock:
                 if self._conditional is None and not is_conditional:
                     log.warning("This S3 has no conditional put: locking is off")
                 self._conditional = is_conditional
         return is_conditional
-
-    def _probe_conditional_put(self, uri: str) -> bool:
-        """Whether the second of two puts is refused that both require the object's absence."""
-        bucket, key = split_uri(uri)
-        folder = key.rpartition("/")[0]
-        probe = f"{folder}/.probe-{uuid.uuid4().hex}".lstrip("/")
-        try:
-            for _ in range(2):
-                self._client.put_object(Bucket=bucket, Key=probe, Body=b"", IfNoneMatch="*")
-        except botocore.exceptions.ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            if code in ("PreconditionFailed", "412"):
-                return True
-            if code in ("NotImplemented", "501", "InvalidArgument"):
-                return False
-            raise to_job_error(error, uri) from error
-        except botocore.exceptions.BotoCoreError as error:
-            raise to_job_error(error, uri) from error
-        finally:
-            try:
-                self.delete([f"s3://{bucket}/{probe}"])
-            except JobError as error:  # the keys may allow writing but not deleting
-                log.warning("The empty probe for conditional puts was not deleted: %s", error)
-        return False

@@ -13,7 +13,7 @@ import botocore.exceptions
 import botocore.session
 
 from jobs.errors import ConfigError
-from jobs.storage.s3_errors import to_job_error
+from jobs.storage.s3_errors import credential_error, to_job_error
 
 DEFAULT_REGION = "us-east-1"
 # AWS variables that a child process keeps: a file of certificates names no S3.
@@ -104,6 +104,7 @@ def _client_of_variables(options: dict[str, Any]) -> Any:
     try:
         # boto3.client would reuse the credentials of this process's first client.
         session = boto3.session.Session()
+        _check_credentials(session)
         return session.client("s3", region_name=region, config=botocore.config.Config(**options))
     except botocore.exceptions.InvalidRegionError as error:
         raise ConfigError(
@@ -117,3 +118,16 @@ def _client_of_variables(options: dict[str, Any]) -> Any:
         raise ConfigError(
             f"AWS_ENDPOINT_URL {endpoint!r} is not a URL: give http://HOST:PORT"
         ) from error
+
+
+def _check_credentials(session: boto3.session.Session) -> None:
+    """Raise AccessError where credentials are configured but cannot be had.
+
+    At the first request a missing token file or a failing credential_process would be an error
+    like any other, with nothing that says what it was for. None configured: the request says so.
+    """
+    try:
+        if credentials := session.get_credentials():
+            credentials.get_frozen_credentials()
+    except Exception as error:  # a profile can make boto3 run any program and read any file
+        raise credential_error(error, "S3's settings") from error

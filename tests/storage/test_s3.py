@@ -266,7 +266,7 @@ def test_credentials_that_prove_partial_at_the_first_request_are_access_refused(
     def half(**_: Any) -> Any:
         raise PartialCredentialsError(provider="assume-role", cred_var="aws_secret_access_key")
 
-    monkeypatch.setattr(store._client, "head_bucket", half)
+    monkeypatch.setattr(store._client, "list_objects_v2", half)
     with pytest.raises(errors.AccessError, match="missing: aws_secret_access_key"):
         store.check_bucket("s3://lung")
 
