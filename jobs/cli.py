@@ -191,6 +191,9 @@ def set_up_logging() -> None:
     # A job's log is for its own events: botocore would add where it found the credentials.
     for library in ("botocore", "boto3", "urllib3", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    for library in ("botocore.credentials", "botocore.tokens"):
+        # They log tracebacks of what the job's own error says in one line.
+        logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -138,7 +138,7 @@ def test_sigterm_in_the_middle_of_a_request_ends_the_job_with_75(
         )
         try:
             request, _ = silent.accept()
-            assert request.recv(4) == b"HEAD"
+            assert request.recv(4) == b"GET "
             job.terminate()
             _, messages = job.communicate(timeout=20)
             request.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -126,7 +127,7 @@ REMEDY_OF_CREDENTIALS: list[tuple[type[Exception] | tuple[type[Exception], ...],
     ),
     (
         exceptions.CredentialRetrievalError,
-        "run the profile's credential_process by hand and mend what it says, or give keys",
+        "mend the profile's credential_process or role, or AWS_CONTAINER_CREDENTIALS_FULL_URI",
     ),
     (
         (
@@ -138,6 +139,7 @@ REMEDY_OF_CREDENTIALS: list[tuple[type[Exception] | tuple[type[Exception], ...],
         ),
         "mend the profile in ~/.aws/config, or give keys",
     ),
+    (ValueError, "run the profile's credential_process by hand: it has to print JSON"),
     (OSError, "check AWS_WEB_IDENTITY_TOKEN_FILE: a file that this user can read"),
 ]
 CREDENTIAL_ERRORS = (
@@ -192,16 +194,17 @@ def foreign_answer(uri: str) -> ConfigError:
 
 def _of_response(error: exceptions.ClientError, uri: str) -> JobError:
     """By S3's code, else by the HTTP status; S3's message is always part of it."""
-    code = str(error.response.get("Error", {}).get("Code", "unknown"))
+    code = str(error.response.get("Error", {}).get("Code", ""))
     metadata: dict[str, Any] = dict(error.response.get("ResponseMetadata", {}))
     status = int(metadata.get("HTTPStatusCode", 0) or (code if code.isdecimal() else 0))
+    code = code or str(status or "without a code")
     kind, remedy = ERROR_OF_CODE.get(code) or _of_status(status)
     if code.startswith("KMS."):
         kind, remedy = AccessError, KMS
     headers = metadata.get("HTTPHeaders", {})
     if kind is AccessError and _skew(headers.get("date", "")) > LARGEST_SKEW:
         remedy = CLOCK
-    if 300 <= status < 400 and code == str(status):
+    if code == str(status) and (300 <= status < 400 or _is_page(status, headers)):
         return foreign_answer(uri)
     said = str(error.response.get("Error", {}).get("Message", "")).rstrip(".")
     message = f"S3 answered {code} to {error.operation_name}"
@@ -209,6 +212,14 @@ def _of_response(error: exceptions.ClientError, uri: str) -> JobError:
     if said and code != str(status):
         message += f": {said}"
     return _one_line(kind, uri, message, remedy or _remedy_of(kind))
+
+
+def _is_page(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether another server's page came for a listing: botocore makes a 500 of what is no XML.
+
+    Every S3 sends x-amz-request-id.
+    """
+    return status == 500 and not any(name.startswith("x-amz-") for name in headers)
 
 
 def _remedy_of(kind: Kind) -> str:
