@@ -7,11 +7,15 @@ conditional put: of two runs that append the same part, one is refused.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jobs.errors import ConflictError
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import pack_rows, unpack_rows
+
+PART_NUMBER = re.compile(r"part-(\d+)\.jsonl\.gz$")
 
 
 class Ledger:
@@ -20,12 +24,15 @@ class Ledger:
     def __init__(self, store: Store, folder: str) -> None:
         self._store = store
         self._prefix = f"{folder}/part-"
-        self._parts = 0
+        self._next_part = 0
         self._is_ok: dict[bytes, bool] = {}
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Every row, the oldest first. Consume it before the first call of `ok` or `append`."""
         uris = [item.uri for item in self._store.list_objects(self._prefix)]
+        # After the last one, not by their number: a part that was deleted leaves a gap.
+        numbers = [int(match[1]) for uri in uris if (match := PART_NUMBER.search(uri))]
+        self._next_part = max(numbers, default=-1) + 1
         for packed in self._store.read_many(uris):
             rows = unpack_rows(packed)
             self._note(rows)
@@ -40,13 +47,18 @@ class Ledger:
 
         Raises ConflictError where another run has written since `read`.
         """
-        uri = f"{self._prefix}{self._parts:06d}.jsonl.gz"
+        uri = f"{self._prefix}{self._next_part:06d}.jsonl.gz"
         packed = pack_rows(rows)
-        self._store.write(uri, packed, content_type="application/gzip", if_absent=True)
+        try:
+            self._store.write(uri, packed, content_type="application/gzip", if_absent=True)
+        except ConflictError:
+            # A put whose response is lost is sent again, and is refused for its own object.
+            if self._store.read(uri) != packed:
+                raise
+        self._next_part += 1
         self._note(rows)
 
     def _note(self, part: Sequence[Mapping[str, Any]]) -> None:
-        self._parts += 1
         for row in part:
             self._is_ok[_digest(row["origin"], row["etag"])] = row["status"] == "ok"
 
