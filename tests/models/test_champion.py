@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import NotFoundError
+from jobs.errors import ConfigError, NotFoundError
 from jobs.imaging import decode
 from jobs.models import champion, contest_films
 from jobs.models.champion import Scores
@@ -227,16 +227,20 @@ def test_a_champion_whose_package_is_lost_can_be_replaced_by_force_alone(models:
 
 
 def test_the_force_is_part_of_the_identity_only_where_it_is_set() -> None:
-    manifest = "s3://lung/x/manifest.json"
     names = ("raw", "processed", "trained", "predictions", "evaluation")
+    uris: dict[str, Any] = dict.fromkeys(names, "s3://lung/x/manifest.json")
 
     def identity(**options: Any) -> dict[str, Any]:
-        return PublishConfig(
-            out="s3://lung/x", **dict.fromkeys(names, manifest), **options
-        ).identity()
+        return PublishConfig(out="s3://lung/x", **uris, **options).identity()
 
     assert identity() == {"name": "lung-unet", "min_dice": 0.9}
     assert identity(force_champion="why")["force_champion"] == "why"
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "a \x1b[31mred one"])
+def test_a_reason_that_is_not_one_line_is_refused(models: Models, reason: str) -> None:
+    with pytest.raises(ConfigError, match="--force-champion"):
+        models.publish(models.five("ward", ward=GOOD), force_champion=reason)
 
 
 def comparison(challenger: float, champion: float, low: float | None, high: float | None) -> Any:
