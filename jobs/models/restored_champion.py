@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import os
@@ -118,15 +119,20 @@ def _run_of(store: Store, out: str, folder: str) -> dict[str, Any]:
     for item in store.list_objects(runs):
         run_id, _, name = item.uri.removeprefix(runs).partition("/")
         if name == "run.json":
-            run: dict[str, Any] = store.read_json(item.uri)
-            if run.get("details", {}).get("model") == folder:
-                return run | {"run_id": run_id}
+            # A damaged run.json of another run is no reason not to go back.
+            with contextlib.suppress(BadDataError, KeyError, TypeError):
+                run: dict[str, Any] = store.read_json(item.uri)
+                if run["details"]["model"] == folder:
+                    return run | {"run_id": run_id}
     return {}
 
 
-def _val_dice(model_json: dict[str, Any] | Any) -> float | None:
-    dice = model_json.get("metrics", {}).get("val_dice")
-    return None if dice is None else float(dice)
+def _val_dice(model_json: Any) -> float | None:
+    """The Dice at the best epoch of the training; None where model.json does not tell."""
+    try:
+        return float(model_json["metrics"]["val_dice"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _person() -> str:

@@ -144,6 +144,20 @@ def test_a_model_whose_champion_file_was_deleted_gets_one(store: Store, out: str
     assert restored_champion.restore(store, out, folder_of(out), "v1") == entry
 
 
+@pytest.mark.parametrize("damaged", [b"[]", b"{", b'{"details": {}}'])
+def test_a_damaged_file_of_another_run_or_version_is_no_obstacle(
+    store: Store, out: str, damaged: bytes
+) -> None:
+    crown(store, out, "v1")
+    crown(store, out, "v2")
+    store.write(f"{out}/runs/a/run.json", damaged)
+    assert restored_champion.restore(store, out, folder_of(out), "v1")["version"] == "v1"
+    assert list(restored_champion.table(store, folder_of(out))) == [
+        "v1  no val dice  champion",
+        "v2  no val dice",
+    ]
+
+
 def test_its_help_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args(["champion", "--help"])
