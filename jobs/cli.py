@@ -86,6 +86,7 @@ def _add_local_commands(commands: Any) -> None:
     _add_masks(commands)
     _add_s3(commands)
     _add_incoming(commands)
+    _add_champion(commands)
     _add_command(commands, "schema", "Print the Airflow form's schema as JSON", _print_schema)
 
 
@@ -128,6 +129,19 @@ def _add_incoming(commands: Any) -> None:
     )
     incoming.add_argument("--source", required=True, help="file:///PATH, several joined by +")
     incoming.add_argument("--out", required=True, help="Where to write: s3://BUCKET/PREFIX")
+
+
+def _add_champion(commands: Any) -> None:
+    description = "Go back to an earlier version of a model; without --version list its versions"
+    champion = _add_command(commands, "champion", description, _run_champion)
+    champion.add_argument("--out", required=True, help="Prefix of the results: s3://BUCKET/PREFIX")
+    champion.add_argument("--model", default="lung-unet", help="Model name (default: lung-unet)")
+    champion.add_argument(
+        "--version",
+        default="",
+        help="The version that is to mask the films from now on, as in models/<name>/<version>/; "
+        "the version that it replaces does not win again unless forced",
+    )
 
 
 def _add_command(commands: Any, name: str, description: str, command: Any) -> Any:
@@ -242,6 +256,20 @@ def _run_incoming(arguments: argparse.Namespace) -> int:
     from jobs.storage.s3 import Store
 
     print(copy_to_incoming(Store(), arguments.source, arguments.out))
+    return 0
+
+
+def _run_champion(arguments: argparse.Namespace) -> int:
+    from jobs.models.restored_champion import models_folder, restore, table
+    from jobs.storage.s3 import Store
+
+    models = models_folder(arguments.out, arguments.model)
+    store = Store()
+    if not arguments.version:
+        print(*table(store, models), sep="\n")
+        return 0
+    entry = restore(store, arguments.out, models, arguments.version)
+    print(f"champion of {arguments.model}: {entry['version']} since {entry['since']}")
     return 0
 
 

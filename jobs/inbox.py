@@ -4,7 +4,8 @@
     masks/<name>/<version>/ledger/...      every film that this version was given
     runs/<run_id>/masks.csv, masks.json    what this run did
 
-Each model version masks a film once. An unreadable film stands in the ledger with its reason and is
+Each model version masks a film once, and with `--remask false` all versions of the model together
+do. An unreadable film stands in the ledger with its reason and is
 tried again when it is replaced; a film that vanishes before it is read is left out.
 """
 
@@ -14,8 +15,8 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from jobs.errors import NotFoundError
@@ -23,6 +24,7 @@ from jobs.films.masker import Film, Masker, log_review
 from jobs.films.rows import InboxRow
 from jobs.models.champion import read_champion
 from jobs.models.package import Package, read_package
+from jobs.models.restored_champion import versions
 from jobs.runtime.parallel import chunked
 from jobs.runtime.progress import track
 from jobs.settings.config import InboxConfig
@@ -66,12 +68,13 @@ def run(config: InboxConfig, store: Store) -> Manifest:
     version = champion["version"]
     ledger = Ledger(store, f"{_folder(config, version)}/ledger")
     earlier_rows = [row for row in _ledger_rows(ledger) if row["run_id"] == config.run_id]
-    films, new = _survey(config, store, ledger)
+    survey = _Survey(config, store, ledger, _other_ledgers(config, store, models, version))
+    films, new = survey.count()
     log.info("%s: %d films, %d new to version %s", config.inbox, films, new, version)
     new_rows: Iterable[InboxRow] = ()
     if new:
         package = read_package(store, models, version)
-        new_rows = track(_mask_new(config, store, ledger, package), new, "masks")
+        new_rows = track(_mask_new(survey, package), new, "masks")
     rows = itertools.chain(earlier_rows, new_rows)
     return _finish(config, store, rows, films=films, version=version, started=started)
 
@@ -91,31 +94,60 @@ def _films(config: InboxConfig, store: Store) -> Iterator[Film]:
             yield Film(film_id, origin, item.uri, bytes=item.bytes, listing=listing)
 
 
-def _has_mask(ledger: Ledger, film: Film) -> bool | None:
-    """Whether the version masked the film; False where it could not read it, None where new."""
-    return ledger.ok(film.origin, film.listing["etag"])
+def _other_ledgers(config: InboxConfig, store: Store, models: str, champion: str) -> list[Ledger]:
+    """The ledgers of the model's other versions where their masks count, else none.
+
+    By their packages: a listing of masks/<name>/ would be a listing of every mask.
+    """
+    if config.remask:
+        return []
+    others = [version for version in versions(store, models) if version != champion]
+    ledgers = [Ledger(store, f"{_folder(config, version)}/ledger") for version in others]
+    for ledger in ledgers:
+        for _ in ledger.read():
+            pass
+    return ledgers
 
 
-def _survey(config: InboxConfig, store: Store, ledger: Ledger) -> tuple[int, int]:
-    """(films in the inbox, films to mask now)."""
-    states = Counter(_has_mask(ledger, film) for film in _films(config, store))
-    if states[False]:
-        log.warning("%d films could not be read before: the ledger has the reasons", states[False])
-    films = states.total()
-    return films, films if config.force else states[None]
+@dataclass(frozen=True)
+class _Survey:
+    """Which films of the inbox are new to the champion, whose ledger is `ledger`."""
+
+    config: InboxConfig
+    store: Store
+    ledger: Ledger
+    others: Sequence[Ledger]
+
+    def count(self) -> tuple[int, int]:
+        """(films in the inbox, films to mask now)."""
+        states = Counter(self._has_mask(film) for film in _films(self.config, self.store))
+        if states[False]:
+            log.warning(
+                "%d films could not be read before: the ledger has the reasons", states[False]
+            )
+        films = states.total()
+        return films, films if self.config.force else states[None]
+
+    def new(self) -> Iterator[Film]:
+        """The films to mask now."""
+        films = _films(self.config, self.store)
+        return (film for film in films if self.config.force or self._has_mask(film) is None)
+
+    def _has_mask(self, film: Film) -> bool | None:
+        """Whether the film has a mask; False where it could not be read, None where it is new."""
+        origin, etag = film.origin, film.listing["etag"]
+        if any(ledger.ok(origin, etag) for ledger in self.others):
+            return True
+        return self.ledger.ok(origin, etag)
 
 
-def _mask_new(
-    config: InboxConfig, store: Store, ledger: Ledger, package: Package
-) -> Iterator[InboxRow]:
+def _mask_new(survey: _Survey, package: Package) -> Iterator[InboxRow]:
     """Mask every new film; yields rows once the part of the ledger that holds them is written."""
-    masker = _build_masker(config, store, package)
-    films = _films(config, store)
-    new = (film for film in films if config.force or _has_mask(ledger, film) is None)
-    rows = masker.rows(chunked(new, FILMS_PER_PART))
+    masker = _build_masker(survey.config, survey.store, package)
+    rows = masker.rows(chunked(survey.new(), FILMS_PER_PART))
     written = (cast("InboxRow", row) for row in rows if row["status"] != "missing")
     for part in chunked(written, FILMS_PER_PART):
-        ledger.append(part)
+        survey.ledger.append(part)
         yield from part
 
 

@@ -13,7 +13,8 @@ from jobs.errors import BadDataError
 from jobs.films.masker import Film, Masker, log_review
 from jobs.films.rows import PredictionRow, processed_rows, raw_rows
 from jobs.runtime.progress import track
-from jobs.settings.config import MANIFEST_URI, PredictConfig
+from jobs.settings.config import PredictConfig
+from jobs.settings.options import MANIFEST_URI
 from jobs.sources import layouts, name_clashes
 from jobs.sources.bucket import BucketSource
 from jobs.storage.manifest import FileRow, Manifest, read_manifest

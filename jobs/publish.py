@@ -110,9 +110,15 @@ def _decide(
         challenger=challenger,
         min_dice=config.min_dice,
         run_id=config.run_id,
+        forced=config.force_champion.strip(),
     )
     decision = choose(contest)
-    log.info("champion of %s: %s: %s", config.name, decision.outcome, decision.reason)
+    compared = "; ".join(map(str, decision.compared)) or "nothing"
+    missing = f"; {decision.missing}" if decision.missing else ""
+    log.info(
+        *("champion of %s: %s: %s Compared: %s%s", config.name, decision.outcome),
+        *(decision.reason, compared, missing),
+    )
     return decision
 
 

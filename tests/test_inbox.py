@@ -170,6 +170,26 @@ def test_a_new_champion_masks_every_film_in_a_folder_of_its_own(
     assert run(store, out, "r4").headline["new"] == 0, "what v1 masked is still there"
 
 
+def test_without_remask_a_new_champion_masks_only_what_no_version_has_masked(
+    store: Store, out: str, films: str, network: list[int]
+) -> None:
+    store.write(f"{films}/broken.png", FILM[:500])
+    run(store, out)
+    network.clear()
+    crown(store, out, "v2")
+    store.write(f"{films}/tuesday/c.png", OTHER)
+    made = run(store, out, "r2", remask=False)
+    assert (made.headline["version"], made.headline["films"]) == ("v2", 5)
+    assert table(store, made).keys() == {"tuesday/c.png", "broken.png"}
+    assert len(network) == 1
+    assert run(store, out, "r3", remask=False).headline["new"] == 0
+    store.write(f"{films}/a.png", OTHER)
+    assert table(store, run(store, out, "r4", remask=False)).keys() == {"a.png"}
+    crown(store, out, "v1")
+    assert run(store, out, "r5", remask=False).headline["new"] == 0
+    assert table(store, run(store, out, "r6")).keys() == {"a.png", "tuesday/c.png"}
+
+
 def test_a_film_that_cannot_be_read_is_written_down_and_not_tried_again(
     store: Store, out: str, films: str, network: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -186,13 +206,8 @@ def test_a_film_that_cannot_be_read_is_written_down_and_not_tried_again(
         assert run(store, out, "r2").headline["new"] == 0
     assert "2 films could not be read before" in caplog.text
     store.write(f"{films}/broken.png", FILM)
-    assert run(store, out, "r3").counts == {
-        "films": 5,
-        "new": 1,
-        "masks": 1,
-        "failed": 0,
-        "review": 0,
-    }
+    counts = {"films": 5, "new": 1, "masks": 1, "failed": 0, "review": 0}
+    assert run(store, out, "r3").counts == counts
 
 
 def test_a_film_too_large_to_be_read_is_written_down_with_its_reason(
@@ -293,16 +308,16 @@ def test_a_run_that_died_does_at_most_one_part_again_and_its_table_has_every_fil
 def test_of_two_runs_at_once_one_writes_the_ledger_and_the_other_leaves(
     store: Store, out: str, films: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    survey, other = inbox._survey, list[Any]()
+    count, other = inbox._Survey.count, list[Any]()
 
     def with_another_run_meanwhile(*arguments: Any) -> Any:
-        found = survey(*arguments)
+        found = count(*arguments)
         if not other:
             other.append("started")
             other.append(run(store, out, "other").headline["masks"])
         return found
 
-    monkeypatch.setattr(inbox, "_survey", with_another_run_meanwhile)
+    monkeypatch.setattr(inbox._Survey, "count", with_another_run_meanwhile)
     with pytest.raises(errors.ConflictError) as caught:
         run(store, out)
     assert caught.value.exit_code == 75

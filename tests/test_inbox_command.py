@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from jobs.cli import build_parser
+from jobs.settings.config import InboxConfig, build_config
 from jobs.storage.manifest import describe
 from jobs.storage.s3 import Store
 from tests.support.films import ROOT
@@ -29,6 +31,13 @@ def command(out: str, environment: dict[str, str], *more: str, said_to: int) -> 
         stderr=said_to,
         text=True,
     )
+
+
+def test_a_switch_that_is_on_by_default_can_be_switched_off_by_its_flag() -> None:
+    config = InboxConfig(out="s3://lung/x", remask=False)
+    values = vars(build_parser().parse_args(["inbox", *config.arguments()]))
+    assert build_config("inbox", values) == config
+    assert "--remask" not in InboxConfig(out="s3://lung/x").arguments()
 
 
 @pytest.fixture

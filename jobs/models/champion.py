@@ -1,44 +1,54 @@
 """Which version of a model is its champion, the one that masks new films.
 
 `models/<name>/champion.json` names it: {"version", "val_dice", "run_id", "since", "model",
-"processed", "decision"}, where "model" is the folder of its package, and "processed" and "decision"
-say on which films it won, and how. The champion changes on validation, never on test: challenger
-and champion are scored on the same films, the validation split of the challenger's run.
+"processed", "val_films", "set_aside", "decision"}, where "model" is the folder of its package,
+"processed" the content hash and "val_films" the URI and the sources of the films that it was
+validated on, "set_aside" the versions that a person went back from, and "decision" why it won.
+
+The champion changes on validation, never on test: a challenger must beat it on the challenger's own
+validation films and be no worse on the champion's. Films of phantoms decide nothing where either
+has films of people.
 """
 
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
-from jobs.errors import BadDataError, ConflictError, NotFoundError
-from jobs.films.rows import ProcessedRow
-from jobs.films.training_pairs import Pair, read_pair, rows_of
-from jobs.imaging.geometry import Placement, Placing
+from jobs.errors import AccessError, BadDataError, ConfigError, ConflictError, NotFoundError
+from jobs.models import contest_films
+from jobs.models.contest_films import DIGITS, PHANTOMS, Comparison, FilmSet
 from jobs.models.package import Package, read_package
-from jobs.runtime.parallel import CPU_THREADS, ordered_map
-from jobs.segmentation import metrics
-from jobs.storage.manifest import Manifest, created_by
+from jobs.storage.manifest import Manifest, created_by, read_manifest
 from jobs.storage.s3 import Store
 
 log = logging.getLogger(__name__)
 
-DIGITS = 4
+# What reading films raises where they were deleted, damaged or closed to these keys; a service that
+# does not answer is left to the next try.
+UNREADABLE = (
+    *(ConfigError, BadDataError, AccessError),
+    *(KeyError, TypeError, ValueError, EOFError, gzip.BadGzipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of the champion: `outcome` is first, replaced, kept or none.
+    """What became of the champion: `outcome` is first, replaced, kept, none or restored.
 
-    `version` is the champion after the decision. The figures are mean Dice over the validation
-    films of this run; `champion_dice` is None where there was no other version to compare with.
+    `version` is the champion after the decision. `val_dice` and `champion_dice` are mean Dice over
+    all validation films of this run; `champion_dice` is None where there was no other version.
+
+    compared: both models on each set of films that decided.
+    missing: why the champion's validation films could not be read.
+    forced: the reason that a person gave for forcing it. by: who went back to the version.
     """
 
     outcome: str
@@ -47,50 +57,95 @@ class Decision:
     val_dice: float
     champion_dice: float | None
     min_dice: float
+    compared: list[Comparison] = field(default_factory=list)
+    missing: str = ""
+    forced: str = ""
+    by: str = ""
+
+    @staticmethod
+    def of(entry: dict[str, Any]) -> Decision:
+        """The decision of champion.json; one of version 0.1.0 has fewer fields."""
+        known = {item.name: entry[item.name] for item in fields(Decision) if item.name in entry}
+        compared = [Comparison(**comparison) for comparison in known.get("compared", [])]
+        return Decision(**{**known, "compared": compared})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The figures of a contest: of `Decision`, with the reasons why the challenger cannot win."""
+
+    val_dice: float
+    champion_dice: float | None = None
+    own: Comparison | None = None
+    champions: Comparison | None = None
+    missing: str = ""
+    set_aside: bool = False
 
 
 def decide(
-    challenger: str,
-    val_dice: float,
-    champion: str | None,
-    champion_dice: float | None,
-    min_dice: float,
+    challenger: str, champion: str | None, scores: Scores, min_dice: float, forced: str = ""
 ) -> Decision:
-    """The champion rule, on versions and their mean Dice over the same validation films.
-
-    A challenger that reaches `min_dice` becomes the champion where there is none, or where it is
-    strictly better than the champion. `champion_dice` is None where it is the same version.
-    """
+    """The champion rule, on versions and their scores; `forced` is the reason to skip the rule."""
+    compared = [item for item in (scores.own, scores.champions) if item]
 
     def decision(outcome: str, version: str | None, reason: str) -> Decision:
-        return Decision(outcome, reason, version, val_dice, champion_dice, min_dice)
+        return Decision(
+            outcome=outcome,
+            reason=reason,
+            version=version,
+            val_dice=scores.val_dice,
+            champion_dice=scores.champion_dice,
+            min_dice=min_dice,
+            compared=compared,
+            missing=scores.missing,
+            forced=forced,
+        )
 
-    score = f"Validation Dice {val_dice:.{DIGITS}f}"
+    won = "replaced" if champion else "first"
+    score = f"Validation Dice {scores.val_dice:.{DIGITS}f}"
     if champion == challenger:
         return decision("kept", champion, "This version is the champion already.")
-    if val_dice < min_dice:
+    if forced:
+        return decision(won, challenger, f"Forced, whatever the scores: {forced.rstrip('.')}.")
+    if scores.val_dice < min_dice:
         reason = f"{score} is below the minimum of {min_dice:g}."
         return decision("kept" if champion else "none", champion, reason)
-    if champion_dice is None:
+    if not champion:
         reason = f"{score} reaches the minimum of {min_dice:g}, and there was no champion."
         return decision("first", challenger, reason)
-    if val_dice > champion_dice:
-        reason = (
-            f"{score} beats the former champion's {champion_dice:.{DIGITS}f} on the same films."
-        )
-        return decision("replaced", challenger, reason)
-    reason = f"{score} does not beat the champion's {champion_dice:.{DIGITS}f} on the same films."
-    return decision("kept", champion, reason)
+    if scores.set_aside:
+        reason = "This version was the champion until someone went back to an earlier one."
+        return decision("kept", champion, reason)
+    wins, reason = _contest(scores.own, scores.champions)
+    return decision(won if wins else "kept", challenger if wins else champion, reason)
+
+
+def _contest(own: Comparison | None, champions: Comparison | None) -> tuple[bool, str]:
+    """(whether the challenger wins, the sentence that says why)."""
+    if own and not own.is_better():
+        return False, f"It does not beat the champion: Dice {own}."
+    if own and champions and champions.is_worse():
+        return False, f"It beats the champion on its own films, but is worse: Dice {champions}."
+    if own:
+        also = f", and it is not worse: {champions}" if champions else ""
+        return True, f"It beats the former champion: Dice {own}{also}."
+    if champions and champions.is_surely_better():
+        return True, f"It beats the former champion beyond chance: Dice {champions}."
+    if champions:
+        reason = "has no validation films of people, and does not beat the champion beyond chance"
+        return False, f"It {reason}: Dice {champions}."
+    return False, "There are no validation films of people to compare it with the champion on."
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A challenger against the champion of the models folder, on the validation films of a run.
+    """A challenger against the champion of the models folder, on the validation films of both.
 
     Attributes:
         models: URI of the folder models/<name>.
         processed: the challenger's own films.
         min_dice: 0..1, the mean Dice below which the challenger never wins.
+        forced: a person's reason for crowning the challenger whatever the scores, or "".
     """
 
     store: Store
@@ -99,6 +154,7 @@ class Contest:
     challenger: Package
     min_dice: float
     run_id: str
+    forced: str = ""
 
     @property
     def uri(self) -> str:
@@ -112,21 +168,32 @@ class Contest:
         entry, etag = read_champion(self.store, self.uri)
         if decision := self._earlier_decision(entry):
             return decision
-        champion = entry.get("version")
-        champion_dice = None
-        if champion and champion != self.challenger.version:
-            champion_dice = self._score(read_package(self.store, self.models, champion))
-        decision = decide(
-            self.challenger.version, self.val_dice, champion, champion_dice, self.min_dice
-        )
+        version, champion = self.challenger.version, entry.get("version")
+        scores = Scores(self.val_dice)
+        if champion and champion != version:
+            scores = self._scores(entry)
+        decision = decide(version, champion, scores, self.min_dice, self.forced)
         if decision.outcome in ("first", "replaced"):
-            self._crown(decision, etag)
+            self._crown(decision, entry, etag)
         return decision
 
     @functools.cached_property
     def val_dice(self) -> float:
-        """The challenger's mean Dice, computed once however often the contest is settled."""
-        return self._score(self.challenger)
+        return contest_films.mean_dice(self._own_dices)
+
+    @functools.cached_property
+    def _own_films(self) -> FilmSet:
+        return contest_films.val_films(self.store, self.processed, self._sources)
+
+    @functools.cached_property
+    def _own_dices(self) -> list[float]:
+        """The challenger's Dice, computed once however often the contest is settled."""
+        return contest_films.dices(self.store, self._own_films, self.challenger)
+
+    @property
+    def _sources(self) -> Sequence[str]:
+        sources: Sequence[str] = self.challenger.model_json["data"]["train_sources"]
+        return sources
 
     def _earlier_decision(self, entry: dict[str, Any]) -> Decision | None:
         """The decision where the challenger is the champion already and need not be scored.
@@ -135,30 +202,92 @@ class Contest:
         """
         if entry.get("version") != self.challenger.version:
             return None
-        if entry.get("run_id") == self.run_id and "decision" in entry:
-            return Decision(**entry["decision"])
-        if entry.get("processed") == self.processed.content_hash:
+        decided = entry.get("decision", {})
+        if entry.get("run_id") == self.run_id and decided.get("outcome") in ("first", "replaced"):
+            return Decision.of(decided)
+        if entry.get("processed") == self.processed.content_hash and "val_dice" in entry:
             version = self.challenger.version
-            return decide(version, entry["val_dice"], version, None, self.min_dice)
+            return decide(version, version, Scores(entry["val_dice"]), self.min_dice)
         return None
 
-    def _crown(self, decision: Decision, etag: str) -> None:
+    def _scores(self, entry: dict[str, Any]) -> Scores:
+        set_aside = self.challenger.version in entry.get("set_aside", [])
+        try:
+            champion = read_package(self.store, self.models, entry["version"])
+            own_dices = contest_films.dices(self.store, self._own_films, champion)
+        except UNREADABLE as error:
+            if not self.forced:
+                raise
+            log.warning("the former champion %s cannot be scored: %s", entry["version"], error)
+            return Scores(self.val_dice, missing=f"the champion cannot be scored: {error}")
+        sources = champion.model_json.get("data", {}).get("train_sources", [])
+        is_same = sorted(sources) == sorted(self._sources)
+        is_same &= entry.get("processed") == self.processed.content_hash
+        own, missing, champions = self._own_films, "", None
+        has_people = own.has_people() or any(source != PHANTOMS for source in sources)
+        if not is_same:
+            try:
+                theirs = self._champions_films(entry)
+                has_people |= theirs.has_people()
+                champions = self._compare_on_champions(theirs, champion, only_people=has_people)
+            except UNREADABLE as error:
+                missing = f"the champion's validation films cannot be read: {error}"
+                log.warning("%s: the challenger's own decide", missing)
+        return Scores(
+            val_dice=self.val_dice,
+            champion_dice=contest_films.mean_dice(own_dices),
+            own=contest_films.compare(
+                "both" if is_same else "challenger",
+                own,
+                self._own_dices,
+                own_dices,
+                only_people=has_people,
+            ),
+            champions=champions,
+            missing=missing,
+            set_aside=set_aside,
+        )
+
+    def _champions_films(self, entry: dict[str, Any]) -> FilmSet:
+        """The films that champion.json refers to, unchanged since the champion won on them."""
+        reference = entry.get("val_films")
+        if not reference:
+            raise BadDataError(f"{self.uri} does not say where they are")
+        processed = read_manifest(self.store, reference["processed"], "preprocess")
+        if processed.content_hash != entry["processed"]:
+            raise BadDataError(f"{processed.uri} was written anew with other content")
+        return contest_films.val_films(self.store, processed, reference["train_sources"])
+
+    def _compare_on_champions(
+        self, films: FilmSet, champion: Package, *, only_people: bool
+    ) -> Comparison | None:
+        unseen = contest_films.without_trained_on(self.store, films, self.processed, self._sources)
+        if only_people:
+            rows = [row for row in unseen.rows if row["source"] != PHANTOMS]
+            unseen = FilmSet(unseen.processed, rows)
+        challenger_dices, champion_dices = (
+            contest_films.dices(self.store, unseen, package)
+            for package in (self.challenger, champion)
+        )
+        return contest_films.compare(
+            "champion", unseen, challenger_dices, champion_dices, only_people=only_people
+        )
+
+    def _crown(self, decision: Decision, former: dict[str, Any], etag: str) -> None:
         """Write champion.json over the object with `etag`, or where there is none."""
+        version = self.challenger.version
         entry = {
-            "version": self.challenger.version,
+            "version": version,
             "val_dice": decision.val_dice,
             "run_id": self.run_id,
             "since": created_by(time.time())["started"],
-            "model": f"{self.models}/{self.challenger.version}",
+            "model": f"{self.models}/{version}",
             "processed": self.processed.content_hash,
+            "val_films": {"processed": self.processed.uri, "train_sources": [*self._sources]},
+            "set_aside": [item for item in former.get("set_aside", []) if item != version],
             "decision": asdict(decision),
         }
         self.store.write_json(self.uri, entry, if_absent=not etag, if_etag=etag)
-
-    def _score(self, package: Package) -> float:
-        # The validation films of a source left out of the challenger's training are its test films.
-        sources = self.challenger.model_json["data"]["train_sources"]
-        return mean_val_dice(self.store, self.processed, sources, package)
 
 
 def choose(contest: Contest) -> Decision:
@@ -191,51 +320,3 @@ def read_champion(store: Store, uri: str) -> tuple[dict[str, Any], str]:
             "minimum becomes the champion"
         ) from error
     return entry, etag
-
-
-def mean_val_dice(
-    store: Store, processed: Manifest, sources: Sequence[str], package: Package
-) -> float:
-    """Mean hard Dice of a model over the sources' validation films, at their processed size.
-
-    Rounded to DIGITS digits: the figures compared are the figures shown.
-    """
-    # torch takes seconds to import, and a contest decided earlier needs none.
-    from jobs.films.network import Network
-
-    network = Network(package.model_json, package.weights)
-    placing = processed_placing(processed)
-    scores = []
-    for row, (square, mask) in _val_pairs(store, processed, sources):
-        if network.placing.same_fit(placing):
-            predicted = network.predict(square, is_placed=True)
-        else:
-            # Placed in another way: undo that, so that the model places the film in its own.
-            placement = _lossless_size(Placement.of(row, placing.size))
-            predicted = placement.mask_to_square(network.predict(placement.to_film(square)))
-        scores.append(metrics.dice(predicted, mask))
-    return round(float(np.mean(scores)), DIGITS)
-
-
-def processed_placing(processed: Manifest) -> Placing:
-    config = processed.config
-    return Placing(config["size"], config["fit"], config["crop_borders"])
-
-
-def _val_pairs(
-    store: Store, processed: Manifest, sources: Sequence[str]
-) -> Iterator[tuple[ProcessedRow, Pair]]:
-    """Each validation film of the sources: its row, and (film, mask) in the square."""
-
-    def read(row: ProcessedRow) -> tuple[ProcessedRow, Pair]:
-        return row, read_pair(store, processed, row)
-
-    rows = rows_of(store, processed, "val", sources=sources)
-    return ordered_map(read, rows, threads=CPU_THREADS)
-
-
-def _lossless_size(placement: Placement) -> Placement:
-    """The film in its own aspect, at the smallest size that keeps every pixel of the square."""
-    box, crop = placement.box.shape, placement.crop.shape
-    scale = max(box[0] / crop[0], box[1] / crop[1])
-    return placement.at(round(placement.height * scale), round(placement.width * scale))

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import ConfigError
-from jobs.settings.options import check, check_apart, option
+from jobs.settings.options import IF_SET, check, check_apart, manifest_uri, model_name, option
 from jobs.sources.patients import compile_pattern
 from jobs.sources.source import split_sources
 
 # Patterns must match the whole value.
 S3_URI = r"s3://[^/]+(/.*)?"
-MANIFEST_URI = r"s3://[^/]+/.*manifest\.json"
 # Names joined by commas, or nothing.
 SOURCES = r"([a-z]+(,[a-z]+)*)?"
 SHARD = r"[1-9]\d*/[1-9]\d*"
@@ -50,7 +49,8 @@ class JobConfig:
         flags = []
         for item in dataclasses.fields(self):
             flag, value = "--" + item.name.replace("_", "-"), getattr(self, item.name)
-            flags += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
+            is_unset = isinstance(value, bool) and value == item.default
+            flags += [] if is_unset else [flag, str(value)]
         return flags
 
     def identity(self) -> dict[str, Any]:
@@ -58,27 +58,9 @@ class JobConfig:
         return {
             item.name: getattr(self, item.name)
             for item in dataclasses.fields(self)
-            if item.metadata["identity"]
+            if item.metadata["identity"] is True
+            or (item.metadata["identity"] == IF_SET and getattr(self, item.name))
         }
-
-
-def model_name(*, form: str) -> Any:
-    return option(
-        "Name of the model, as in models/<name>/: up to 64 letters, digits and . _ -, the first a "
-        "letter or a digit",
-        "lung-unet",
-        title="Model name",
-        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
-        form=form,
-    )
-
-
-def manifest_uri(name: str) -> Any:
-    return option(
-        f"URI of the {name} manifest: s3://BUCKET/PREFIX/.../manifest.json",
-        pattern=MANIFEST_URI,
-        identity=False,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,6 +283,15 @@ class PublishConfig(JobConfig):
         maximum=1.0,
         form="main",
     )
+    force_champion: str = option(
+        "Make this model the champion whatever the scores, for this reason, which is recorded on "
+        "one line; empty: the scores decide",
+        "",
+        title="Force the champion: reason",
+        pattern=r"[^\x00-\x1f\x7f]*",
+        form="Advanced",
+        identity=IF_SET,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,6 +304,14 @@ class InboxConfig(JobConfig):
         form="main",
     )
     name: str = model_name(form="main")
+    remask: bool = option(
+        "Whether a new champion masks all films of the inbox anew; otherwise it masks only films "
+        "that no version of the model has masked",
+        True,
+        title="Mask all films anew with a new champion",
+        form="Advanced",
+        identity=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,6 +9,10 @@ from typing import Any
 
 from jobs.errors import ConfigError
 
+MANIFEST_URI = r"s3://[^/]+/.*manifest\.json"
+# Of a field that is part of the fingerprint only where it has a value.
+IF_SET = "if set"
+
 
 def option(
     description: str,
@@ -21,12 +25,13 @@ def option(
     choices: tuple[str, ...] = (),
     pattern: str = "",
     form: str = "",
-    identity: bool = True,
+    identity: bool | str = True,
 ) -> Any:
     """A dataclass field whose metadata hold its documentation and its bounds.
 
     `form` is the field's section on the Airflow form: "main" for the fields above all sections, ""
-    for a field that is not on the form. `identity` is whether the field is part of the fingerprint.
+    for a field that is not on the form. `identity` is whether the field is part of the fingerprint,
+    IF_SET where its empty value is not.
     """
     bounds = {
         "minimum": minimum,
@@ -38,6 +43,25 @@ def option(
     texts = {"description": description, "title": title, "form": form, "identity": identity}
     set_bounds = {name: bound for name, bound in bounds.items() if bound not in (None, "", ())}
     return field(default=default, metadata=texts | set_bounds)
+
+
+def model_name(*, form: str) -> Any:
+    return option(
+        "Name of the model, as in models/<name>/: up to 64 letters, digits and . _ -, the first a "
+        "letter or a digit",
+        "lung-unet",
+        title="Model name",
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        form=form,
+    )
+
+
+def manifest_uri(name: str) -> Any:
+    return option(
+        f"URI of the {name} manifest: s3://BUCKET/PREFIX/.../manifest.json",
+        pattern=MANIFEST_URI,
+        identity=False,
+    )
 
 
 def check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:

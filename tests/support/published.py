@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,17 +163,28 @@ class Chain:
 
 
 @contextlib.contextmanager
-def chain(s3: Mapping[str, str], folder: Path) -> Iterator[Chain]:
-    """24 films in a new prefix, and the fake network in place of a trained one."""
+def chain(
+    s3: Mapping[str, str],
+    folder: Path,
+    *,
+    stem: str = "MCUCXR",
+    seed: int = 0,
+    split: Sequence[str] = SPLIT,
+) -> Iterator[Chain]:
+    """24 films in a new prefix, and the fake network in place of a trained one.
+
+    The films are of the source that `stem` shows, such as PHANTOM; another `seed` draws others.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in s3.items():
             patch.setenv(variable, value)
         patch.setattr(inference, "load_model", load_network)
         patch.setattr(inference, "probabilities", call_dark_lung)
         store, out = Store(), f"s3://lung/{uuid.uuid4().hex}"
-        write_montgomery(folder, 24)
+        write_montgomery(folder, 24, stem=stem, seed=seed)
         raw = download.run(DownloadConfig(source=folder.as_uri(), out=out), store)
-        lines = [f"MCUCXR_{number:04d},{SPLIT[number % 6]}" for number in range(1, 25)]
+        patients = [row["patient"] for row in raw.rows(store)]
+        lines = [f"{patient},{split[(n + 1) % 6]}" for n, patient in enumerate(patients)]
         store.write(f"{out}/split.csv", "\n".join(["patient,split", *lines]).encode())
         config = PreprocessConfig(raw=raw.uri, out=out, size=SIZE, split_file=f"{out}/split.csv")
         yield Chain(store, out, raw, preprocess.run(config, store))
