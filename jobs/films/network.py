@@ -33,12 +33,13 @@ class Network:
         model_json: the content of model.json: "architecture" and "recipe".
         weights: the content of model.safetensors.
 
-    Raises BadDataError where the weights are damaged or of another architecture.
+    Raises BadDataError where the weights are damaged or of another architecture, or the size does not suit it.
     """
 
     def __init__(self, model_json: Mapping[str, Any], weights: bytes) -> None:
         recipe = model_json["recipe"]
         self._model = inference.load_model(weights, model_json["architecture"])
+        inference.check_size(self._model, recipe["spatial_size"])
         self._precision = recipe["precision"]
         self.placing = Placing(recipe["spatial_size"], recipe["fit"], recipe["crop_borders"])
         self.recipe = MaskRecipe.of(recipe)
