@@ -39,7 +39,7 @@ class Network:
     def __init__(self, model_json: Mapping[str, Any], weights: bytes) -> None:
         recipe = model_json["recipe"]
         self._model = inference.load_model(weights, model_json["architecture"])
-        inference.check_size(self._model, recipe["spatial_size"])
+        inference.check_size(model_json["architecture"], recipe["spatial_size"])
         self._precision = recipe["precision"]
         self.placing = Placing(recipe["spatial_size"], recipe["fit"], recipe["crop_borders"])
         self.recipe = MaskRecipe.of(recipe)

@@ -103,7 +103,7 @@ def write_cache(
     masks.flush()
 
 
-def _allocated(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _allocated(path: Path, shape: tuple[int, int, int]) -> np.memmap[Any, np.dtype[np.uint8]]:
     """A new memory-mapped array whose every byte has its place on the disk."""
     array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     # The file is sparse: on a full disk the first write to a page without a place is SIGBUS.

@@ -70,9 +70,9 @@ def probabilities(
     return result
 
 
-def check_size(model: UNet, size: object) -> None:
-    """Raise BadDataError where `size`, the side of a film in pixels, does not suit the network."""
-    multiple = model.architecture["stem_stride"] * 2 ** model.architecture["depth"]
+def check_size(architecture: Mapping[str, int], size: object) -> None:
+    """Raise BadDataError where a network does not take films of `size` x `size` pixels."""
+    multiple = architecture.get("stem_stride", 1) * 2 ** architecture.get("depth", 4)
     if type(size) is not int or not multiple <= size <= LONGEST_SIDE or size % multiple:
         raise BadDataError(
             f"model.json names films of {size!r} pixels a side: a network of this architecture "

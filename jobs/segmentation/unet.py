@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from jobs.segmentation.normalization import GlobalBatchNorm2d
 
-
 # The smallest and the largest value of each argument of UNet.
 BOUNDS = {
     "in_channels": (1, 16),

@@ -126,7 +126,7 @@ def test_an_architecture_out_of_bounds_is_refused_before_a_weight_is_made(
 
 @pytest.mark.parametrize("size", [20_000, 2056, 0, -8, 12, 8.0, "8", None, True])
 def test_a_size_that_does_not_suit_the_network_is_refused(size: object) -> None:
-    model = UNet(base_channels=4, depth=3)
-    check_size(model, 2048)
+    architecture = UNet(base_channels=4, depth=3).architecture
+    check_size(architecture, 2048)
     with pytest.raises(BadDataError, match="multiples of 8 up to 2048"):
-        check_size(model, size)
+        check_size(architecture, size)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from jobs import errors
+from jobs.errors import BadDataError
 from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.storage import manifest, work_folder
-from jobs.storage.manifest import read_manifest
+from jobs.storage.manifest import LARGEST_ROWS, inflate, read_manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 
