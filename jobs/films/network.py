@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.films.postprocess import MaskRecipe, to_mask
+from jobs.films.postprocess import MaskRecipe, clean
 from jobs.imaging.geometry import Placement, Placing
 from jobs.runtime.profile import timed
 from jobs.segmentation import inference
@@ -33,7 +33,8 @@ class Network:
         model_json: the content of model.json: "architecture" and "recipe".
         weights: the content of model.safetensors.
 
-    Raises BadDataError where the weights are damaged or of another architecture, or the size does not suit it.
+    Raises BadDataError where the weights are damaged, of another architecture, or
+    where this does not take films of the size.
     """
 
     def __init__(self, model_json: Mapping[str, Any], weights: bytes) -> None:
@@ -64,7 +65,9 @@ class Network:
 
     def mask(self, probabilities: Probabilities, placement: Placement) -> Mask:
         """The mask (H, W) of the film from the probabilities (S, S) of its square."""
-        return to_mask(placement.to_film(probabilities), self.recipe)
+        # The film's probabilities, 4 bytes a pixel, are freed before the mask is cleaned.
+        above = np.asarray(placement.to_film(probabilities) >= self.recipe.threshold)
+        return clean(above, self.recipe)
 
     def predict(self, film: Pixels, *, is_placed: bool = False) -> Mask:
         """The mask (H, W) of a film (H, W); `is_placed` as for `place`."""

@@ -203,10 +203,8 @@ def _check_cost(image: Image.Image, data: bytes) -> None:
         if not decode_cost.may_hold_pixels(image, data):
             raise ImageError("truncated")
         needed = decode_cost.decoding(image, data)
-    if needed > decode_cost.MOST_BYTES:
-        raise ImageError(
-            f"too large: decoding takes {needed // 10**6} MB, over {decode_cost.MOST_BYTES // 10**6}"
-        )
+    if needed > (most := decode_cost.MOST_BYTES):
+        raise ImageError(f"too large: decoding takes {needed // 10**6} MB, over {most // 10**6}")
 
 
 def working_bytes(data: bytes) -> int:

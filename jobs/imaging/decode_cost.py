@@ -50,8 +50,7 @@ def may_hold_pixels(image: Image.Image, data: bytes) -> bool:
     pixels = image.width * image.height
     if isinstance(image, JpegImageFile):
         # A block of 8 x 8 samples has a code of a bit at least.
-        is_arithmetic = any(marker in data for marker in ARITHMETIC)
-        return is_arithmetic or pixels <= 64 * 8 * len(data)
+        return pixels <= 64 * 8 * len(data) or any(frame in data for frame in ARITHMETIC)
     size = pixels * bits_per_sample(image, data) * _channels(image, data) // 8
     if not isinstance(image, TiffImageFile):
         return size <= MOST_INFLATED * len(data)

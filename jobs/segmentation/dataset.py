@@ -77,13 +77,15 @@ def write_cache(
     Raises ValueError where there are more or fewer pairs, or a pair has another shape;
     ServiceUnavailableError, which is retried, where the disk is full: others may free it.
     """
+    free = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
         images, masks = (_allocated(folder / name, (count, size, size)) for name in (IMAGES, MASKS))
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        needed, free = 2 * count * size**2, shutil.disk_usage(folder.parent).free
+        needed = 2 * count * size**2
         raise ServiceUnavailableError(
             f"no space in {folder.parent}: the training needs {-(-needed // 10**6)} MB for its "
             f"films there, {free // 10**6} MB are free ({error.strerror}): free some, or set "

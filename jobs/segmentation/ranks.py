@@ -1,6 +1,6 @@
 """Which processes are ranks: those that `launcher.launch` started, and no others.
 
-WORLD_SIZE, RANK and LOCAL_RANK may be left over from torchrun, a cluster's scheduler or a shell. They
+WORLD_SIZE, RANK and LOCAL_RANK may be left over from torchrun, a scheduler or a shell. They
 count only beside a variable of our own that names the parent process. Imports no torch.
 """
 
