@@ -19,6 +19,7 @@ from jobs.chain import INPUTS, run_job
 from jobs.errors import InterruptedJobError, JobError, StopRequest
 from jobs.runtime import lifeline
 from jobs.runtime.memory import keep_freed_memory
+from jobs.segmentation import ranks
 from jobs.settings.airflow_form import form_fields, form_schema
 from jobs.settings.config import JOBS, build_config
 
@@ -219,13 +220,15 @@ def _run_job(arguments: argparse.Namespace) -> int:
     # Imported within commands: `--help` and `schema` need not wait for boto3.
     from jobs.storage.timed_store import TimedStore
 
-    lifeline.hold()
+    # Ranks end with their launcher, which watches the lifeline.
+    if not ranks.is_rank():
+        lifeline.hold()
     config = build_config(arguments.job, vars(arguments))
     store = TimedStore()
     store.check_bucket(config.out)
     _, result = run_job(arguments.job, config, store, print_profile=arguments.profile)
     # Of several ranks of a training one writes the result that Airflow's task returns.
-    if "RESULT_URI" in os.environ and int(os.environ.get("RANK", "0")) == 0:
+    if "RESULT_URI" in os.environ and ranks.rank() == 0:
         store.write_json(os.environ["RESULT_URI"], result)
     print(json.dumps(result), flush=True)
     return 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from jobs.segmentation import ranks
 from jobs.settings.config import TrainConfig
 from jobs.storage.manifest import Manifest, read_manifest
 from jobs.storage.s3 import Store
@@ -32,7 +31,7 @@ def run(config: TrainConfig, store: Store) -> Manifest:
         inputs={"processed": processed},
     )
     # Of several ranks, their launcher has written it.
-    if "RANK" not in os.environ:
+    if not ranks.is_rank():
         location = {"trained": folder.root, "epochs": config.epochs}
         store.write_json(f"{config.out.rstrip('/')}/runs/{config.run_id}/train.json", location)
     if manifest := folder.finished():

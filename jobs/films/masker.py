@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from jobs.films.rows import PredictionRow
 from jobs.imaging import decode, masks
 from jobs.imaging.geometry import Placement
+from jobs.runtime.byte_budget import films_budget
 from jobs.runtime.parallel import CORES, batched_map, ordered_map
 from jobs.runtime.profile import timed
 from jobs.segmentation import quality
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Most of these threads wait for S3; of the readers and the writers, CORES compute at a time. So at
-# most CORES full-size films are in memory decoded, and at most READERS as files.
+# most CORES full-size films are in memory decoded, fewer where they are so large that the budget
+# makes them wait, and at most READERS as files.
 READERS, WRITERS = 12, 8
 BATCHES_AHEAD = 2
+# Bytes a pixel of a film while its mask is restored: probabilities, masks, labels of components.
+RESTORE_BYTES = 12
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -125,7 +129,7 @@ class Masker:
         if data is None:
             return film.row(status="missing")
         try:
-            with self._cores:
+            with films_budget().taking(decode.working_bytes(data)), self._cores:
                 with timed("decode"):
                     pixels = decode.decode_film(data)
                 with timed("resize"):
@@ -150,7 +154,8 @@ class Masker:
         if not isinstance(item, tuple):
             return item
         square, probabilities = item
-        with self._cores:
+        pixels = square.placement.height * square.placement.width
+        with films_budget().taking(RESTORE_BYTES * pixels), self._cores:
             with timed("restore"):
                 mask = self.network.mask(probabilities, square.placement)
                 columns = self._measure(mask, quality.score(probabilities))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.films.postprocess import MaskRecipe, to_mask
+from jobs.films.postprocess import MaskRecipe, clean
 from jobs.imaging.geometry import Placement, Placing
 from jobs.runtime.profile import timed
 from jobs.segmentation import inference
@@ -33,12 +33,14 @@ class Network:
         model_json: the content of model.json: "architecture" and "recipe".
         weights: the content of model.safetensors.
 
-    Raises BadDataError where the weights are damaged or of another architecture.
+    Raises BadDataError where the weights are damaged, of another architecture, or
+    where this does not take films of the size.
     """
 
     def __init__(self, model_json: Mapping[str, Any], weights: bytes) -> None:
         recipe = model_json["recipe"]
         self._model = inference.load_model(weights, model_json["architecture"])
+        inference.check_size(model_json["architecture"], recipe["spatial_size"])
         self._precision = recipe["precision"]
         self.placing = Placing(recipe["spatial_size"], recipe["fit"], recipe["crop_borders"])
         self.recipe = MaskRecipe.of(recipe)
@@ -63,7 +65,9 @@ class Network:
 
     def mask(self, probabilities: Probabilities, placement: Placement) -> Mask:
         """The mask (H, W) of the film from the probabilities (S, S) of its square."""
-        return to_mask(placement.to_film(probabilities), self.recipe)
+        # The film's probabilities, 4 bytes a pixel, are freed before the mask is cleaned.
+        above = np.asarray(placement.to_film(probabilities) >= self.recipe.threshold)
+        return clean(above, self.recipe)
 
     def predict(self, film: Pixels, *, is_placed: bool = False) -> Mask:
         """The mask (H, W) of a film (H, W); `is_placed` as for `place`."""

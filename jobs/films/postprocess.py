@@ -53,7 +53,11 @@ class MaskRecipe:
 
 def to_mask(probabilities: NDArray[np.float32], recipe: MaskRecipe) -> NDArray[np.bool_]:
     """The mask, bool (H, W), of probabilities (H, W) in [0, 1]."""
-    mask = np.asarray(probabilities >= recipe.threshold)
+    return clean(np.asarray(probabilities >= recipe.threshold), recipe)
+
+
+def clean(mask: NDArray[np.bool_], recipe: MaskRecipe) -> NDArray[np.bool_]:
+    """The steps after the threshold, on a mask (H, W)."""
     if recipe.largest_components:
         mask = largest_components(mask, recipe.largest_components)
     return fill_holes(mask) if recipe.fill_holes else mask

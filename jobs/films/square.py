@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jobs.films.rows import RawRow
 from jobs.imaging import decode, geometry, masks
 from jobs.imaging.geometry import Placement, Placing
+from jobs.runtime.byte_budget import films_budget
 from jobs.runtime.profile import timed
 from jobs.storage.manifest import FileRow
 
@@ -66,14 +67,15 @@ def square_film(row: RawRow, read: Read, placing: Placing) -> SquareFilm:
 
 def _square_image(data: bytes, placing: Placing) -> tuple[bytes, Placement, str]:
     """(PNG of the film in the square, its placement, sha256 of its shape and pixels)."""
-    with timed("decode"):
-        film = decode.decode_film(data)
-    with timed("check"):
-        pixels = hashlib.sha256(repr(film.shape).encode())
-        pixels.update(film.data)
-    with timed("resize"):
-        placement = placing.place(film)
-        square = placement.film_to_square(film)
+    with films_budget().taking(decode.working_bytes(data)):
+        with timed("decode"):
+            film = decode.decode_film(data)
+        with timed("check"):
+            pixels = hashlib.sha256(repr(film.shape).encode())
+            pixels.update(film.data)
+        with timed("resize"):
+            placement = placing.place(film)
+            square = placement.film_to_square(film)
     with timed("encode"):
         return decode.encode_png(square), placement, pixels.hexdigest()
 
@@ -82,11 +84,16 @@ def _read_lungs(files: Iterable[bytes]) -> NDArray[np.bool_]:
     """The union of the masks, bool (H, W)."""
     try:
         with timed("decode"):
-            return masks.merge(map(decode.decode_mask, files))
+            return masks.merge(map(_read_mask, files))
     except decode.ImageError as error:
         raise decode.ImageError(f"mask {error}") from error
     except ValueError as error:
         raise decode.ImageError(str(error)) from error
+
+
+def _read_mask(data: bytes) -> NDArray[np.bool_]:
+    with films_budget().taking(decode.working_bytes(data)):
+        return decode.decode_mask(data)
 
 
 def _checked_fraction(lungs: NDArray[np.bool_]) -> float:

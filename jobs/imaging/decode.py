@@ -18,18 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops
 from PIL.TiffImagePlugin import (
-    BITSPERSAMPLE,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
     TiffImageFile,
 )
 
-from jobs.imaging import png
+from jobs.imaging import decode_cost, png
 
 # Pixels; five times the largest film of Montgomery.
 MAX_PIXELS = 100_000_000
 # Pixels of width or height; the limit of OpenCV's libpng for reading and writing.
 LONGEST_SIDE = 1_000_000
+# Pixels of a large image that are converted at a time.
+STRIPE = 2**24
 # Bits of a detector's samples; samples stored in 16 bits have one of these depths.
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 # The first bytes of an accepted file and its format.
@@ -164,6 +165,7 @@ def _samples(data: bytes, flatten: Flatten) -> NDArray[Any]:
         if samples is not None:
             return samples if samples.ndim == 2 else flatten.bgr(samples)
     image = _opened(data)
+    _check_cost(image, data)
     with _image_errors(data):
         image.load()
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -171,13 +173,15 @@ def _samples(data: bytes, flatten: Flatten) -> NDArray[Any]:
         # The file is intact but has too few rows of pixels; Pillow would leave them black.
         raise ImageError("truncated")
     image.info.pop("transparency", None)
-    if _bits_per_channel(image, data) > 8 and image.mode in COLOR_MODES:
+    if decode_cost.bits_per_sample(image, data) > 8 and image.mode in COLOR_MODES:
         return _upright(_deep_luminance(image, data), orientation)
     if image.mode in GRAY_MODES:
-        return _upright(np.array(image.convert("L")), orientation)
+        gray = _by_stripes(image, lambda part: np.array(part.convert("L")))
+        return _upright(gray, orientation)
     if image.mode in DEEP_GRAY_MODES:
         return _upright(_deep_gray(image), orientation)
-    return _upright(np.array(flatten.image(image)), orientation)
+    flat = _by_stripes(image, lambda part: np.array(flatten.image(part)))
+    return _upright(flat, orientation)
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -191,6 +195,41 @@ def _opened(data: bytes) -> Image.Image:
     if image.mode not in GRAY_MODES + DEEP_GRAY_MODES + COLOR_MODES:
         raise ImageError(f"undecodable: pixels of the kind {image.mode} are not read")
     return image
+
+
+def _check_cost(image: Image.Image, data: bytes) -> None:
+    """Raise ImageError, before the pixels are decoded, where this would take too much memory."""
+    with _image_errors(data):
+        if not decode_cost.may_hold_pixels(image, data):
+            raise ImageError("truncated")
+        needed = decode_cost.decoding(image, data)
+    if needed > (most := decode_cost.MOST_BYTES):
+        raise ImageError(f"too large: decoding takes {needed // 10**6} MB, over {most // 10**6}")
+
+
+def working_bytes(data: bytes) -> int:
+    """The memory that decoding takes, an estimate in bytes; 0 for a file that is not decoded."""
+    try:
+        image = _opened(data)
+        with _image_errors(data):
+            return decode_cost.decoding(image, data)
+    except ImageError:
+        return 0
+
+
+def _by_stripes(image: Image.Image, convert: Callable[[Image.Image], NDArray[Any]]) -> NDArray[Any]:
+    """`convert(image)`, which goes by pixels; a large image in parts, which take less memory."""
+    rows = max(1, STRIPE // image.width)
+    if rows >= image.height:
+        return convert(image)
+    samples = None
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        part = convert(image.crop((0, top, image.width, bottom)))
+        if samples is None:
+            samples = np.empty((image.height, image.width), part.dtype)
+        samples[top:bottom] = part
+    return np.asarray(samples)
 
 
 def _excess(width: int, height: int) -> str:
@@ -237,19 +276,17 @@ def _ends_early(data: bytes, kind: str) -> bool:
     return bool(directory + 2 + 12 * entries > len(data))
 
 
-def _bits_per_channel(image: Image.Image, data: bytes) -> int:
-    if isinstance(image, TiffImageFile):
-        return int(max(image.tag_v2.get(BITSPERSAMPLE, (1,))))
-    # Byte 24 of a PNG is the bit depth in its header.
-    return data[24] if image.format == "PNG" else 8
-
-
 def _deep_luminance(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
     """The luma of a file with more than 8 bits a channel, uint16 (H, W)."""
     planar = isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR_CONFIGURATION) == 2
     if planar or image.mode not in ("RGB", "RGBA", "RGBX"):
         raise ImageError(f"undecodable: {image.mode} of 16 bits a channel is not read in this form")
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    # Pillow has proved that the file is whole; its pixels make room for OpenCV's.
+    image.close()
+    pixels = png.pixels_only(data) if image.format == "PNG" else data
+    if pixels is None:
+        raise ImageError(_reason(data, "not read by OpenCV"))
+    samples = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16:
         raise ImageError(_reason(data, "not read by OpenCV"))
     code = cv2.COLOR_BGR2GRAY if samples.shape[2] == 3 else cv2.COLOR_BGRA2GRAY
@@ -258,15 +295,19 @@ def _deep_luminance(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
 
 def _deep_gray(image: Image.Image) -> NDArray[np.uint16]:
     """The samples of a gray file with 9 to 16 bits, uint16 (H, W), high for white."""
-    pixels = np.array(image)
-    if pixels.min() < 0 or pixels.max() >= 2**16:
-        raise ImageError("undecodable: gray values outside 0 to 65535")
-    samples = pixels.astype(np.uint16, copy=False)
+    samples = _by_stripes(image, _sixteen_bits)
     white_is_zero = isinstance(image, TiffImageFile) and (
         image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
     )
     # Pillow inverts such a file at 8 bits, but not at 16.
     return (_full_scale(samples) - samples).astype(np.uint16) if white_is_zero else samples
+
+
+def _sixteen_bits(image: Image.Image) -> NDArray[np.uint16]:
+    pixels = np.array(image)
+    if pixels.min() < 0 or pixels.max() >= 2**16:
+        raise ImageError("undecodable: gray values outside 0 to 65535")
+    return pixels.astype(np.uint16, copy=False)
 
 
 def _full_scale(samples: NDArray[np.integer[Any]]) -> int:

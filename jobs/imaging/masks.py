@@ -16,6 +16,9 @@ from jobs.imaging.geometry import resize
 # Red, green, blue, each 0..255.
 Color: TypeAlias = tuple[int, int, int]
 
+# Pixels counted at a time.
+COUNTED = 2**24
+
 BACKGROUND: Color = (17, 19, 23)
 FRAME: Color = (30, 33, 39)
 INK: Color = (206, 210, 217)
@@ -54,9 +57,12 @@ def largest_components(mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_]
     # counting these contours costs a twentieth of labelling every pixel.
     if hierarchy is None or np.count_nonzero(hierarchy[0, :, 3] < 0) <= count:
         return mask.copy()
-    _, labels = cv2.connectedComponents(pixels, connectivity=8)
-    # Index 0, the background, has size 0, since only the mask's pixels are counted.
-    sizes = np.bincount(labels[mask])
+    labels_count, labels = cv2.connectedComponents(pixels, connectivity=8)
+    # In parts: numpy counts a copy in 64 bits.
+    sizes = np.zeros(labels_count, np.int64)
+    for start in range(0, len(labels), rows := max(1, COUNTED // labels.shape[1])):
+        sizes += np.bincount(labels[start : start + rows].ravel(), minlength=labels_count)
+    sizes[0] = 0  # the background
     is_largest = np.zeros(len(sizes), dtype=np.bool_)
     is_largest[np.argsort(-sizes, kind="stable")[:count]] = True
     return np.asarray(is_largest[labels])

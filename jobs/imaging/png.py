@@ -31,6 +31,9 @@ LARGEST_STORED = 2**16 - 1
 ORIENTED = (b"eXIf", b"iTXt", b"zTXt")
 ORIENTED_TEXT = (b"Raw profile", b"XML:")
 
+# The most bytes that one byte of a deflate stream holds (zlib's technical details), rounded up.
+MOST_INFLATED = 1032
+
 Part = bytes | memoryview
 
 
@@ -58,6 +61,8 @@ class PlainPng:
         header = HEADER.pack(columns, self.height, 8, self.color, 0, 0, 0)
         chunks = _chunk(b"IHDR", header), _chunk(b"IDAT", *_stored(rows)), _chunk(b"IEND")
         data = b"".join((SIGNATURE, *itertools.chain.from_iterable(chunks)))
+        # Large films are decoded in half the memory.
+        del rows, chunks
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if decoded is None:
             return None
@@ -72,6 +77,9 @@ class PlainPng:
         ISA-L inflates in two fifths of the time of OpenCV's zlib; OpenCV then only undoes the
         filters.
         """
+        packed_bytes = sum(map(len, self.packed))
+        if length > MOST_INFLATED * packed_bytes:
+            return None
         stream = isal_zlib.decompressobj()
         try:
             rows = stream.decompress(b"".join(chunk[8:-4] for chunk in self.packed), length)
@@ -97,6 +105,18 @@ def open_plain(data: bytes) -> PlainPng | None:
         return None
     packed = [chunk for kind, chunk in chunks if kind == b"IDAT"]
     return PlainPng(height, width, depth, color, packed)
+
+
+def pixels_only(data: bytes) -> bytes | None:
+    """The PNG with its header and pixels alone, or None where a chunk before its end is damaged.
+
+    OpenCV believes the length of each chunk and inflates profiles and texts.
+    """
+    chunks = list(_chunks(data))
+    if not chunks or chunks[-1][0] != b"IEND":
+        return None
+    kept = (chunk for kind, chunk in chunks if kind in (b"IHDR", b"IDAT", b"IEND"))
+    return b"".join((SIGNATURE, *kept))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:

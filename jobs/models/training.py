@@ -17,7 +17,7 @@ from jobs.models.trained_files import TrainedModel
 from jobs.runtime.profile import spent, waiting
 from jobs.runtime.progress import Progress, track
 from jobs.runtime.save_on_signal import saving
-from jobs.segmentation import distributed
+from jobs.segmentation import distributed, ranks
 from jobs.segmentation.dataset import load_cache, write_cache
 from jobs.segmentation.fit_config import NETWORKS, FitConfig
 from jobs.segmentation.launcher import launch
@@ -46,7 +46,7 @@ def fit(folder: WorkFolder, config: TrainConfig, processed: Manifest) -> Manifes
 
     Raises the error of the exit code of the rank that failed first.
     """
-    if CACHE in os.environ:
+    if ranks.is_rank():
         return _train_here(folder, config, processed, Path(os.environ[CACHE]))
     with tempfile.TemporaryDirectory(prefix="train-") as temporary:
         cache = Path(temporary)
@@ -138,7 +138,7 @@ class TrainingRun:
         elif self.trainer.device.type == "cuda":
             # The main rank saves after its GPU's sum, which waits for this rank's part.
             time.sleep(SECONDS_FOR_MAIN)
-        if CACHE not in os.environ:
+        if not ranks.is_rank():
             shutil.rmtree(self.cache, ignore_errors=True)
 
     def write_model(self) -> Manifest:

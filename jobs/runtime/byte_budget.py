@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator
+
+from jobs.runtime.memory import job_memory
+
+# Of the job's memory, for films that are decoded or drawn; the rest is for the network and files.
+FILMS_SHARE = 0.25
 
 
 class ByteBudget:
@@ -27,3 +33,9 @@ class ByteBudget:
             with self._freed:
                 self._taken -= count
                 self._freed.notify_all()
+
+
+@functools.cache
+def films_budget() -> ByteBudget:
+    """The budget of this process for films under way at their full size, in all its threads."""
+    return ByteBudget(int(FILMS_SHARE * job_memory()))

@@ -28,10 +28,9 @@ def hold() -> None:
     """Where LUNG_LIFELINE is "stdin", watch standard input from a thread; else do nothing.
 
     When the input ends or falls silent, the job gets SIGTERM, saves its state and exits with 75; a
-    job that is still running after a grace is ended with the same code. The ranks of a training
-    watch nothing: they end with their launcher.
+    job that is still running after a grace is ended with the same code.
     """
-    if os.environ.get(VARIABLE) == "stdin" and "RANK" not in os.environ:
+    if os.environ.get(VARIABLE) == "stdin":
         threading.Thread(target=_watch, name="lifeline", daemon=True).start()
 
 

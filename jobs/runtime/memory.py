@@ -1,8 +1,14 @@
-"""Have malloc keep the memory of one film for the next, instead of returning it to the kernel."""
+"""The memory of this job: how much it may take, and malloc, which keeps it for the next film."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
+
+# Limits of a container: of cgroup version 2, "max" without one, and version 1, a huge number.
+CGROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+CGROUPS = Path("/sys/fs/cgroup")
 
 # glibc reads MALLOC_* variables only when a process starts, which would need each caller to set
 # them (a shell, Airflow, a test) or a second start of Python: so mallopt(3), by ctypes.
@@ -26,3 +32,16 @@ def keep_freed_memory() -> None:
     for parameter, value in SETTINGS.items():
         if mallopt:
             mallopt(parameter, value)
+
+
+def job_memory(cgroups: Path = CGROUPS) -> int:
+    """Bytes that this job may take: the machine's, or its container's where that is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in CGROUP_LIMITS:
+        try:
+            text = (cgroups / name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal() and int(text):
+            limits.append(int(text))
+    return min(limits)

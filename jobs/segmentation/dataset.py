@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jobs.errors import ServiceUnavailableError
+
 Indices = NDArray[np.int64]
 
 # The files of a cache folder.
 IMAGES, MASKS = "images.npy", "masks.npy"
+# What a full disk, a quota and the limit on a file's size answer.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Of a GPU's free memory, for the films; the rest is for the network.
 GPU_SHARE = 0.5
 
@@ -67,13 +74,23 @@ def write_cache(
 ) -> None:
     """Write `count` pairs of image (size, size) uint8 and mask (size, size) bool to `folder`.
 
-    Raises ValueError where there are more or fewer pairs, or a pair has another shape.
+    Raises ValueError where there are more or fewer pairs, or a pair has another shape;
+    ServiceUnavailableError, which is retried, where the disk is full: others may free it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    images, masks = (
-        np.lib.format.open_memmap(folder / name, "w+", np.uint8, (count, size, size))
-        for name in (IMAGES, MASKS)
-    )
+    free = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        images, masks = (_allocated(folder / name, (count, size, size)) for name in (IMAGES, MASKS))
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        needed = 2 * count * size**2
+        raise ServiceUnavailableError(
+            f"no space in {folder.parent}: the training needs {-(-needed // 10**6)} MB for its "
+            f"films there, {free // 10**6} MB are free ({error.strerror}): free some, or set "
+            "TMPDIR to a folder on a larger disk"
+        ) from error
     written = 0
     for written, (image, mask) in enumerate(films, start=1):
         if written > count or image.shape != (size, size) or mask.shape != (size, size):
@@ -86,6 +103,15 @@ def write_cache(
         raise ValueError(f"{written} films of {count}: give {count} pairs")
     images.flush()
     masks.flush()
+
+
+def _allocated(path: Path, shape: tuple[int, int, int]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """A new memory-mapped array whose every byte has its place on the disk."""
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    # The file is sparse: on a full disk the first write to a page without a place is SIGBUS.
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def load_cache(folder: Path) -> Films:

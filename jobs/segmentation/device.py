@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import torch
 
 from jobs.errors import ConfigError
+from jobs.segmentation import ranks
 
 
 def local_device() -> torch.device:
-    """The GPU numbered LOCAL_RANK where there are GPUs, else the CPU."""
+    """The GPU of this rank, else the first one; the CPU where there are no GPUs."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cuda", ranks.local_rank())
 
 
 def computes_bfloat16(device: torch.device) -> bool:

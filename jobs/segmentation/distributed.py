@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from jobs.segmentation import ranks
 from jobs.segmentation.device import local_device
 
 # From linux/prctl.h: the signal that this process gets when its parent ends.
@@ -93,11 +94,11 @@ def summing_gradients(network: nn.Module, *, now: bool) -> contextlib.AbstractCo
 
 
 def init() -> None:
-    """Join the process group of `launcher.launch` (RANK, WORLD_SIZE, LOCAL_RANK), if there is one.
+    """Join the process group of `launcher.launch`, if it started this process.
 
     A rank on a CPU computes with its share of this process's cores.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = ranks.world_size()
     if processes == 1:
         return
     _die_with_parent()

@@ -20,6 +20,8 @@ T = TypeVar("T")
 # The most pixels of a batch, by kind of device. A CPU's caches hold no more: 16 films of 512 x 512
 # take a fifth longer per film than 4, and 2 GB. A GPU needs work for all its cores.
 PIXELS_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}
+# Pixels of a side; the largest --size.
+LONGEST_SIDE = 2048
 # The most films of a batch: more small films are no faster.
 MOST_AT_ONCE = 64
 # On a CPU the threads of a network wait for the slowest at the end of each layer. Two batches side
@@ -36,9 +38,11 @@ def load_model(weights: bytes, architecture: Mapping[str, int]) -> UNet:
 
     Raises BadDataError where the weights are damaged or of another architecture.
     """
-    model = UNet(**architecture)
     try:
+        model = UNet(**architecture)
         model.load_state_dict(from_safetensors(weights))
+    except (TypeError, ValueError) as error:
+        raise BadDataError(f"model.json names no network of this version: {error}") from error
     except RuntimeError as error:
         raise BadDataError(
             f"the weights do not fit the architecture {dict(architecture)}: give the model.json "
@@ -64,6 +68,17 @@ def probabilities(
         logits = model(inputs)
     result: NDArray[np.float32] = logits[:, 0].float().sigmoid().cpu().numpy()
     return result
+
+
+def check_size(architecture: Mapping[str, int], size: object) -> None:
+    """Raise BadDataError where a network does not take films of `size` x `size` pixels."""
+    multiple = architecture.get("stem_stride", 1) * 2 ** architecture.get("depth", 4)
+    if type(size) is not int or not multiple <= size <= LONGEST_SIDE or size % multiple:
+        raise BadDataError(
+            f"model.json names films of {size!r} pixels a side: a network of this architecture "
+            f"takes multiples of {multiple} up to {LONGEST_SIDE}; give the model.json that was "
+            "written beside the weights"
+        )
 
 
 def films_at_once(model: UNet, size: int, *, precision: str = "auto") -> int:

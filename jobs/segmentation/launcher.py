@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from jobs.errors import ConfigError, InterruptedJobError
+from jobs.segmentation.ranks import LAUNCHER
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def _os_environ(environment: Mapping[str, str]) -> Iterator[None]:
     # elastic_launch starts the ranks with a copy of os.environ and takes no other environment.
     before = dict(os.environ)
     # The ranks are on this machine: no look-up of its name, which an isolated container lacks.
-    _replace_os_environ({"GLOO_SOCKET_IFNAME": "lo", **environment})
+    _replace_os_environ({"GLOO_SOCKET_IFNAME": "lo", **environment, LAUNCHER: str(os.getpid())})
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ border. So a strided convolution may come before it and a linear enlargement of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -13,6 +14,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jobs.segmentation.normalization import GlobalBatchNorm2d
+
+# The smallest and the largest value of each argument of UNet.
+BOUNDS = {
+    "in_channels": (1, 16),
+    "num_classes": (1, 16),
+    "base_channels": (1, 1024),
+    "depth": (1, 8),
+    "stem_stride": (1, 16),
+}
+# Weights of the convolutions; the largest of --network has 21 million.
+MOST_WEIGHTS = 100_000_000
+
+
+def check_architecture(architecture: Mapping[str, object]) -> None:
+    """Raise ValueError where UNet(**architecture) would be of no use, or too large for memory."""
+    for name, value in architecture.items():
+        if name not in BOUNDS:
+            raise ValueError(f"{name} is no argument of a U-Net: give {', '.join(BOUNDS)}")
+        low, high = BOUNDS[name]
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"{name} of a U-Net is {value!r}: give {low} to {high}")
+    base_channels, depth = (architecture.get(name, 1) for name in ("base_channels", "depth"))
+    assert isinstance(base_channels, int) and isinstance(depth, int)
+    # The bottleneck's second convolution, 3x3, has more weights than any other layer.
+    if (weights := 9 * (base_channels * 2**depth) ** 2) > MOST_WEIGHTS:
+        raise ValueError(
+            f"base_channels {base_channels} and depth {depth} give a layer of {weights} weights: "
+            f"give a U-Net whose layers have at most {MOST_WEIGHTS}"
+        )
 
 
 class UNet(nn.Module):
@@ -27,6 +57,8 @@ class UNet(nn.Module):
 
     Attributes:
         architecture: these arguments, by name.
+
+    Raises ValueError, before any weight is made, where an argument is out of BOUNDS.
     """
 
     def __init__(
@@ -46,6 +78,7 @@ class UNet(nn.Module):
             "depth": depth,
             "stem_stride": stem_stride,
         }
+        check_architecture(self.architecture)
         self.stem: nn.Module = nn.Identity()
         if stem_stride > 1:
             self.stem = stem(in_channels, base_channels, stem_stride)

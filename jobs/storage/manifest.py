@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import logging
 import os
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
@@ -24,6 +24,10 @@ from jobs.storage.s3 import Store
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+# Bytes of a header, and of the rows of one part: the largest have a few MB and some 100 KB.
+LARGEST_HEADER, LARGEST_ROWS = 64 * 2**20, 64 * 2**20
+# The zlib format with gzip's header and checksum.
+GZIP = 16 + zlib.MAX_WBITS
 
 
 class FileRow(TypedDict):
@@ -104,7 +108,8 @@ class Manifest:
     def rows(self, store: Store) -> Iterator[dict[str, Any]]:
         """Every row in order, one part in memory at a time; `jobs.films.rows` gives their types."""
         for part in self.parts:
-            yield from _unpack(store.read(self.uri_of(part.key)), part, self.uri)
+            packed = read_bounded(store, self.uri_of(part.key), LARGEST_ROWS)
+            yield from _unpack(packed, part, self.uri)
 
     def read_file(self, store: Store, key: str) -> bytes:
         """A file of the manifest; BadDataError where it is not listed or its sha256 differs."""
@@ -120,6 +125,7 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     Raises BadDataError where it is not a manifest of this schema version, ConfigError where it is
     the manifest of another job than `job`.
     """
+    check_bound(uri, store.stat(uri).bytes, LARGEST_HEADER)
     value = store.read_json(uri)
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         raise BadDataError(
@@ -213,8 +219,37 @@ def created_by(started: float) -> dict[str, Any]:
     }
 
 
+def check_bound(name: str, size: int, limit: int) -> None:
+    """Raise BadDataError where an object of `size` bytes is larger than any that a job writes."""
+    if size > limit:
+        raise BadDataError(
+            f"{name} has {size} bytes, no job writes more than {limit}: it was replaced, run its "
+            "job again with --force"
+        )
+
+
+def read_bounded(store: Store, uri: str, limit: int) -> bytes:
+    """The object's bytes; BadDataError, before they are read, where they are more than `limit`."""
+    check_bound(uri, store.stat(uri).bytes, limit)
+    return store.read(uri)
+
+
+def inflate(packed: bytes, name: str, limit: int = LARGEST_ROWS) -> bytes:
+    """The content of a gzip file; BadDataError where it is damaged or has over `limit` bytes."""
+    stream = zlib.decompressobj(GZIP)
+    try:
+        # One byte more than `limit` tells a longer content; no limit would be 0.
+        content = stream.decompress(packed, limit + 1)
+    except zlib.error as error:
+        raise BadDataError(f"{name} is damaged ({error}): run its job with --force") from error
+    if len(content) > limit or not stream.eof:
+        problem = f"holds more than {limit} bytes" if len(content) > limit else "is truncated"
+        raise BadDataError(f"{name} {problem}, it was changed: run its job with --force")
+    return content
+
+
 def _unpack(packed: bytes, part: FileEntry, uri: str) -> Iterator[dict[str, Any]]:
-    text = gzip.decompress(packed)
+    text = inflate(packed, f"{uri}: {part.key}", min(part.bytes, LARGEST_ROWS))
     if hashlib.sha256(text).hexdigest() != part.sha256:
         raise BadDataError(f"{uri}: the rows in {part.key} were changed: run its job with --force")
     return map(json.loads, text.splitlines())

@@ -20,13 +20,16 @@ from typing import Any, Protocol, TypeVar, cast
 from jobs.errors import ConflictError
 from jobs.runtime.parallel import chunked, ordered_map
 from jobs.storage.manifest import (
+    LARGEST_ROWS,
     FileEntry,
     FileRow,
     Manifest,
     describe,
     fingerprint,
     header,
+    inflate,
     manifest_of,
+    read_bounded,
     read_manifest,
 )
 from jobs.storage.s3 import Store
@@ -252,7 +255,8 @@ class WorkFolder:
         return {int(item.uri.rpartition("part-")[2].partition(".")[0]) for item in listed}
 
     def _read_part(self, number: int) -> list[dict[str, Any]]:
-        return unpack_rows(self.store.read(self._part_uri(number)))
+        uri = self._part_uri(number)
+        return unpack_rows(read_bounded(self.store, uri, LARGEST_ROWS), uri)
 
     def _write_part(self, number: int, rows: Sequence[Mapping[str, object]]) -> None:
         self.store.write(self._part_uri(number), pack_rows(rows), content_type="application/gzip")
@@ -261,7 +265,7 @@ class WorkFolder:
         numbers = sorted(self._parts_written())
         uris = [self._part_uri(number) for number in numbers]
         # The sha256 is of the uncompressed rows: zlib's versions compress to different bytes.
-        texts = map(gzip.decompress, self.store.read_many(uris))
+        texts = map(inflate, self.store.read_many(uris), uris)
         keys = [uri.removeprefix(self.root + "/") for uri in uris]
         return [describe(key, text) for key, text in zip(keys, texts, strict=True)]
 
@@ -286,9 +290,9 @@ def pack_rows(rows: Iterable[Mapping[str, object]]) -> bytes:
     return gzip.compress(b"".join(map(_line, rows)), mtime=0)
 
 
-def unpack_rows(packed: bytes) -> list[dict[str, Any]]:
-    """The rows that `pack_rows` packed."""
-    return [json.loads(line) for line in gzip.decompress(packed).splitlines()]
+def unpack_rows(packed: bytes, name: str = "a part of rows") -> list[dict[str, Any]]:
+    """The rows that `pack_rows` packed; `name` is the part's in errors."""
+    return [json.loads(line) for line in inflate(packed, name).splitlines()]
 
 
 def _line(row: Mapping[str, object]) -> bytes:

@@ -83,8 +83,8 @@ def test_a_job_runs_while_its_task_writes_and_ends_in_silence(start: Start) -> N
     assert process.stderr and "silent for 1 s" in process.stderr.read()
 
 
-@pytest.mark.parametrize("environment", [{}, {"LUNG_LIFELINE": ""}, HELD | {"RANK": "1"}])
-def test_a_job_started_by_hand_and_a_rank_ignore_their_input(
+@pytest.mark.parametrize("environment", [{}, {"LUNG_LIFELINE": ""}])
+def test_a_job_started_by_hand_ignores_its_input(
     start: Start, environment: Mapping[str, str]
 ) -> None:
     process = start(seconds=2, environment=environment)

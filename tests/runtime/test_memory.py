@@ -6,9 +6,11 @@ import json
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from jobs.runtime.memory import job_memory
 from tests.support.films import ROOT
 
 COUNT_FAULTS = """
@@ -39,3 +41,24 @@ def faults(mode: str) -> list[int]:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
 def test_a_film_reuses_the_memory_of_the_film_before() -> None:
     assert min(faults("default")) > 100 * max(*faults("kept"), 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "is_limit"),
+    [
+        ("memory.max", "1073741824\n", True),
+        ("memory.max", "max\n", False),
+        ("memory/memory.limit_in_bytes", "1073741824\n", True),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", False),
+        ("memory.max", "", False),
+        ("other", "1\n", False),
+    ],
+)
+def test_the_jobs_memory_is_the_containers_where_it_is_less_than_the_machines(
+    tmp_path: Path, file: str, content: str, is_limit: bool
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    meminfo = Path("/proc/meminfo").read_text()
+    machine = 1024 * int(meminfo.partition("MemTotal:")[2].split()[0])
+    assert job_memory(tmp_path) == pytest.approx(2**30 if is_limit else machine, rel=0.01)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +14,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from jobs.segmentation.dataset import Films, global_batches, load_cache, shuffled, write_cache
+from jobs.errors import ServiceUnavailableError
+from jobs.segmentation.dataset import (
+    IMAGES,
+    MASKS,
+    Films,
+    global_batches,
+    load_cache,
+    shuffled,
+    write_cache,
+)
+from tests.support.films import ROOT
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
@@ -102,3 +117,63 @@ def test_the_slices_of_the_ranks_make_up_the_batch() -> None:
     slices = [batch[rank::3] for rank in range(3)]
     assert [len(part) for part in slices] == [2, 2, 1]
     assert sorted(np.concatenate(slices)) == list(range(5))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_line_before_a_film_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    asked = []
+
+    def refuse(file: int, offset: int, length: int) -> None:
+        asked.append((offset, length))
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+
+    def films() -> Iterator[Pair]:
+        pytest.fail("a film was read")
+        yield from ()
+
+    with pytest.raises(ServiceUnavailableError) as caught:
+        write_cache(tmp_path / "train", films(), 50, 256)
+    assert f"no space in {tmp_path}: the training needs 7 MB" in str(caught.value)
+    assert "TMPDIR" in str(caught.value) and "\n" not in str(caught.value)
+    # NumPy's header has 128 bytes.
+    assert asked == [(0, 128 + 50 * 256 * 256)]
+
+
+FILL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from jobs.errors import ServiceUnavailableError
+from jobs.segmentation.dataset import write_cache
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+film = np.zeros((256, 256), np.uint8)
+try:
+    write_cache(Path(sys.argv[1]) / "train", ((film, film > 0) for _ in range(50)), 50, 256)
+except ServiceUnavailableError as error:
+    print(error)
+    sys.exit(69)
+"""
+
+
+def test_a_file_over_the_limit_of_the_system_ends_with_69_and_no_signal(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FILL, str(tmp_path)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 69, process.stderr
+    assert process.stdout.startswith(f"no space in {tmp_path}: the training needs 7 MB")
+
+
+def test_every_byte_of_a_cache_has_its_place_on_the_disk_before_it_is_mapped(
+    tmp_path: Path,
+) -> None:
+    def films() -> Iterator[Pair]:
+        for name in (IMAGES, MASKS):
+            stat = (tmp_path / name).stat()
+            assert stat.st_blocks * 512 >= stat.st_size > 8 * 256 * 256
+        yield from pairs(8, 256)
+
+    write_cache(tmp_path, films(), 8, 256)

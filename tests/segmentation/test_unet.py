@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from jobs.segmentation.unet import UNet
+from jobs.errors import BadDataError
+from jobs.segmentation.inference import check_size, load_model
+from jobs.segmentation.unet import UNet, check_architecture
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 48)])
@@ -92,3 +96,37 @@ def test_evaluation_does_not_depend_on_the_other_films_of_a_batch() -> None:
     model = UNet(base_channels=4, depth=2).eval()
     images = torch.randn(3, 1, 16, 16)
     torch.testing.assert_close(model(images)[1:2], model(images[1:2]))
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"base_channels": 10**6, "depth": 4},
+        {"base_channels": 16, "depth": 60},
+        {"base_channels": 1024, "depth": 8},
+        {"base_channels": 0},
+        {"base_channels": 16.0},
+        {"depth": True},
+        {"depth": "4"},
+        {"stem_stride": 10**9},
+        {"in_channels": 10**9},
+        {"num_classes": -1},
+        {"layers": 3},
+    ],
+)
+def test_an_architecture_out_of_bounds_is_refused_before_a_weight_is_made(
+    architecture: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="U-Net"):
+        check_architecture(architecture)
+    monkeypatch.setattr("torch.nn.Conv2d", None)
+    with pytest.raises(BadDataError, match=r"^model\.json names no network"):
+        load_model(b"", architecture)
+
+
+@pytest.mark.parametrize("size", [20_000, 2056, 0, -8, 12, 8.0, "8", None, True])
+def test_a_size_that_does_not_suit_the_network_is_refused(size: object) -> None:
+    architecture = UNet(base_channels=4, depth=3).architecture
+    check_size(architecture, 2048)
+    with pytest.raises(BadDataError, match="multiples of 8 up to 2048"):
+        check_size(architecture, size)

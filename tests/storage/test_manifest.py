@@ -5,14 +5,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from jobs import errors
+from jobs.errors import BadDataError
 from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.storage import manifest, work_folder
-from jobs.storage.manifest import read_manifest
+from jobs.storage.manifest import LARGEST_ROWS, inflate, read_manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 
@@ -204,3 +206,36 @@ def test_the_manifest_of_another_job_is_refused(store: Store, out: str) -> None:
 @pytest.mark.parametrize(("total", "size"), [(1, 8), (704, 11), (20_000, 256), (1_000_000, 256)])
 def test_parts_are_few_for_small_sets_and_bounded_for_large_ones(total: int, size: int) -> None:
     assert work_folder.rows_per_part(total) == size
+
+
+def test_a_part_that_inflates_without_end_is_refused_before_it_is_in_memory() -> None:
+    bomb = gzip.compress(bytes(2**28), mtime=0)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadDataError, match=r"^rows holds more than 1000 bytes"):
+            inflate(bomb, "rows", 1000)
+        with pytest.raises(BadDataError, match=r"^rows holds more than 67108864 bytes"):
+            inflate(bomb, "rows")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2.5 * LARGEST_ROWS
+
+
+def test_a_part_is_inflated_up_to_the_bound_and_damage_is_told() -> None:
+    packed = gzip.compress(b"12345", mtime=0)
+    assert inflate(packed, "rows", 5) == b"12345"
+    for damaged in (packed[:-9], packed[:-4], packed[:12] + b"\xff" + packed[13:], b"", b"12345"):
+        with pytest.raises(BadDataError, match=r"^rows (is|holds)"):
+            inflate(damaged, "rows", 5)
+
+
+def test_an_object_larger_than_any_header_is_refused_before_it_is_read(
+    store: Store, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"{out}/manifest.json"
+    store.write(uri, b" " * 1001)
+    monkeypatch.setattr("jobs.storage.manifest.LARGEST_HEADER", 1000)
+    monkeypatch.setattr(Store, "read_json", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(BadDataError, match="has 1001 bytes, no job writes more than 1000"):
+        read_manifest(store, uri)

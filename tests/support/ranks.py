@@ -74,9 +74,11 @@ def _rank(
 ) -> None:
     import torch
 
-    from jobs.segmentation import distributed
+    from jobs.segmentation import distributed, ranks
 
     os.environ |= environment
+    # As a rank of the launcher; the module has read its variable when it was preloaded.
+    ranks._IS_CHILD_OF_LAUNCHER = True
     distributed.init()
     torch.set_num_threads(1)
     connection.send(function(*arguments))
