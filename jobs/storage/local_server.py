@@ -31,8 +31,17 @@ from jobs.storage.s3_client import DEFAULT_REGION, S3Settings
 log = logging.getLogger(__name__)
 
 BUCKET = "lung"
-# s3, master, volume, filer, admin: ports P to P+4, and gRPC at each + 10000.
-SERVICES = 5
+# s3, master, volume, filer: ports P to P+3, and gRPC at each + 10000.
+SERVICES = 4
+LOOPBACK = "127.0.0.1"
+# Sections of weed's security.toml, read from variables: who shows the certificate, who demands it.
+TLS_SECTIONS = [f"GRPC_{name}" for name in ("MASTER", "VOLUME", "FILER", "S3", "CLIENT")] + [
+    f"HTTPS_{name}" for name in ("MASTER", "VOLUME", "FILER", "CLIENT")
+]
+JWT_KEYS = [
+    f"WEED_JWT_{name}_KEY"
+    for name in ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
+]
 GRPC_OFFSET = 10_000
 STARTS = 3
 SECONDS_TO_START = 30.0
@@ -50,7 +59,9 @@ def embedded_s3(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iter
     Raises ServiceUnavailableError where another server uses the folder or this one does not start.
     """
     folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # An earlier version left films readable for every user: the folder's own mode closes them.
+    folder.chmod(0o700)
     # The paths of its sockets must be short; its own logs are of no use after it.
     with _locked(folder), tempfile.TemporaryDirectory(prefix="lung-s3-") as scratch:
         for _ in range(STARTS):
@@ -72,9 +83,10 @@ def _start(folder: Path, host: str, settings: S3Settings, scratch: str) -> subpr
     assert port
     with (folder / "weed.log").open("ab") as output:
         return subprocess.Popen(
-            _command(folder, host, port),
+            _command(folder, host, port, scratch),
             # `weed` accepts the keys in its own AWS variables.
-            env=settings.environment() | {"TMPDIR": scratch},
+            env=settings.environment() | _private_services(Path(scratch)) | {"TMPDIR": scratch},
+            umask=0o077,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -83,30 +95,68 @@ def _start(folder: Path, host: str, settings: S3Settings, scratch: str) -> subpr
         )
 
 
-def _command(folder: Path, host: str, port: int) -> list[str]:
+def _command(folder: Path, host: str, port: int, scratch: str) -> list[str]:
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         raise ConfigError(
             "there is no `weed` beside this Python: install docker/requirements/local.lock"
         )
     data = folder / "data"
-    data.mkdir(exist_ok=True)
-    services = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
-    ports = [f"-{name}={port + offset}" for offset, name in enumerate(services)]
-    off = ["webdav", "admin.ui", "s3.autoCreateBucket", "s3.iam", "master.telemetry"]
+    data.mkdir(mode=0o700, exist_ok=True)
+    data.chmod(0o700)
+    services = ("s3.port", "master.port", "volume.port", "filer.port")
+    off = ["s3.autoCreateBucket", "s3.iam", "master.telemetry"]
     return [
         weed,
-        "mini",
+        "server",
         f"-dir={data}",
-        f"-ip={_reachable(host)}",
-        f"-ip.bind={host}",
-        *ports,
+        # Only S3, which demands keys, listens where `host` says.
+        f"-ip={LOOPBACK}",
+        f"-ip.bind={LOOPBACK}",
+        "-s3",
+        f"-s3.ip.bind={host}",
+        *(f"-{name}={port + offset}" for offset, name in enumerate(services)),
         *(f"-{name}=false" for name in off),
+        *(f"-{name}.localSocket={scratch}/{name}.sock" for name in ("s3", "filer")),
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
+        "-master.volumeSizeLimitMB=1024",
+        "-volume.max=0",
         # No other client writes, so the volume server may stop at once.
         "-volume.preStopSeconds=0",
     ]
+
+
+def _private_services(scratch: Path) -> dict[str, str]:
+    """Variables by which weed's services answer one another only: a certificate and JWT keys.
+
+    Both are made anew at each start. Without the certificate's key neither HTTP nor gRPC of
+    master, volume and filer answers, and the gRPC of S3, which could add keys, does not either.
+    """
+    certificate, key = scratch / "certificate.pem", scratch / "key.pem"
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise ConfigError("there is no `openssl`: install it, the embedded S3 server needs it")
+    made = subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-nodes", "-newkey", "ec"),
+            *("-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "3650", "-subj", "/CN=lung"),
+            *("-addext", f"subjectAltName=IP:{LOOPBACK}"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        capture_output=True,
+        text=True,
+        umask=0o077,
+    )
+    if made.returncode:
+        raise ConfigError(f"`openssl req` made no certificate: {' '.join(made.stderr.split())}")
+    variables = {"WEED_GRPC_CA": str(certificate), "WEED_HTTPS_CLIENT_ENABLED": "true"}
+    for section in TLS_SECTIONS:
+        variables[f"WEED_{section}_CERT"] = str(certificate)
+        variables[f"WEED_{section}_KEY"] = str(key)
+        if section.startswith("HTTPS_"):
+            variables[f"WEED_{section}_CA"] = str(certificate)
+    return variables | {name: secrets.token_hex(32) for name in JWT_KEYS}
 
 
 def _reachable(host: str) -> str:
@@ -149,26 +199,27 @@ def _locked(folder: Path) -> Iterator[IO[Any]]:
 
 
 def _free_port() -> int:
-    """A port P with P to P+4, and each + 10000, free on this machine now."""
+    """A port P with P to P+3, and each + 10000, free on this machine now."""
     for _ in range(100):
         port = 20_000 + secrets.randbelow(30_000)
         ports = [port + n + grpc for n in range(SERVICES) for grpc in (0, GRPC_OFFSET)]
         if all(_is_free(number) for number in ports):
             return port
-    raise ServiceUnavailableError("no ten free ports were found for the embedded S3 server")
+    raise ServiceUnavailableError("no eight free ports were found for the embedded S3 server")
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as listener:
         try:
-            listener.bind(("127.0.0.1", port))
+            listener.bind(("0.0.0.0", port))
         except OSError:
             return False
     return True
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    # weed takes longer than 10 s to end on TERM; what it acknowledged is on disk by then.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings) -> bool:

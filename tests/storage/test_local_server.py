@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -137,3 +138,37 @@ def test_the_server_ends_with_an_owner_that_is_killed(tmp_path: Path) -> None:
         os.kill(owner.pid, signal.SIGKILL)
         owner.wait()
     assert wait_until_gone(tmp_path, seconds=10)
+
+
+def test_no_service_beside_s3_answers_without_its_certificate(server: S3Settings) -> None:
+    port = urlsplit(server.endpoint_url).port
+    assert port
+    for number in (port + 1, port + 2, port + 3):
+        for scheme in ("http", "https"):
+            for path in ("", "dir/assign", "dir/status", "buckets/lung/", "status"):
+                url = f"{scheme}://127.0.0.1:{number}/{path}"
+                command = ["curl", "-sk", "--noproxy", "*", "-m", "5", "-w", "%{http_code}", url]
+                answer = subprocess.run(command, capture_output=True, text=True).stdout
+                assert answer.endswith(("000", "400")), (url, answer)
+                assert answer.rstrip("0123456789").strip() in (
+                    "",
+                    "Client sent an HTTP request to an HTTPS server.",
+                )
+
+
+def test_files_of_the_server_are_its_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o755)
+    with embedded_s3(tmp_path) as settings:
+        Store(settings).write("s3://lung/film", b"film" * 10_000)
+        for path in (tmp_path, tmp_path / "data"):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        for path in (tmp_path / "data").rglob("*"):
+            assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+
+
+def test_a_large_object_is_read_by_the_next_server(tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    with embedded_s3(tmp_path) as first:
+        Store(first).write("s3://lung/film", data)
+    with embedded_s3(tmp_path) as second:
+        assert Store(second).read("s3://lung/film") == data
