@@ -73,6 +73,7 @@ def embedded_s3(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iter
                     return
             finally:
                 _end(server)
+                _remove_socket(settings)
         raise ServiceUnavailableError(
             f"the embedded S3 server does not start: see {folder / 'weed.log'}"
         )
@@ -236,6 +237,12 @@ def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings) -> 
         except (OSError, JobError):
             time.sleep(0.1)
     return False
+
+
+def _remove_socket(settings: S3Settings) -> None:
+    """weed puts this socket into /tmp whatever TMPDIR is, and leaves it there."""
+    port = urlsplit(settings.endpoint_url).port or 0
+    Path(f"/tmp/seaweedfs-s3-grpc-{port + GRPC_OFFSET}.sock").unlink(missing_ok=True)
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

@@ -156,14 +156,16 @@ def test_no_service_beside_s3_answers_without_its_certificate(server: S3Settings
                 )
 
 
-def test_files_of_the_server_are_its_owners_alone(tmp_path: Path) -> None:
+def test_folder_and_socket_are_the_owners_alone_and_the_socket_goes(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o755)
     with embedded_s3(tmp_path) as settings:
         Store(settings).write("s3://lung/film", b"film" * 10_000)
         for path in (tmp_path, tmp_path / "data"):
             assert stat.S_IMODE(path.stat().st_mode) == 0o700
-        for path in (tmp_path / "data").rglob("*"):
-            assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+        port = urlsplit(settings.endpoint_url).port or 0
+        socket = Path(f"/tmp/seaweedfs-s3-grpc-{port + 10_000}.sock")
+        assert not stat.S_IMODE(socket.stat().st_mode) & 0o077
+    assert not socket.exists()
 
 
 def test_a_large_object_is_read_by_the_next_server(tmp_path: Path) -> None:
