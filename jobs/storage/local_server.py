@@ -75,7 +75,7 @@ def embedded_s3(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iter
                     return
             finally:
                 _end(server)
-                _remove_socket(settings)
+                _remove_sockets(settings)
         raise ServiceUnavailableError(
             f"the embedded S3 server does not start: see {folder / 'weed.log'}"
         )
@@ -242,10 +242,12 @@ def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings) -> 
     return False
 
 
-def _remove_socket(settings: S3Settings) -> None:
-    """weed puts this socket into /tmp whatever TMPDIR is, and leaves it there."""
+def _remove_sockets(settings: S3Settings) -> None:
+    """weed puts a socket for each service's gRPC into /tmp, whatever TMPDIR is, and leaves it."""
     port = urlsplit(settings.endpoint_url).port or 0
-    Path(f"/tmp/seaweedfs-s3-grpc-{port + GRPC_OFFSET}.sock").unlink(missing_ok=True)
+    for number in range(port + GRPC_OFFSET, port + GRPC_OFFSET + SERVICES):
+        for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{number}.sock"):
+            socket_file.unlink(missing_ok=True)
 
 
 def _check_volumes(store: Store) -> None:
