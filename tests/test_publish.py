@@ -17,7 +17,7 @@ from PIL import Image
 from jobs.errors import BadDataError, ConfigError, ConflictError
 from jobs.models import champion, contest_films, package
 from jobs.reports import page
-from jobs.storage.manifest import Manifest, read_manifest
+from jobs.storage.manifest import FileEntry, Manifest, hash_entries, read_manifest
 from tests.support.published import SIZE, Chain, call_dark_lung, chain
 
 
@@ -245,8 +245,10 @@ def stranger(made: Chain, flag: str) -> Manifest:
         return made.five(0.5)[flag]
     manifest = getattr(made, flag)
     uri = manifest.uri.replace("/manifest.json", "-other/manifest.json")
-    header = made.store.read_json(manifest.uri) | {"content_hash": "f" * 64}
-    made.store.write_json(uri, header)
+    header = made.store.read_json(manifest.uri)
+    header["files"].append({"key": "more.txt", "bytes": 1, "sha256": "f" * 64})
+    entries = [FileEntry(**entry) for entry in header["files"] + header["parts"]]
+    made.store.write_json(uri, header | {"content_hash": hash_entries(entries)})
     return read_manifest(made.store, uri)
 
 

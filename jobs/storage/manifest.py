@@ -135,6 +135,14 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
         manifest = manifest_of(uri, value)
     except (KeyError, TypeError) as error:
         raise BadDataError(f"{uri} is a damaged manifest ({error}): run its job again") from error
+    # Publish's hash is of its inputs and settings, as its report says when it was made.
+    if manifest.job != "publish" and manifest.content_hash != hash_entries(
+        [*manifest.parts, *manifest.files]
+    ):
+        raise BadDataError(
+            f"{uri} was edited or damaged: its content hash is not that of its list of files: "
+            "delete it, and run its job again"
+        )
     if job and manifest.job != job:
         raise ConfigError(f"{uri} is the manifest of {manifest.job}: give that of {job}")
     return manifest

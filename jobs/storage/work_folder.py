@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast
 
-from jobs.errors import ConflictError
+from jobs.errors import ConflictError, ServiceUnavailableError
 from jobs.runtime.parallel import chunked, ordered_map
 from jobs.storage.manifest import (
     LARGEST_ROWS,
@@ -94,6 +94,8 @@ class WorkFolder:
         self._files: dict[str, FileEntry] = {}
         self._records: dict[str, FileEntry] = {}
         self._started = time.time()
+        # Parts of rows that the manifest has to list; known once rows are written.
+        self._parts: int | None = None
 
     def finished(self) -> Manifest | None:
         """The manifest where the same work was done before, else None."""
@@ -169,6 +171,7 @@ class WorkFolder:
         once for each new part, after the rows of all earlier parts were yielded and consumed.
         """
         index, count = shard
+        self._parts = number_of_parts(total)
         written = self._parts_written()
         # A written part's items are taken from `items` and dropped, so that the next ones follow.
         parts = (
@@ -190,13 +193,16 @@ class WorkFolder:
             yield from part
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Every row in S3 so far, by whatever shard, in order."""
-        for number in sorted(self._parts_written()):
+        """The rows of all parts, by whatever shard, in order.
+
+        Raises ServiceUnavailableError where S3 does not list every part of the set.
+        """
+        for number in self._all_parts():
             yield from self._read_part(number)
 
     def is_complete(self, total: int) -> bool:
         """Whether S3 holds every part of `total` rows, by whatever shard."""
-        return len(self._parts_written()) == -(-total // rows_per_part(total))
+        return len(self._parts_written()) == number_of_parts(total)
 
     def finish(
         self,
@@ -207,8 +213,11 @@ class WorkFolder:
     ) -> Manifest:
         """Write the manifest, once and last, and return it.
 
-        Raises ConflictError where another writer wrote one with another content hash.
+        Raises ConflictError where another writer wrote one with another content hash, and
+        ServiceUnavailableError where S3 does not list every part: once written, a manifest is
+        reused for ever.
         """
+        self._all_parts()
         mine = self._header(counts, headline, details)
         try:
             self.store.write_json(self.uri, mine, if_absent=True)
@@ -254,6 +263,16 @@ class WorkFolder:
         listed = self.store.list_objects(self.uri_of("rows/part-"))
         return {int(item.uri.rpartition("part-")[2].partition(".")[0]) for item in listed}
 
+    def _all_parts(self) -> list[int]:
+        """The numbers of all parts, each of which S3 has to list."""
+        numbers = self._parts_written()
+        if self._parts is not None and len(numbers) != self._parts:
+            raise ServiceUnavailableError(
+                f"{self.uri_of('rows/')}: S3 lists {len(numbers)} of {self._parts} parts of rows "
+                "that were written: see that nobody deletes them, then start this again"
+            )
+        return sorted(numbers)
+
     def _read_part(self, number: int) -> list[dict[str, Any]]:
         uri = self._part_uri(number)
         return unpack_rows(read_bounded(self.store, uri, LARGEST_ROWS), uri)
@@ -268,6 +287,10 @@ class WorkFolder:
         texts = map(inflate, self.store.read_many(uris), uris)
         keys = [uri.removeprefix(self.root + "/") for uri in uris]
         return [describe(key, text) for key, text in zip(keys, texts, strict=True)]
+
+
+def number_of_parts(total: int) -> int:
+    return -(-total // rows_per_part(total))
 
 
 def rows_per_part(total: int) -> int:

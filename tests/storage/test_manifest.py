@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -239,3 +240,36 @@ def test_an_object_larger_than_any_header_is_refused_before_it_is_read(
     monkeypatch.setattr(Store, "read_json", lambda *_: pytest.fail("it was read"))
     with pytest.raises(BadDataError, match="has 1001 bytes, no job writes more than 1000"):
         read_manifest(store, uri)
+
+
+@pytest.mark.parametrize("changed", ["content_hash", "files"])
+def test_a_header_whose_files_do_not_have_its_content_hash_is_refused(
+    store: Store, out: str, changed: str
+) -> None:
+    folder = build_folder(store, out)
+    folder.add_file("a.txt", b"a")
+    made = folder.finish(counts={}, headline={})
+    header = store.read_json(made.uri)
+    other = {"content_hash": "f" * 64, "files": []}
+    store.write_json(made.uri, header | {changed: other[changed]})
+    with pytest.raises(errors.BadDataError, match="edited or damaged") as caught:
+        read_manifest(store, made.uri)
+    assert caught.value.exit_code == 65
+
+
+def test_no_manifest_is_written_while_s3_does_not_list_every_part(
+    store: Store, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One empty listing, as an S3 that is not consistent gives, must not make an empty set."""
+    folder = build_folder(store, out)
+    list(folder.write_rows(range(20), 20, lambda number: {"id": str(number)}))
+    monkeypatch.setattr(Store, "list_objects", lambda self, prefix: iter(()))
+    attempts: list[Callable[[], object]] = [
+        lambda: [folder.finish(counts={}, headline={})],
+        lambda: [*folder.rows()],
+    ]
+    for attempt in attempts:
+        with pytest.raises(errors.ServiceUnavailableError, match="S3 lists 0 of 3 parts"):
+            attempt()
+    monkeypatch.undo()
+    assert not store.exists(folder.uri)
