@@ -14,8 +14,9 @@ DOC = """
 
 Writes a lung mask for every film below **Inbox** that the champion of **Model name** has not masked
 yet. Films are PNG, JPEG or TIFF files, in folders of any depth. Each film is masked once per model
-version; a replaced file is masked again. A new champion masks all films again, in a new folder. A
-run without new films ends in seconds; before the first champion, runs succeed without a mask.
+version; a replaced file is masked again. A new champion masks all films again, in a new folder, or
+only the films that arrive from then on, where **Mask all films anew with a new champion** is off.
+A run without new films ends in seconds; before the first champion, runs succeed without a mask.
 
 Masks: `masks/<name>/<version>/<id>.png` under `LUNG_BUCKET_URI`, at each film's original size. The
 run's table, `runs/<run_id>/masks.csv`, has one row per film: the mask's URI, the lung's share of
