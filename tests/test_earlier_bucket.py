@@ -30,6 +30,8 @@ from jobs.storage.manifest import Manifest, read_manifest
 from jobs.storage.s3 import Store
 from tests.support.films import draw_pair, png
 
+pytestmark = pytest.mark.slow
+
 ARCHIVE = Path(__file__).parent / "fixtures" / "bucket-0.1.0.tar.xz"
 OUT = "s3://lung/written-by-9e05334"  # the archive's manifests hold absolute URIs below it
 MODELS = f"{OUT}/models/lung-unet"

@@ -19,6 +19,8 @@ from jobs.settings.config import PublishConfig
 from jobs.storage.manifest import Manifest
 from tests.support.published import SPLIT, Chain, chain
 
+pytestmark = pytest.mark.slow
+
 # Shares of the lungs that a network finds: the more, the higher its Dice.
 POOR, FAIR, GOOD = 0.55, 0.7, 0.9
 # The films of a patient that are val in SPLIT are train here.

@@ -16,6 +16,8 @@ from tests.support.films import run_job
 from tests.support.inboxes import crown
 from tests.support.published import Chain, chain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:

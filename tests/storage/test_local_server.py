@@ -20,6 +20,8 @@ from jobs.storage.s3 import Store
 from jobs.storage.s3_client import S3Settings
 from tests.support.films import ROOT
 
+pytestmark = pytest.mark.slow
+
 SERVE = (
     "from pathlib import Path; import sys, time\n"
     "from jobs.storage.local_server import embedded_s3\n"
