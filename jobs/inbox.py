@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from jobs.errors import NotFoundError
 from jobs.films.masker import Film, Masker, log_review
-from jobs.films.rows import InboxRow
+from jobs.films.rows import MASK_COLUMNS, InboxRow
 from jobs.models.champion import read_champion
 from jobs.models.package import Package, read_package
 from jobs.models.restored_champion import versions
@@ -39,18 +39,7 @@ log = logging.getLogger(__name__)
 RECIPE = "4"
 # A killed run loses at most this many masks: a minute or two of a CPU.
 FILMS_PER_PART = 128
-COLUMNS = [
-    "id",
-    "film",
-    "status",
-    "height",
-    "width",
-    "lung_fraction",
-    "quality",
-    "review",
-    "mask",
-    "reason",
-]
+COLUMNS = ["id", "film", *MASK_COLUMNS]
 
 
 def run(config: InboxConfig, store: Store) -> Manifest:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from jobs.errors import BadDataError
 from jobs.films.masker import Film, Masker, log_review
-from jobs.films.rows import PredictionRow, processed_rows, raw_rows
+from jobs.films.rows import MASK_COLUMNS, PredictionRow, processed_rows, raw_rows
 from jobs.runtime.progress import track
 from jobs.settings.config import PredictConfig
 from jobs.settings.options import MANIFEST_URI
@@ -24,18 +24,7 @@ from jobs.storage.work_folder import WorkFolder
 log = logging.getLogger(__name__)
 
 RECIPE = "4"
-COLUMNS = [
-    "id",
-    "origin",
-    "status",
-    "height",
-    "width",
-    "lung_fraction",
-    "quality",
-    "review",
-    "mask",
-    "reason",
-]
+COLUMNS = ["id", "origin", *MASK_COLUMNS]
 
 
 @dataclass(frozen=True)

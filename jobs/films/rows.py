@@ -14,6 +14,18 @@ from jobs.storage.s3 import Store
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+# What predictions.csv and masks.csv say of a mask, after the film's id and name.
+MASK_COLUMNS = [
+    "status",
+    "height",
+    "width",
+    "lung_fraction",
+    "quality",
+    "review",
+    "mask",
+    "reason",
+]
+
 
 class FilmRow(TypedDict):
     """What download says of a film and every later row of a film with a mask repeats.
