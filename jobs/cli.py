@@ -119,7 +119,7 @@ def _add_s3(commands: Any) -> None:
     _add_path(s3, "--folder", "artifacts/.s3", "Where the server keeps its objects and keys")
     s3.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: 127.0.0.1)")
     s3.add_argument(
-        "--port", type=int, default=0, help="Port, and four after it (default: 0, free ones)"
+        "--port", type=int, default=0, help="Port, and three after it (default: 0, free ones)"
     )
     s3.add_argument("program", nargs="*", metavar="COMMAND", help="Run this beside it (after --)")
 

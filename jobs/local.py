@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import time
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 OUT = f"s3://{BUCKET}/pipeline"
 REPORT = "report.html"
+# Variables with the keys of the server of `jobs s3`, as docker/.env names them.
+KEYS = ("LUNG_S3_ACCESS_KEY", "LUNG_S3_SECRET_KEY")
 # The files of a run's results beside the report and the masks: (job, its file).
 EXPORTED = [
     ("preprocess", "contact_sheet.png"),
@@ -54,7 +57,6 @@ def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False
             f"--run-id {values['run_id']}: {results} exists and holds no {REPORT}, so it is not a "
             "run's results and would be overwritten: give another name"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     with embedded_s3(folder / ".s3") as settings:
         store = TimedStore(settings)
         manifests, seconds = _run_jobs(store, values, profiled=profiled)
@@ -115,14 +117,27 @@ def _print_counts(counts: Mapping[str, int], to: Path) -> None:
 
 
 def serve_s3(folder: Path, *, host: str, port: int, program: Sequence[str]) -> int:
-    """Serve S3 until stopped, or while `program` runs with the AWS variables set."""
-    with embedded_s3(folder, host=host, port=port) as settings:
+    """Serve S3 until stopped, or while `program` runs with the AWS variables set.
+
+    The keys are those of LUNG_S3_ACCESS_KEY and LUNG_S3_SECRET_KEY, else the folder's own.
+    """
+    keys = _given_keys()
+    with embedded_s3(folder, host=host, port=port, keys=keys) as settings:
         if program:
             return subprocess.run(program, env=settings.environment()).returncode
-        print(f"S3 with the bucket {BUCKET!r}; keys in {folder / 'credentials.json'}; Ctrl-C ends")
+        source = " and ".join(KEYS) if keys else folder / "credentials.json"
+        print(f"S3 with the bucket {BUCKET!r}; keys in {source}; Ctrl-C ends")
         print(f"export AWS_ENDPOINT_URL={settings.endpoint_url}", flush=True)
         while True:
             time.sleep(3600)
+
+
+def _given_keys() -> tuple[str, str] | None:
+    """(access key, secret key) of the variables, None where neither is set."""
+    access_key, secret_key = (os.environ.get(name, "") for name in KEYS)
+    if bool(access_key) != bool(secret_key):
+        raise ConfigError(f"{' and '.join(KEYS)}: set both, or neither")
+    return (access_key, secret_key) if access_key else None
 
 
 def copy_to_incoming(store: Store, source: str, out: str) -> str:

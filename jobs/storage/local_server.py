@@ -6,160 +6,128 @@ Jobs reach it as any S3: `Store` takes its settings, a child process its environ
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
 import json
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 from urllib.parse import urlsplit
 
-from jobs.errors import ConfigError, JobError, ServiceUnavailableError
+from jobs.errors import JobError, ServiceUnavailableError
+from jobs.storage import weed
 from jobs.storage.s3 import Store
 from jobs.storage.s3_client import DEFAULT_REGION, S3Settings
+from jobs.storage.server_folder import (
+    disk_errors_named,
+    is_full,
+    locked,
+    make_private,
+    no_space,
+    record_port,
+    scratch_folder,
+)
 
 log = logging.getLogger(__name__)
 
 BUCKET = "lung"
-# s3, master, volume, filer: ports P to P+3, and gRPC at each + 10000.
-SERVICES = 4
-LOOPBACK = "127.0.0.1"
-# Sections of weed's security.toml, read from variables: who shows the certificate, who demands it.
-TLS_SECTIONS = [f"GRPC_{name}" for name in ("MASTER", "VOLUME", "FILER", "S3", "CLIENT")] + [
-    f"HTTPS_{name}" for name in ("MASTER", "VOLUME", "FILER", "CLIENT")
-]
-JWT_KEYS = [
-    f"WEED_JWT_{name}_KEY"
-    for name in ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
-]
-GRPC_OFFSET = 10_000
 STARTS = 3
 SECONDS_TO_START = 30.0
-# weed waits for its own streams to close, which takes longer than anyone wants to wait. Killed, it
-# loses nothing that it acknowledged.
-SECONDS_TO_STOP = 1.0
-# linux/prctl.h
-PR_SET_PDEATHSIG = 1
+SECONDS_BETWEEN_TRIES = 0.02
+LOG_LINES = 3
+LOG_BYTES = 4096
 
 
 @contextlib.contextmanager
-def embedded_s3(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[S3Settings]:
+def embedded_s3(
+    folder: Path, *, host: str = "127.0.0.1", port: int = 0, keys: tuple[str, str] | None = None
+) -> Iterator[S3Settings]:
     """Serve the objects kept in `folder` while the block runs; yield the settings to reach them.
 
-    The bucket `lung` exists. `port` 0 takes a free one. The server runs in its own process group
-    and is ended however the block is left; on Linux the kernel ends it if this process is killed.
-    Raises ServiceUnavailableError where another server uses the folder or this one does not start.
+    The bucket `lung` exists. `port` 0 takes a free one; without `keys` (access key, secret key)
+    the folder has its own. The server is ended however the block is left. If it ends before, a
+    process that handles SIGTERM gets one, and the block ends with ServiceUnavailableError, which
+    has the last lines of the server's log. The same error says where another server uses the
+    folder, this one does not start, or the disk is full.
     """
     folder = folder.resolve()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # An earlier version left films readable for every user: the folder's own mode closes them.
-    folder.chmod(0o700)
-    # The paths of its sockets must be short; its own logs are of no use after it.
-    with _locked(folder), tempfile.TemporaryDirectory(prefix="lung-s3-") as scratch:
-        for _ in range(STARTS):
-            settings = _settings(folder, _reachable(host), port or _free_port())
-            server = _start(folder, host, settings, scratch)
-            try:
-                if _wait_until_ready(server, settings):
-                    yield settings
-                    return
-            finally:
-                _end(server)
-                _remove_sockets(settings)
-        raise ServiceUnavailableError(
-            f"the embedded S3 server does not start: see {folder / 'weed.log'}"
-        )
+    with disk_errors_named(folder):
+        make_private(folder)
+        with locked(folder), scratch_folder() as (scratch, owner):
+            for _ in range(STARTS):
+                settings = _settings(folder, _reachable(host), port or _free_port(), keys)
+                record_port(owner, weed.port_of(settings))
+                server = weed.start(folder, host, settings, scratch)
+                with _ended(server, folder) as is_ending:
+                    if _wait_until_ready(server, settings, folder):
+                        _watch(server, folder, is_ending)
+                        yield settings
+                        return
+            raise ServiceUnavailableError(
+                f"the embedded S3 server does not start: {_last_lines(folder)}"
+            )
 
 
-def _start(folder: Path, host: str, settings: S3Settings, scratch: str) -> subprocess.Popen[bytes]:
-    port = urlsplit(settings.endpoint_url).port
-    assert port
-    with (folder / "weed.log").open("ab") as output:
-        return subprocess.Popen(
-            _command(folder, host, port, scratch),
-            # `weed` accepts the keys in its own AWS variables.
-            env=settings.environment() | _private_services(Path(scratch)) | {"TMPDIR": scratch},
-            umask=0o077,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        )
+@contextlib.contextmanager
+def _ended(server: subprocess.Popen[bytes], folder: Path) -> Iterator[threading.Event]:
+    """End the server after the block; an error of a block that outlived it is the server's own."""
+    is_ending = threading.Event()
+    try:
+        yield is_ending
+    except BaseException as error:
+        if _has_ended(server):
+            raise ServiceUnavailableError(_obituary(folder)) from error
+        raise
+    finally:
+        is_ending.set()
+        weed.end(server)
+        make_private(folder)
 
 
-def _command(folder: Path, host: str, port: int, scratch: str) -> list[str]:
-    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
-    if weed is None:
-        raise ConfigError(
-            "there is no `weed` beside this Python: install docker/requirements/local.lock"
-        )
-    data = folder / "data"
-    data.mkdir(mode=0o700, exist_ok=True)
-    data.chmod(0o700)
-    services = ("s3.port", "master.port", "volume.port", "filer.port")
-    off = ["s3.autoCreateBucket", "s3.iam", "master.telemetry"]
-    return [
-        weed,
-        "server",
-        f"-dir={data}",
-        # Only S3, which demands keys, listens where `host` says.
-        f"-ip={LOOPBACK}",
-        f"-ip.bind={LOOPBACK}",
-        "-s3",
-        f"-s3.ip.bind={host}",
-        *(f"-{name}={port + offset}" for offset, name in enumerate(services)),
-        *(f"-{name}=false" for name in off),
-        *(f"-{name}.localSocket={scratch}/{name}.sock" for name in ("s3", "filer")),
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        "-master.volumeSizeLimitMB=1024",
-        "-volume.max=0",
-        # No other client writes, so the volume server may stop at once.
-        "-volume.preStopSeconds=0",
-    ]
+def _watch(server: subprocess.Popen[bytes], folder: Path, is_ending: threading.Event) -> None:
+    """Stop this process by SIGTERM where the server ends before it is meant to.
 
-
-def _private_services(scratch: Path) -> dict[str, str]:
-    """Variables by which weed's services answer one another only: a certificate and JWT keys.
-
-    Both are made anew at each start. Without the certificate's key neither HTTP nor gRPC of
-    master, volume and filer answers, and the gRPC of S3, which could add keys, does not either.
+    A training would notice only when it writes. A process that does not handle the signal, such as
+    one that only imports this module, is left alone.
     """
-    certificate, key = scratch / "certificate.pem", scratch / "key.pem"
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        raise ConfigError("there is no `openssl`: install it, the embedded S3 server needs it")
-    made = subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-nodes", "-newkey", "ec"),
-            *("-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "3650", "-subj", "/CN=lung"),
-            *("-addext", f"subjectAltName=IP:{LOOPBACK}"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        capture_output=True,
-        text=True,
-        umask=0o077,
+
+    def watch() -> None:
+        while not _has_ended(server):
+            if is_ending.wait(0.2):
+                return
+        if not is_ending.is_set() and callable(signal.getsignal(signal.SIGTERM)):
+            log.error("%s", _obituary(folder))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="embedded-s3", daemon=True).start()
+
+
+def _has_ended(server: subprocess.Popen[bytes]) -> bool:
+    return server.poll() is not None
+
+
+def _obituary(folder: Path) -> str:
+    return (
+        f"the embedded S3 server has ended: start this again, finished work is kept; the last "
+        f"lines of {_last_lines(folder)}"
     )
-    if made.returncode:
-        raise ConfigError(f"`openssl req` made no certificate: {' '.join(made.stderr.split())}")
-    variables = {"WEED_GRPC_CA": str(certificate), "WEED_HTTPS_CLIENT_ENABLED": "true"}
-    for section in TLS_SECTIONS:
-        variables[f"WEED_{section}_CERT"] = str(certificate)
-        variables[f"WEED_{section}_KEY"] = str(key)
-        if section.startswith("HTTPS_"):
-            variables[f"WEED_{section}_CA"] = str(certificate)
-    return variables | {name: secrets.token_hex(32) for name in JWT_KEYS}
+
+
+def _last_lines(folder: Path) -> str:
+    """The log's path and its last lines, as one line."""
+    path = folder / "weed.log"
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    return f"{path}: {' | '.join(' '.join(line.split()) for line in lines[-LOG_LINES:])}"
+
+
+# Addresses and keys
 
 
 def _reachable(host: str) -> str:
@@ -167,8 +135,13 @@ def _reachable(host: str) -> str:
     return socket.gethostbyname(socket.gethostname()) if host == "0.0.0.0" else host
 
 
-def _settings(folder: Path, host: str, port: int) -> S3Settings:
-    """The server's address, with the keys of this folder, which only their owner may read."""
+def _settings(folder: Path, host: str, port: int, keys: tuple[str, str] | None) -> S3Settings:
+    access_key, secret_key = keys or _keys_of(folder)
+    return S3Settings(f"http://{host}:{port}", access_key, secret_key)
+
+
+def _keys_of(folder: Path) -> tuple[str, str]:
+    """(access key, secret key) of this folder, which only their owner may read."""
     path = folder / "credentials.json"
     if not path.exists():
         keys = {
@@ -181,32 +154,14 @@ def _settings(folder: Path, host: str, port: int) -> S3Settings:
             json.dump(keys, file)
         partial.rename(path)
     keys = json.loads(path.read_text())
-    return S3Settings(
-        endpoint_url=f"http://{host}:{port}",
-        access_key=keys["AWS_ACCESS_KEY_ID"],
-        secret_key=keys["AWS_SECRET_ACCESS_KEY"],
-        region=keys["AWS_DEFAULT_REGION"],
-    )
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[IO[Any]]:
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ServiceUnavailableError(
-                f"another S3 server uses {folder}: let its run finish, or stop `make s3`"
-            ) from error
-        yield lock
+    return keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"]
 
 
 def _free_port() -> int:
     """A port P with P to P+3, and each + 10000, free on this machine now."""
     for _ in range(100):
         port = 20_000 + secrets.randbelow(30_000)
-        ports = [port + n + grpc for n in range(SERVICES) for grpc in (0, GRPC_OFFSET)]
-        if all(_is_free(number) for number in ports):
+        if all(_is_free(number) for number in weed.ports(port)):
             return port
     raise ServiceUnavailableError("no eight free ports were found for the embedded S3 server")
 
@@ -220,13 +175,14 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _die_with_parent() -> None:
-    # weed takes longer than 10 s to end on TERM; what it acknowledged is on disk by then.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+# The start
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings) -> bool:
-    """True once a signed put is answered; False where the server ended before."""
+def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings, folder: Path) -> bool:
+    """True once a signed put is answered; False where the server ended before.
+
+    Raises ServiceUnavailableError where the put is refused as the disk is full.
+    """
     deadline = time.monotonic() + SECONDS_TO_START
     store = Store(settings)
     address = urlsplit(settings.endpoint_url)
@@ -238,16 +194,10 @@ def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings) -> 
                 _check_volumes(store)
                 return True
         except (OSError, JobError):
-            time.sleep(0.1)
+            if is_full(folder):
+                raise ServiceUnavailableError(no_space(folder)) from None
+            time.sleep(SECONDS_BETWEEN_TRIES)
     return False
-
-
-def _remove_sockets(settings: S3Settings) -> None:
-    """weed puts a socket for each service's gRPC into /tmp, whatever TMPDIR is, and leaves it."""
-    port = urlsplit(settings.endpoint_url).port or 0
-    for number in range(port + GRPC_OFFSET, port + GRPC_OFFSET + SERVICES):
-        for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{number}.sock"):
-            socket_file.unlink(missing_ok=True)
 
 
 def _check_volumes(store: Store) -> None:
@@ -258,13 +208,3 @@ def _check_volumes(store: Store) -> None:
     probe = f"s3://{BUCKET}/.volumes"
     store.write(probe, b"1")
     store.delete([probe])
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """Send TERM to the server's process group and, where it does not end in time, KILL."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(SECONDS_TO_STOP)
-            return

@@ -1,0 +1,134 @@
+"""The embedded S3 server's folders: private, used by one server at a time, and named when full."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from jobs.errors import AccessError, ServiceUnavailableError
+from jobs.storage import weed
+
+# What a full disk and a quota answer.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# weed takes no object where less than this share of its disk is free (its -volume.minFreeSpace),
+# nor can it write one of some megabytes where less than these bytes are.
+LEAST_FREE_SHARE = 0.01
+LEAST_FREE_BYTES = 4 * 2**20
+SCRATCH = "lung-s3-"
+
+
+def make_private(folder: Path) -> None:
+    """Create the server's folder with its data, and close both to all other users.
+
+    An earlier version left films readable for every user, and weed gives some files wider rights.
+    """
+    data = folder / "data"
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for parent, _, names in os.walk(data):
+        os.chmod(parent, 0o700)
+        for name in names:
+            os.chmod(os.path.join(parent, name), 0o600)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep the folder for one server; ServiceUnavailableError where another one uses it."""
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServiceUnavailableError(
+                f"another S3 server uses {folder}: let its run finish, or stop `make s3`"
+            ) from error
+        yield
+
+
+# The disk
+
+
+@contextlib.contextmanager
+def disk_errors_named(folder: Path) -> Iterator[None]:
+    """An error of the block as one that names the full disk, or the path without rights."""
+    try:
+        yield
+    except ServiceUnavailableError as error:
+        if not is_full(folder):
+            raise
+        raise ServiceUnavailableError(f"{no_space(folder)} (failed: {error})") from error
+    except PermissionError as error:
+        raise AccessError(f"{error}: give --folder where this user may write") from error
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise ServiceUnavailableError(no_space(Path(error.filename or folder))) from error
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of `folder` has too little space for another object."""
+    usage = shutil.disk_usage(_existing(folder))
+    return usage.free < max(LEAST_FREE_SHARE * usage.total, LEAST_FREE_BYTES)
+
+
+def no_space(path: Path) -> str:
+    usage = shutil.disk_usage(_existing(path))
+    return (
+        f"no space on the disk of {path}: {usage.free / 1e6:.1f} MB of {usage.total / 1e6:.0f} MB "
+        "are free: free some, or use a larger disk (--folder, TMPDIR), then start this again"
+    )
+
+
+def _existing(path: Path) -> Path:
+    return next(part for part in (path, *path.absolute().parents) if part.exists())
+
+
+# The temporary folder
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[tuple[Path, IO[str]]]:
+    """(folder, its file `owner`) for a server's sockets and keys, removed after the block.
+
+    It lies in the temporary folder, as the paths of sockets must be short. The file is locked while
+    this process lives; `record_port` writes to it. What owners that were killed left is removed.
+    """
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
+        scratch = Path(name)
+        with (scratch / "owner").open("w") as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            try:
+                yield scratch, owner
+            finally:
+                _remove_sockets(scratch)
+
+
+def record_port(owner: IO[str], port: int) -> None:
+    """Write down that a server with this port may leave sockets."""
+    owner.write(f"{port}\n")
+    owner.flush()
+
+
+def _sweep() -> None:
+    for scratch in Path(tempfile.gettempdir()).glob(SCRATCH + "*"):
+        # Another user's folder is left alone, and so is one whose owner lives or removes it now.
+        with contextlib.suppress(OSError), (scratch / "owner").open() as owner:
+            if os.fstat(owner.fileno()).st_uid != os.getuid():
+                continue
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # An owner without a port may be about to lock the file.
+            if owner.read():
+                _remove_sockets(scratch)
+                shutil.rmtree(scratch)
+
+
+def _remove_sockets(scratch: Path) -> None:
+    for port in (scratch / "owner").read_text().split():
+        weed.remove_sockets(int(port))
