@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 from jobs.chain import INPUTS
-from jobs.local import run_chain
+from jobs.errors import ConfigError
+from jobs.local import KEYS, run_chain, serve_s3
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_one_of_the_two_keys_of_an_s3_server_is_not_enough(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in KEYS:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "given")
+    with pytest.raises(ConfigError, match="LUNG_S3_ACCESS_KEY and LUNG_S3_SECRET_KEY: set both"):
+        serve_s3(tmp_path, host="127.0.0.1", port=0, program=[])
 
 
 def s3_variables() -> dict[str, str]:

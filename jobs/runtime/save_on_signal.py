@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-from jobs.errors import InterruptedJobError, JobError
+from jobs.errors import InterruptedJobError, JobError, ServiceUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def saving(save: Callable[[], None]) -> Iterator[None]:
-    """Inside, SIGTERM and SIGINT make a thread call `save` and end the process with 75.
+    """Inside, SIGTERM and SIGINT make a thread call `save` and end the process with 75, or
+    with 69 where S3 does not take the state.
 
     Python runs signal handlers in the main thread, between two of its steps, and one step of a
     large network on a CPU lasts longer than a container's grace. The main thread may be anywhere
@@ -54,13 +55,16 @@ def _wait(reader: int, save: Callable[[], None]) -> None:
     if not numbers:
         return
     name = signal.Signals(numbers[0]).name
+    code = InterruptedJobError.exit_code
     try:
         save()
         log.error("stopped by %s: the state is saved; start the job again to resume", name)
     except JobError as error:
         log.error("stopped by %s: not saved, resumes at the last epoch's end: %s", name, error)
+        if isinstance(error, ServiceUnavailableError):
+            code = error.exit_code
     except Exception:
         log.exception("stopped by %s: not saved, resumes at the last epoch's end", name)
     finally:
         logging.shutdown()
-        os._exit(InterruptedJobError.exit_code)
+        os._exit(code)

@@ -28,7 +28,6 @@ from jobs.storage.server_folder import (
     is_full,
     locked,
     make_private,
-    no_space,
     record_port,
     scratch_folder,
 )
@@ -41,6 +40,7 @@ SECONDS_TO_START = 30.0
 SECONDS_BETWEEN_TRIES = 0.02
 LOG_LINES = 3
 LOG_BYTES = 4096
+LINE_CHARACTERS = 160
 
 
 @contextlib.contextmanager
@@ -124,7 +124,8 @@ def _last_lines(folder: Path) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - LOG_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
-    return f"{path}: {' | '.join(' '.join(line.split()) for line in lines[-LOG_LINES:])}"
+    short = (" ".join(line.split())[:LINE_CHARACTERS] for line in lines[-LOG_LINES:])
+    return f"{path}: {' | '.join(short)}"
 
 
 # Addresses and keys
@@ -195,7 +196,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings, fol
                 return True
         except (OSError, JobError):
             if is_full(folder):
-                raise ServiceUnavailableError(no_space(folder)) from None
+                raise ServiceUnavailableError("its volumes take no object") from None
             time.sleep(SECONDS_BETWEEN_TRIES)
     return False
 

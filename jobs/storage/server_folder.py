@@ -62,13 +62,15 @@ def disk_errors_named(folder: Path) -> Iterator[None]:
     except ServiceUnavailableError as error:
         if not is_full(folder):
             raise
-        raise ServiceUnavailableError(f"{no_space(folder)} (failed: {error})") from error
+        # Its remedy, behind the last colon, is for an S3 elsewhere.
+        problem = str(error).rpartition(": ")[0] or str(error)
+        raise ServiceUnavailableError(f"{_no_space(folder)} ({problem})") from error
     except PermissionError as error:
         raise AccessError(f"{error}: give --folder where this user may write") from error
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        raise ServiceUnavailableError(no_space(Path(error.filename or folder))) from error
+        raise ServiceUnavailableError(_no_space(Path(error.filename or folder))) from error
 
 
 def is_full(folder: Path) -> bool:
@@ -77,10 +79,10 @@ def is_full(folder: Path) -> bool:
     return usage.free < max(LEAST_FREE_SHARE * usage.total, LEAST_FREE_BYTES)
 
 
-def no_space(path: Path) -> str:
+def _no_space(path: Path) -> str:
     usage = shutil.disk_usage(_existing(path))
     return (
-        f"no space on the disk of {path}: {usage.free / 1e6:.1f} MB of {usage.total / 1e6:.0f} MB "
+        f"no space on the disk of {path}: {usage.free / 1e6:.1f} MB of {usage.total / 1e6:.1f} MB "
         "are free: free some, or use a larger disk (--folder, TMPDIR), then start this again"
     )
 

@@ -48,6 +48,13 @@ for address in sys.argv[1:]:
     except OSError:
         pass
 """
+# Prints what the gRPC server at HOST PORT answers to the preface of HTTP/2 without TLS.
+PREFACE = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as connection:
+    connection.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + bytes(3) + b"\\x04" + bytes(5))
+    print(connection.recv(64))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -162,16 +169,19 @@ def test_only_airflow_and_s3_have_published_ports_and_only_on_127_0_0_1(env_file
     assert published == {"api-server": {"127.0.0.1"}, "s3": {"127.0.0.1"}}
 
 
-def test_a_job_reaches_s3_but_none_of_its_internal_ports_nor_airflow_nor_postgresql(
+def test_a_job_reaches_s3_but_neither_its_other_services_nor_airflow_nor_postgresql(
     env_file: Path,
 ) -> None:
     services = containers()
-    addresses = ["s3:8333", "s3:8888", "s3:9333", "s3:8080"]
+    # S3, master, volume and filer, and gRPC of each; of the latter S3's alone leaves loopback.
+    addresses = [f"s3:{port}" for first in (8333, 18333) for port in range(first, first + 4)]
     addresses += addresses_of(services["postgres"], 5432)
     addresses += addresses_of(services["api-server"], 8080)
     command = ["run", "--rm", "--network", f"{PROJECT}_jobs", "lung-jobs:local"]
     accepted = docker(*command, "python", "-c", CONNECT, *addresses)
-    assert accepted.split() == ["s3:8333"]
+    assert accepted.split() == ["s3:8333", "s3:18333"]
+    answered = docker(*command, "python", "-c", PREFACE, "s3", "18333")
+    assert answered.split() == ["b''"]
 
 
 def test_only_their_owner_reads_the_secrets_and_no_log_or_commit_has_them(env_file: Path) -> None:

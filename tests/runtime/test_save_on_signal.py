@@ -23,7 +23,7 @@ def run(save: str, body: str, number: int, folder: Path) -> tuple[int, str]:
     script = f"""
 import hashlib, logging, os, signal, sys, time
 from pathlib import Path
-from jobs.errors import ConflictError
+from jobs.errors import ConflictError, ServiceUnavailableError
 from jobs.runtime.save_on_signal import saving
 logging.basicConfig(stream=sys.stderr)
 def save():
@@ -75,6 +75,15 @@ def test_a_state_that_cannot_be_saved_is_logged_and_the_code_is_still_75(tmp_pat
     code, messages = run(save, LONG, signal.SIGTERM, tmp_path)
     assert code == 75
     assert "not saved, resumes at the last epoch's end: another run wrote last.pt" in messages
+
+
+def test_a_state_that_s3_does_not_take_leaves_with_the_code_of_an_absent_service(
+    tmp_path: Path,
+) -> None:
+    save = "raise ServiceUnavailableError('S3 does not answer')"
+    code, messages = run(save, LONG, signal.SIGTERM, tmp_path)
+    assert code == 69
+    assert "not saved, resumes at the last epoch's end: S3 does not answer" in messages
 
 
 def test_signals_are_handled_as_before_once_the_block_is_left() -> None:

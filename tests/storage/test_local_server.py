@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import stat
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobs.errors import ServiceUnavailableError
+from jobs.errors import AccessError, ServiceUnavailableError
 from jobs.storage.local_server import embedded_s3
 from jobs.storage.s3 import Store
 from jobs.storage.s3_client import S3Settings
@@ -142,32 +143,72 @@ def test_the_server_ends_with_an_owner_that_is_killed(tmp_path: Path) -> None:
     assert wait_until_gone(tmp_path, seconds=10)
 
 
-def test_no_service_beside_s3_answers_without_its_certificate(server: S3Settings) -> None:
-    port = urlsplit(server.endpoint_url).port
-    assert port
-    for number in (port + 1, port + 2, port + 3):
-        for scheme in ("http", "https"):
-            for path in ("", "dir/assign", "dir/status", "buckets/lung/", "status"):
-                url = f"{scheme}://127.0.0.1:{number}/{path}"
-                command = ["curl", "-sk", "--noproxy", "*", "-m", "5", "-w", "%{http_code}", url]
-                answer = subprocess.run(command, capture_output=True, text=True).stdout
-                assert answer.endswith(("000", "400")), (url, answer)
-                assert answer.rstrip("0123456789").strip() in (
-                    "",
-                    "Client sent an HTTP request to an HTTPS server.",
-                )
-
-
-def test_folder_and_socket_are_the_owners_alone_and_the_socket_goes(tmp_path: Path) -> None:
+def test_a_folder_of_an_earlier_version_becomes_the_owners_alone_and_no_socket_stays(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "data").mkdir(mode=0o755)
+    for path in (tmp_path / "weed.log", tmp_path / "data" / "lung_9.vif"):
+        path.touch(0o644)
     with embedded_s3(tmp_path) as settings:
         Store(settings).write("s3://lung/film", b"film" * 10_000)
-        for path in (tmp_path, tmp_path / "data"):
-            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        for folder in (tmp_path, tmp_path / "data"):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        for path in (tmp_path / "weed.log", tmp_path / "data" / "lung_9.vif"):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
         port = urlsplit(settings.endpoint_url).port or 0
         socket = Path(f"/tmp/seaweedfs-s3-grpc-{port + 10_000}.sock")
         assert not stat.S_IMODE(socket.stat().st_mode) & 0o077
     assert not socket.exists()
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [[], ["--", "sh", "-c", "echo ready; exec sleep 60"]],
+    ids=["alone", "around a command"],
+)
+def test_a_server_that_dies_ends_its_command_with_69_and_the_last_lines_of_its_log(
+    tmp_path: Path, program: list[str]
+) -> None:
+    command = [sys.executable, "-m", "jobs", "s3", "--folder", str(tmp_path), *program]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for pid in servers_of(tmp_path):
+            os.kill(pid, signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 69, errors
+    last = errors.splitlines()[-1]
+    assert "ServiceUnavailableError: the embedded S3 server has ended" in last
+    log = tmp_path / "weed.log"
+    words = " ".join(log.read_text().splitlines()[-1].split())
+    assert f"{log}: " in last and words[:100] in last
+
+
+def test_a_full_disk_is_one_line_and_69(tmp_path: Path) -> None:
+    mounted = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mounted += ['mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"', str(tmp_path)]
+    if subprocess.run([*mounted, "true"], capture_output=True).returncode:
+        pytest.skip("a small disk: this machine lets nobody mount one")
+    folder = tmp_path / "s3"
+    command = [*mounted, sys.executable, "-m", "jobs", "s3", "--folder", str(folder)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 69
+    (line,) = process.stderr.splitlines()
+    assert f"no space on the disk of {folder}: " in line and " MB of 2.1 MB are free" in line
+
+
+def test_keys_may_be_given_and_then_the_folders_own_do_not_count(tmp_path: Path) -> None:
+    with embedded_s3(tmp_path, keys=("given", "given-secret")) as first:
+        Store(first).write("s3://lung/kept", b"films")
+    assert (first.access_key, first.secret_key) == ("given", "given-secret")
+    with embedded_s3(tmp_path) as second:
+        assert Store(second).read("s3://lung/kept") == b"films"
+        with pytest.raises(AccessError):
+            Store(dataclasses.replace(second, access_key="given")).read("s3://lung/kept")
 
 
 def test_a_large_object_is_read_by_the_next_server(tmp_path: Path) -> None:

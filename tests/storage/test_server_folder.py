@@ -1,0 +1,122 @@
+"""The embedded S3 server's folders: private, swept of what killed owners left, named when full."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from jobs.errors import AccessError, ServiceUnavailableError
+from jobs.storage.server_folder import disk_errors_named, make_private, record_port, scratch_folder
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def left_folder(place: Path, name: str, ports: str) -> Path:
+    folder = place / f"lung-s3-{name}"
+    folder.mkdir()
+    (folder / "owner").write_text(ports)
+    (folder / "key.pem").write_text("key")
+    return folder
+
+
+def socket_file(port: int) -> Path:
+    """A file where weed leaves its sockets. No server has these ports: they are below 1024."""
+    path = Path(f"/tmp/seaweedfs-test{os.getpid()}-grpc-{port}.sock")
+    path.touch()
+    return path
+
+
+def test_a_start_removes_what_killed_owners_left_and_nothing_of_living_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = left_folder(tmp_path, "killed", "20\n30\n")
+    alive = left_folder(tmp_path, "alive", "40\n")
+    starting = left_folder(tmp_path, "starting", "")
+    foreign = tmp_path / "lung-s3-without-owner"
+    foreign.mkdir()
+    # gRPC of the servers' ports, of which each has four, and 10000 above them.
+    gone, kept = [socket_file(20), socket_file(10033)], [socket_file(40), socket_file(50)]
+    try:
+        with (alive / "owner").open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with scratch_folder() as (own, owner):
+                record_port(owner, 50)
+                assert {path.name for path in tmp_path.iterdir()} == {
+                    own.name,
+                    alive.name,
+                    starting.name,
+                    foreign.name,
+                }
+                assert [path.exists() for path in gone + kept] == [False, False, True, True]
+        assert not killed.exists() and not own.exists()
+        # At its end a server's own sockets go, too.
+        assert [path.exists() for path in kept] == [True, False]
+    finally:
+        for path in gone + kept:
+            path.unlink(missing_ok=True)
+
+
+def test_files_of_an_earlier_version_are_closed_to_other_users(tmp_path: Path) -> None:
+    folder = tmp_path / "s3"
+    (folder / "data" / "filerldb2").mkdir(parents=True)
+    (folder / "data" / "lung_1.dat").write_bytes(b"film")
+    (folder / "data" / "filerldb2" / "LOG").write_bytes(b"names")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777)
+    make_private(folder)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+    assert modes == {
+        "s3": 0o700,
+        "data": 0o700,
+        "filerldb2": 0o700,
+        "lung_1.dat": 0o600,
+        "LOG": 0o600,
+    }
+
+
+def test_a_full_disk_is_named_with_its_folder_and_the_space_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(36_000_000, 35_500_000, 500_000))
+    with pytest.raises(ServiceUnavailableError) as caught, disk_errors_named(tmp_path):
+        raise ServiceUnavailableError("s3://lung/a: S3 answered InternalError: check its address")
+    assert str(caught.value).startswith(
+        f"no space on the disk of {tmp_path}: 0.5 MB of 36.0 MB are free: free some, or"
+    )
+    assert str(caught.value).endswith("(s3://lung/a: S3 answered InternalError)")
+
+
+def test_an_error_beside_space_enough_stays_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**8, 9 * 10**8))
+    error = ServiceUnavailableError("https://films.example: does not answer: try again")
+    with pytest.raises(ServiceUnavailableError) as caught, disk_errors_named(tmp_path):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_file_that_a_full_disk_refuses_is_named(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "local" / "masks" / "a.png"
+    with pytest.raises(ServiceUnavailableError) as caught, disk_errors_named(tmp_path):
+        raise OSError(code, os.strerror(code), str(path))
+    assert str(caught.value).startswith(f"no space on the disk of {path}: ")
+
+
+def test_a_folder_without_the_right_to_write_is_an_access_error(tmp_path: Path) -> None:
+    with pytest.raises(AccessError, match=r"'/films'.*give --folder"), disk_errors_named(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied", "/films")
