@@ -53,5 +53,7 @@ LABEL org.opencontainers.image.title="lung-jobs" \
 
 FROM runtime AS local
 COPY --from=builder /opt/local /opt/venv
+# The embedded S3 server makes a certificate with it at each start.
+RUN openssl version
 
 FROM runtime AS jobs
