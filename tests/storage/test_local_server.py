@@ -81,6 +81,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
         {"AWS_USE_FIPS_ENDPOINT": "true"},
         {"AWS_DEFAULTS_MODE": "theirs"},
         {
+            "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT": "theirs",
+            "AWS_S3_USE_ARN_REGION": "theirs",
+            "AWS_S3_DISABLE_EXPRESS_SESSION_AUTH": "theirs",
+            "AWS_S3_DISABLE_MULTIREGION_ACCESS_POINTS": "theirs",
+            "AWS_STS_REGIONAL_ENDPOINTS": "theirs",
+            "AWS_EC2_METADATA_DISABLED": "theirs",
+            "AWS_DISABLE_REQUEST_COMPRESSION": "theirs",
             "AWS_MAX_ATTEMPTS": "theirs",
             "AWS_RETRY_MODE": "theirs",
             "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
