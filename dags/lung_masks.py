@@ -23,7 +23,8 @@ run's table, `runs/<run_id>/masks.csv`, has one row per film: the mask's URI, th
 the image, the quality score, and whether a person should review the mask.
 
 The schedule is daily (`LUNG_MASKS_SCHEDULE`), and at once when `lung_segmentation` publishes a new
-champion, the asset `lung_champion`. After a pause, the next run masks all films that arrived
+champion, the asset `lung_champion`. A champion restored by `python -m jobs champion` makes no event: the
+next run takes it up; trigger one to mask at once. After a pause, the next run masks all films that arrived
 meanwhile.
 
 | task | what it does | when it fails |

@@ -12,13 +12,14 @@ import sys
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from jobs.chain import INPUTS, run_job
 from jobs.errors import InterruptedJobError, JobError, StopRequest
 from jobs.runtime import lifeline
 from jobs.runtime.memory import keep_freed_memory
+from jobs.runtime.visible_text import LineFormatter, visible
 from jobs.segmentation import ranks
 from jobs.settings.airflow_form import form_fields, form_schema
 from jobs.settings.config import JOBS, build_config
@@ -69,8 +70,13 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m jobs", description=__doc__)
+    parser = _Parser(prog="python -m jobs", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="<job>")
     for name, config in JOBS.items():
         job = _add_command(commands, name, DESCRIPTIONS[name], _run_job)
@@ -200,15 +206,22 @@ def _help_text(metadata: Mapping[str, Any]) -> str:
 
 
 def set_up_logging() -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    sys.excepthook = _print_traceback
     # A job's log is for its own events: botocore would add where it found the credentials.
     for library in ("botocore", "boto3", "urllib3", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
     for library in ("botocore.credentials", "botocore.tokens"):
         # They log tracebacks of what the job's own error says in one line.
         logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    print(LineFormatter().formatException((kind, error, traceback)), file=sys.stderr)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -258,7 +271,9 @@ def _run_incoming(arguments: argparse.Namespace) -> int:
     from jobs.local import copy_to_incoming
     from jobs.storage.s3 import Store
 
-    print(copy_to_incoming(Store(), arguments.source, arguments.out))
+    # Refuses what download would refuse.
+    build_config("download", vars(arguments))
+    print(visible(copy_to_incoming(Store(), arguments.source, arguments.out)))
     return 0
 
 
@@ -269,7 +284,7 @@ def _run_champion(arguments: argparse.Namespace) -> int:
     models = models_folder(arguments.out, arguments.model)
     store = Store()
     if not arguments.version:
-        print(*table(store, models), sep="\n")
+        print(*map(visible, table(store, models)), sep="\n")
         return 0
     entry = restore(store, arguments.out, models, arguments.version)
     print(f"champion of {arguments.model}: {entry['version']} since {entry['since']}")

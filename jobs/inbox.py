@@ -28,7 +28,7 @@ from jobs.models.restored_champion import versions
 from jobs.runtime.parallel import chunked
 from jobs.runtime.progress import track
 from jobs.settings.config import InboxConfig
-from jobs.sources import layouts
+from jobs.sources import film_ids, layouts
 from jobs.storage.ledger import Ledger
 from jobs.storage.manifest import FileRow, Manifest, describe, header, manifest_of
 from jobs.storage.s3 import Store
@@ -79,7 +79,7 @@ def _films(config: InboxConfig, store: Store) -> Iterator[Film]:
         if layouts.is_film(origin):
             # The ETag as listed: a film that is replaced before it is read is new again.
             listing = {"uri": item.uri, "etag": item.etag, "run_id": config.run_id}
-            film_id = layouts.film_id(origin)
+            film_id = film_ids.film_id(origin)
             yield Film(film_id, origin, item.uri, bytes=item.bytes, listing=listing)
 
 

@@ -14,7 +14,7 @@ from jobs import errors, inbox
 from jobs.films import masker
 from jobs.segmentation import inference
 from jobs.settings.config import InboxConfig
-from jobs.sources import layouts, source
+from jobs.sources import film_ids, source
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import pack_rows
@@ -123,10 +123,10 @@ def test_a_run_that_an_earlier_version_began_is_finished(
     ],
 )
 def test_no_two_films_share_an_id(one: str, other: str) -> None:
-    ids = {layouts.film_id(name).lower() for name in (one, other)}
+    ids = {film_ids.film_id(name).lower() for name in (one, other)}
     assert len(ids) == 2
     assert all(set(found) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for found in ids)
-    assert all(len(found) <= layouts.LONGEST_ID for found in ids)
+    assert all(len(found) <= film_ids.LONGEST_ID for found in ids)
 
 
 def test_what_was_masked_is_not_masked_again(

@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
+from lung.visible_text import visible
+
 S3_CONNECTION = "lung_s3"
 KAGGLE_CONNECTION = "kaggle"
 DEFAULT_REGION = "us-east-1"
@@ -107,7 +109,7 @@ def failure(ending: Ending) -> AirflowException:
     text = f"The job ended with exit code {code}: {meaning}. {remedy}"
     # Airflow's log adds a time and a level itself.
     if last_message := LOG_PREFIX.sub("", ending.last_line):
-        text += f". Its last line: {last_message}"
+        text += f". Its last line: {visible(last_message)}"
     return AirflowFailException(text) if code in NEVER_RETRIED else AirflowException(text)
 
 
@@ -159,8 +161,9 @@ def read_result(uri: str) -> dict[str, Any]:
         result = json.loads(s3_client().get_object(**bucket_and_key(uri))["Body"].read())
     except (BotoCoreError, ClientError, ValueError) as error:
         raise AirflowException(
-            f"The job ended well but its result cannot be read from {uri} ({error}): check that "
-            "the image is of the same version as these DAGs, and that the job writes this bucket"
+            f"The job ended well but its result cannot be read from {uri} ({visible(str(error))}): "
+            "check that the image is of the same version as these DAGs, and that the job writes "
+            "this bucket"
         ) from error
     if not isinstance(result, dict):
         raise AirflowException(f"The result at {uri} is not a JSON object: {result!r:.100}")

@@ -23,6 +23,7 @@ from docker.errors import APIError, NotFound
 from docker.utils.socket import frames_iter
 
 from lung.contract import STOP_GRACE_SECONDS
+from lung.visible_text import visible_lines
 
 PIDS_LIMIT = 4096
 REMOVAL_SECONDS = 10
@@ -67,14 +68,15 @@ class JobClient:
     def attach(self, container: str, **_: Any) -> Iterator[bytes]:
         """The container's output in chunks, until it ends or `disconnect` is called."""
         self._log = self._client.attach_socket(container, {"stdout": 1, "stderr": 1, "stream": 1})
-        return (data for _, data in frames_iter(self._log, tty=False))
+        return visible_lines(data for _, data in frames_iter(self._log, tty=False))
 
     def remaining_output(self) -> Iterator[bytes]:
         """The output after an interrupted `attach`, for at most REMOVAL_SECONDS."""
         timer = threading.Timer(REMOVAL_SECONDS, self.disconnect)
         timer.start()
         try:
-            yield from (data for _, data in frames_iter(self._log, tty=False)) if self._log else ()
+            if self._log:
+                yield from visible_lines(data for _, data in frames_iter(self._log, tty=False))
         finally:
             timer.cancel()
 

@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException
 from airflow.sdk.log import mask_secret
 
 from lung.contract import connection, read_result
+from lung.visible_text import visible
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ def report_failure(context: Context) -> None:
     index = f" [{instance.map_index}]" if is_mapped else ""
     notify(
         f"{instance.dag_id}: {instance.task_id}{index} failed on try {instance.try_number} "
-        f"of the run {instance.run_id}\n{error[:LONGEST_ERROR]}\nLog: {instance.log_url}"
+        f"of the run {instance.run_id}",
+        error[:LONGEST_ERROR],
+        f"Log: {instance.log_url}",
     )
 
 
@@ -59,11 +62,11 @@ def report_champion(context: Context) -> None:
     decision, test_dice = run["details"]["champion"], run["headline"]["test_dice"]
     notify(
         f"{instance.dag_id}: {run['config']['name']} {OUTCOMES[decision['outcome']]}, "
-        f"version {decision['version']}, in the run {instance.run_id}\n"
+        f"version {decision['version']}, in the run {instance.run_id}",
         f"{decision['reason']} Test Dice {'unknown' if test_dice is None else f'{test_dice:.4f}'}. "
-        f"{_reused(instance)}\n"
-        f"Report: {result['manifest'].rpartition('/')[0]}/report.html\n"
-        f"Run: {instance.log_url.partition('/tasks/')[0]}"
+        f"{_reused(instance)}",
+        f"Report: {result['manifest'].rpartition('/')[0]}/report.html",
+        f"Run: {instance.log_url.partition('/tasks/')[0]}",
     )
 
 
@@ -80,8 +83,12 @@ def _reused(instance: Any) -> str:
     return f"Reused from an earlier run: {', '.join(reused) or 'nothing'}."
 
 
-def notify(text: str) -> None:
-    """Log the text and send it to the webhook, if defined; no log line holds the webhook's URL."""
+def notify(*lines: str) -> None:
+    """Log the lines and send them to the webhook, if defined; no log line holds the webhook's URL.
+
+    Control characters within a line are escaped: an error's text makes no line of its own.
+    """
+    text = "\n".join(map(visible, lines))
     log.info("%s", text)
     try:
         webhook = connection(WEBHOOK_CONNECTION)

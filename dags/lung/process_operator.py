@@ -23,6 +23,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from lung.contract import LIFELINE, STOP_GRACE_SECONDS, STOPPED, Ending, run_job
 from lung.supervision import supervised
+from lung.visible_text import visible
 
 # Prefixes of variables that a job does not inherit: Airflow's secrets, and credentials other than
 # those of the task's connections.
@@ -119,7 +120,7 @@ class ProcessOperator(BaseOperator):
         last_line = ""
         for line in cast(IO[str], process.stdout):
             if text := line.rstrip():
-                self.log.info("%s", text)
+                self.log.info("%s", visible(text))
                 last_line = text
         return last_line
 

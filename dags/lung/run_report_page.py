@@ -11,6 +11,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from lung.visible_text import visible
+
 JOBS = ("download", "preprocess", "train", "predict", "evaluate", "publish")
 # The state of a mapped task is the first of these that one of its instances has.
 URGENCY = ("failed", "upstream_failed", "up_for_retry", "running", "queued", "scheduled", "none")
@@ -148,6 +150,8 @@ def _render(**contents: object) -> str:
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        # Not Markup, which is ours.
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

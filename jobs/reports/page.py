@@ -33,6 +33,7 @@ from jobs.imaging import decode, geometry, masks
 from jobs.reports import svg
 from jobs.reports.summary import RESAMPLES
 from jobs.runtime.profile import stages
+from jobs.runtime.visible_text import visible
 from jobs.settings.config import PublishConfig
 from jobs.storage.manifest import FileRow, Manifest, created_by
 from jobs.storage.s3 import Store
@@ -95,12 +96,18 @@ def render(**contents: Any) -> bytes:
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     filters = (score, interval, tested_on, number_of, duration, moment, shorten, stages)
     environment.filters.update({function.__name__: function for function in filters})
     return environment.get_template(TEMPLATE).render(contents).encode()
+
+
+def _shown(value: Any) -> Any:
+    """A text's control characters escaped; markup (the plots, the style) is ours."""
+    return visible(value) if type(value) is str else value
 
 
 def _quality(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ identifies a film of its folder; its masks are below the same root, or in a sour
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import unicodedata
@@ -20,6 +19,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+
+from jobs.sources.film_ids import ANY_SOURCE, Key, unique_ids
 
 # (index of the source, name in the source)
 Member = tuple[int, str]
@@ -30,8 +31,6 @@ SYSTEM = {"thumbs.db", "desktop.ini", ".ds_store", "__macosx"}
 
 # Public sets whose names hold the patient and, in the last digit, the label.
 FAMILY = re.compile(r"((MCUCXR|CHNCXR|PHANTOM)_[0-9]+)_([0-9])")
-# The source of a family's key: its films have one id in all sources.
-ANY_SOURCE = -1
 FAMILY_SOURCES = {"MCUCXR": "montgomery", "CHNCXR": "shenzhen", "PHANTOM": "phantoms"}
 LABELS = {"0": "normal", "1": "abnormal"}
 
@@ -50,7 +49,6 @@ ROLES = {
 # Kaggle repeats a folder's name (mask/mask/...); Montgomery's masks are one folder deeper.
 NOT_A_ROOT = {*ROLES, "manualmask"}
 
-LONGEST_ID = 128
 # Names listed in a line of the log.
 NAMED = 10
 
@@ -96,24 +94,6 @@ class Catalogue:
     masks_without_film: list[str] = field(default_factory=list)
     copies: list[tuple[Member, Member]] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Key:
-    """What a film and its masks share.
-
-    `root` is the path above the folder with the role, `within` the path below that folder, `stem`
-    the file's name without "_mask" and extension.
-    """
-
-    source: int
-    root: str
-    within: str
-    stem: str
-
-    @property
-    def is_family(self) -> bool:
-        return self.source == ANY_SOURCE
 
 
 @dataclass(frozen=True)
@@ -174,11 +154,6 @@ def describe(catalogue: Catalogue) -> list[str]:
 def is_film(name: str) -> bool:
     """Whether a name is that of a film and not of a mask, independent of the other files."""
     return not _reason_to_ignore(name) and _classify(0, name).role in (FILM, LOOSE)
-
-
-def film_id(name: str) -> str:
-    """An id from the film's name alone, so that it does not depend on the other films."""
-    return _with_digest(_safe(os.path.splitext(name)[0]), name)
 
 
 def _reason_to_ignore(name: str) -> str:
@@ -271,7 +246,7 @@ def _catalogue(
     films: dict[Key, list[Image]], masks: dict[Key, Masks], ignored: Counter[str]
 ) -> Catalogue:
     catalogue = Catalogue()
-    ids = _ids(films)
+    ids = unique_ids(films)
     for key in sorted(films, key=ids.__getitem__):
         film_masks = masks.pop(key, {})
         sides = _sides(film_masks)
@@ -306,30 +281,3 @@ def _film_files(film_id: str, key: Key, film: Member, masks: dict[str, Member]) 
         return FilmFiles(film_id, film_id, "custom", "unknown", film, masks)
     source, label = FAMILY_SOURCES[family[2]], LABELS.get(family[3], "unknown")
     return FilmFiles(film_id, family[1], source, label, film, masks)
-
-
-def _ids(keys: Iterable[Key]) -> dict[Key, str]:
-    """The stem if it is unique, else the folders and the stem; in safe characters only."""
-    keys = list(keys)
-    stems = Counter(key.stem for key in keys)
-    names = {}
-    for key in keys:
-        parts = (key.stem,) if stems[key.stem] == 1 else (key.root, key.within, key.stem)
-        names[key] = _safe("_".join(filter(None, parts)))
-    # On some file systems two names that differ only in case are the same file.
-    lowered = Counter(name.lower() for name in names.values())
-    for key, name in names.items():
-        if not key.is_family and (lowered[name.lower()] > 1 or len(name) > LONGEST_ID):
-            full = f"{key.source}/{key.root}/{key.within}/{key.stem}"
-            names[key] = _with_digest(name, full)
-    return names
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
-
-
-def _with_digest(name: str, full: str) -> str:
-    digest = hashlib.sha256(full.encode()).hexdigest()[:8]
-    # 9: the hyphen and the digest.
-    return f"{name[: LONGEST_ID - 9]}-{digest}"

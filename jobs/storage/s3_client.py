@@ -84,12 +84,15 @@ def _client_of_settings(settings: S3Settings, options: dict[str, Any]) -> Any:
         for name, (_, _, default, convert) in botocore.session.Session.SESSION_VARIABLES.items()
     }
     no_file = (None, None, os.devnull, None)
+    core = botocore.session.Session(
+        session_vars=defaults | {"config_file": no_file, "credentials_file": no_file}
+    )
+    # Outside those defaults: AWS_S3_US_EAST_1_REGIONAL_ENDPOINT and its like.
+    core.get_component("config_store").set_config_variable("s3", None)
     session = boto3.session.Session(
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,
-        botocore_session=botocore.session.Session(
-            session_vars=defaults | {"config_file": no_file, "credentials_file": no_file}
-        ),
+        botocore_session=core,
     )
     return session.client(
         "s3",

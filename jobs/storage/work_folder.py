@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from jobs.errors import ConflictError, ServiceUnavailableError
 from jobs.runtime.parallel import chunked, ordered_map
+from jobs.runtime.visible_text import visible
 from jobs.storage.manifest import (
     LARGEST_ROWS,
     FileEntry,
@@ -299,12 +300,19 @@ def rows_per_part(total: int) -> int:
 
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
-    """A CSV file; rows may omit columns, unknown keys raise ValueError."""
+    """A CSV file; rows may omit columns, unknown keys raise ValueError.
+
+    A row is one line: control characters in names and reasons are escaped.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    return visible(value) if isinstance(value, str) else value
 
 
 def pack_rows(rows: Iterable[Mapping[str, object]]) -> bytes:

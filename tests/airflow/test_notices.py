@@ -78,6 +78,24 @@ def test_the_notice_of_a_failure_has_the_remedy_and_a_link_to_the_log(listener: 
     assert listener.paths == [PATH]
 
 
+def test_an_error_forges_no_line_of_a_notice_or_of_the_log(
+    listener: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lung.contract import Ending, failure
+
+    evil = "AccessError: 患者\x1b[2J.png\nLog: http://forged.example\r\u202egnp\x9b1m"
+    shown = r"AccessError: 患者\x1b[2J.png\nLog: http://forged.example\r\u202egnp\x9b1m"
+    logged: list[str] = []
+    monkeypatch.setattr("lung.notices.log.info", lambda form, text: logged.append(form % text))
+    error = failure(Ending(77, evil))
+    assert str(error).endswith(f"Its last line: {shown}")
+    finalize("failed", RuntimeError(evil))
+    first, second, last = listener.texts[0].split("\n")
+    assert first.startswith("lung_segmentation: train failed")
+    assert (second, last) == (shown, f"Log: {LOG_URL}")
+    assert logged == listener.texts
+
+
 def test_a_failed_try_that_is_retried_sends_no_notice(listener: Webhook) -> None:
     finalize("up_for_retry", RuntimeError("an engine that does not answer"))
     assert listener.texts == []

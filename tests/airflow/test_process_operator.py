@@ -55,6 +55,15 @@ print("last", end="")
     assert [line for line in events(entries) if "AWS" not in line] == ["first", "é", "50 %", "last"]
 
 
+def test_control_characters_of_a_jobs_output_are_logged_as_escapes(
+    backend: ProcessBackend,
+) -> None:
+    code = 'print("肺 \\x1b[2J\\u202egnp \\x85 end")\nend()'
+    with when_logged("end", lambda: None) as entries:
+        execute(backend.build(code))
+    assert r"肺 \x1b[2J\u202egnp \x85 end" in events(entries)
+
+
 @pytest.mark.parametrize("gpus", [0, "2"])
 def test_a_process_runs_with_any_number_of_gpus(backend: ProcessBackend, gpus: Any) -> None:
     assert execute(backend.build("end(done=True)", gpus=gpus)) == {"done": True}

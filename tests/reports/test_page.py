@@ -234,6 +234,17 @@ def test_a_flagged_films_name_is_shown_as_text(films: Chain, published: Manifest
     assert {tag for tag, _ in page.elements} & {"script"} == set()
 
 
+def test_control_characters_in_a_films_name_are_shown_as_escapes(
+    films: Chain, published: Manifest, source: bytes
+) -> None:
+    name = "肺\n\x1b[2J\u202egnp\u2066.png"
+    flagged = [{"id": name, "quality": 0.1, "review": True}]
+    page = build(films, published, with_quality(films, films.five(0.7), flagged))
+    assert r"肺\n\x1b[2J\u202egnp\u2066.png" in page.text
+    assert not {"\x1b", "\u202e", "\u2066"} & set(page.text)
+    assert not re.search(r"\\n|\\x[0-9a-f]{2}", Page(source).text)
+
+
 def test_the_page_names_the_sources_that_the_network_was_not_trained_on(
     films: Chain, published: Manifest, source: bytes
 ) -> None:

@@ -81,6 +81,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
         {"AWS_REGION": "us_east!1"},
         {"AWS_USE_FIPS_ENDPOINT": "true"},
         {"AWS_DEFAULTS_MODE": "theirs"},
+        {
+            "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT": "theirs",
+            "AWS_S3_USE_ARN_REGION": "theirs",
+            "AWS_S3_DISABLE_EXPRESS_SESSION_AUTH": "theirs",
+            "AWS_S3_DISABLE_MULTIREGION_ACCESS_POINTS": "theirs",
+            "AWS_STS_REGIONAL_ENDPOINTS": "theirs",
+            "AWS_EC2_METADATA_DISABLED": "theirs",
+            "AWS_DISABLE_REQUEST_COMPRESSION": "theirs",
+            "AWS_MAX_ATTEMPTS": "theirs",
+            "AWS_RETRY_MODE": "theirs",
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "theirs",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "theirs",
+            "AWS_USE_DUALSTACK_ENDPOINT": "true",
+            "AWS_SIGV4A_SIGNING_REGION_SET": "*",
+            "AWS_AUTH_SCHEME_PREFERENCE": "sigv4a",
+            "AWS_ACCOUNT_ID_ENDPOINT_MODE": "theirs",
+            "AWS_REQUEST_MIN_COMPRESSION_SIZE_BYTES": "theirs",
+            "AWS_CA_BUNDLE": "/no/ca.pem",
+            "AWS_ROLE_ARN": "theirs",
+            "AWS_WEB_IDENTITY_TOKEN_FILE": "/no/token",
+        },
     ],
     ids=lambda variables: next(iter(variables)),
 )
@@ -89,6 +111,48 @@ def test_neither_a_proxy_nor_the_users_aws_settings_matter_here_or_in_a_child(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    assert_reached(server)
+
+
+# ~/.aws/config of a laptop made for another S3.
+CONFIG = """[default]
+region = us-gov-west-1
+services = theirs
+endpoint_url = http://127.0.0.1:9
+ignore_configured_endpoint_urls = true
+use_fips_endpoint = true
+max_attempts = theirs
+retry_mode = theirs
+request_checksum_calculation = theirs
+response_checksum_validation = theirs
+defaults_mode = theirs
+ca_bundle = /no/ca.pem
+credential_process = false
+sigv4a_signing_region_set = *
+s3 =
+    addressing_style = virtual
+    payload_signing_enabled = true
+    use_accelerate_endpoint = true
+    use_dualstack_endpoint = true
+[services theirs]
+s3 =
+    endpoint_url = http://127.0.0.1:9
+"""
+
+
+@pytest.mark.parametrize("config", [CONFIG, "not = an ini [\n"], ids=["another S3", "broken"])
+def test_no_config_in_the_users_home_matters_here_or_in_a_child(
+    server: S3Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: str
+) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(config)
+    (tmp_path / ".aws" / "credentials").write_text(config)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert_reached(server)
+
+
+def assert_reached(server: S3Settings) -> None:
+    """This process and a child, which has the server's environment, use the server."""
     before = dict(os.environ)
     Store(server).write("s3://lung/kept", b"films")
     assert dict(os.environ) == before
