@@ -7,6 +7,7 @@ import hashlib
 from jobs.errors import NotFoundError
 from jobs.sources.archive import ZipSource
 from jobs.sources.byte_ranges import ObjectRanges, join_chunks
+from jobs.sources.file_kinds import ARCHIVE_ENDINGS
 from jobs.sources.source import check_size
 from jobs.storage.s3 import Store
 
@@ -50,7 +51,11 @@ class BucketSource:
 
 
 def open_bucket(uri: str, store: Store) -> BucketSource | ZipSource:
-    """Open the prefix or the archive at `uri`; an archive is read by ranges, not downloaded."""
-    if uri.lower().endswith(".zip"):
+    """Open the prefix or the archive at `uri`; an archive is read by ranges, not downloaded.
+
+    An object that is another kind of archive is refused with its kind.
+    """
+    ending = uri.lower()
+    if ending.endswith(".zip") or (ending.endswith(ARCHIVE_ENDINGS) and store.exists(uri)):
         return ZipSource(ObjectRanges(uri, store))
     return BucketSource(uri, store)
