@@ -120,7 +120,10 @@ def _rows(text: str, delimiter: str, lines_before: int) -> Iterator[Row]:
     # `strict` an unclosed quote would make the rest of the file one cell.
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-    for row in reader:
-        cells = [cell.strip() for cell in row]
-        if any(cells):
-            yield reader.line_num + lines_before, cells
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield reader.line_num + lines_before, cells
+    except csv.Error as error:
+        raise csv.Error(f"line {reader.line_num + lines_before}: {error}") from None

@@ -95,3 +95,15 @@ def test_a_prefix_whose_name_ends_as_an_archives_is_a_prefix(store: Store, out: 
     store.write(f"{out}/set.tar/images/1.png", b"film")
     for uri in (f"{out}/set.tar", f"{out}/set.tar/"):
         assert open_bucket(uri, store).names() == ["images/1.png"]
+
+
+def test_a_folders_files_keep_the_backslashes_of_their_names_in_s3(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    """On a server that takes them for slashes too; then the first two would be one object."""
+    names = ["a/b.png", "a\\b.png", "c\\d\\e.png", "%5C.png"]
+    (tmp_path / "a").mkdir()
+    for name in names:
+        (tmp_path / name).write_text(name)
+    source = BucketSource(copy_to_incoming(store, tmp_path.as_uri(), out), store)
+    assert {name: source.read(name).decode() for name in source.names()} == {n: n for n in names}

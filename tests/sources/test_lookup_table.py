@@ -90,7 +90,8 @@ def test_a_quoted_cell_keeps_its_separators_quotes_and_line_breaks() -> None:
             "film,patient\na,1\nb,2\na,3\n",
             ["'a' has two patients, '1' and '3': remove", "lines 2 and 4"],
         ),
-        ('film,patient\n"a,1\n', ["is not a table of patients", "film,patient"]),
+        ('film,patient\n"a,1\n', ["is not a table of patients (line 2: ", "film,patient"]),
+        ('film,patient\na,1\n"b" ,2\n', ["is not a table of patients (line 3: "]),
         ("<html><p>Log in</p></html>", ["is '<html><p>Log in</p></html>' instead"]),
     ],
     ids=[
@@ -104,6 +105,7 @@ def test_a_quoted_cell_keeps_its_separators_quotes_and_line_breaks() -> None:
         "lines are counted",
         "two patients",
         "open quote",
+        "text behind a quote",
         "web page",
     ],
 )
