@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jobs.errors import BadDataError
 from jobs.sources.byte_ranges import ByteRanges, FileRanges, join_chunks
-from jobs.sources.file_kinds import HEAD, JOIN, ZIP, FileKind, kind_of
+from jobs.sources.file_kinds import FIRST_PART, HEAD, JOIN, ZIP, FileKind, kind_of
 from jobs.sources.member_names import member_names
 from jobs.sources.source import LARGEST_FILE
 from jobs.sources.zip_member import METHODS, DamagedError, ZipMember
@@ -126,7 +126,7 @@ class ZipSource:
             raise self._not_a_zip(error) from None
         # In a Zip64 entry 0xFFFF says that the number is elsewhere.
         if any(info.volume not in (0, 0xFFFF) for info in infos):
-            raise BadDataError(f"{self._file.name} is the last part of a split zip: {JOIN}")
+            raise BadDataError(f"{self._file.name} is a split zip or the last part of one: {JOIN}")
         return self._check_members(zip(names, infos, strict=True), directory_start)
 
     def _not_a_zip(self, error: Exception) -> BadDataError:
@@ -148,11 +148,10 @@ class ZipSource:
         for path, info in sorted(named_infos, key=lambda named: -named[1].header_offset):
             self._check_entry(path, info)
             member = ZipMember.of(info, limit)
-            if member.start < 0:
-                problem = "lies before the start of the file"
+            if member.start < 0 or member.least_stop > limit:
+                is_before = member.start < 0
+                problem = "lies before the file's start" if is_before else "overlaps another member"
                 raise self._refusal(path, problem, f"{ZIP_AGAIN}; if the zip was split, {JOIN}")
-            if member.least_stop > limit:
-                raise self._refusal(path, "overlaps another member", ZIP_AGAIN)
             limit = member.start
             if path.endswith("/"):
                 continue
@@ -160,10 +159,15 @@ class ZipSource:
             if name in members:
                 raise self._refusal(name, "is in the archive twice", "zip it again")
             members[name] = member
-        # A zip that is stored in a tar, as its last file, has a directory at the tar's end.
-        if limit and members and (kind := self._kind()) and kind.sort == "archive" and kind != ZIP:
-            raise self._wrong_kind(kind)
+        if limit and members:
+            self._check_front()
         return members
+
+    def _check_front(self) -> None:
+        """Refuse a zip behind another archive: the last file of a tar has its directory there."""
+        kind = self._kind()
+        if kind and kind.sort == "archive" and kind not in (ZIP, FIRST_PART):
+            raise self._wrong_kind(kind)
 
     def _kind(self) -> FileKind | None:
         return kind_of(join_chunks(self._file.stream(0, min(HEAD, self._file.size))))

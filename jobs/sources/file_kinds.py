@@ -25,7 +25,7 @@ ZIP_THE_FOLDER = "unpack it and give the folder, or zip the folder"
 CONVERT = "convert the films to PNG or TIFF first and give these"
 DOWNLOAD_AGAIN = "download or zip it again"
 GIVE_FOLDER = "give the folder that holds it"
-JOIN = "join the parts into one zip (7-Zip, or zip -s 0 FIRST.zip --out WHOLE.zip) and give that"
+JOIN = "join the parts into one zip (7-Zip, or zip -s 0 LAST.zip --out WHOLE.zip) and give that"
 
 Sort = Literal["archive", "dicom", "file", "text"]
 
@@ -48,6 +48,7 @@ def _file(name: str, remedy: str = GIVE_FOLDER) -> FileKind:
 
 
 ZIP = _archive("a zip", "unpack the outer one and give the inner one")
+FIRST_PART = _archive("the first part of a split zip", JOIN)
 TAR = _archive("a tar archive")
 # May have a zip behind it.
 PROGRAM = _file("a program", "if it unpacks itself, run it and give the folder")
@@ -55,7 +56,7 @@ OFFICE = _file("an Office document", "give a zip or a folder of films")
 
 # (offset, bytes there, kind); the formats' own specifications.
 MAGIC = (
-    (0, b"PK\x07\x08", _archive("the first part of a split zip", JOIN)),
+    (0, b"PK\x07\x08", FIRST_PART),
     (30, b"[Content_Types].xml", OFFICE),
     (30, b"mimetypeapplication/vnd.oasis", OFFICE),
     (0, b"PK\x03\x04", ZIP),

@@ -14,7 +14,7 @@ from jobs.errors import BadDataError
 from jobs.runtime.progress import SECONDS_BETWEEN_LINES
 from jobs.sources.archive import ZipSource
 from jobs.sources.byte_ranges import FileRanges
-from jobs.sources.file_kinds import PROGRAM, ZIP, kind_of
+from jobs.sources.file_kinds import FIRST_PART, PROGRAM, ZIP, kind_of
 from jobs.sources.zip_member import DamagedError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class PartialDownload:
 
     def _check_kind(self, head: bytes) -> None:
         kind = kind_of(head)
-        if kind and kind not in (ZIP, PROGRAM) and kind.sort != "text":
+        if kind and kind not in (ZIP, FIRST_PART, PROGRAM) and kind.sort != "text":
             raise BadDataError(f"{self.name} is not a zip but {kind.what}: {kind.remedy}")
 
     def verify(self, size: int, checksums: str) -> None:

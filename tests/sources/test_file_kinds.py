@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -147,14 +148,37 @@ def test_a_zip_behind_a_program_is_read_and_one_inside_a_tar_is_not(tmp_path: Pa
         LocalZip(path)
 
 
+def test_a_split_zip_of_one_part_is_read(tmp_path: Path) -> None:
+    """It begins with the mark of a split zip (APPNOTE 8.5.4)."""
+    path = tmp_path / "films.zip"
+    path.write_bytes(b"PK\x07\x08" + zipped(FILMS))
+    source = LocalZip(path)
+    assert {name: source.read(name) for name in source.names()} == FILMS
+    source.close()
+
+
 def test_the_last_part_of_a_split_zip_is_refused_as_such(tmp_path: Path) -> None:
     path = tmp_path / "films.zip"
     path.write_bytes(raw_zip(RawMember(b"a.png", volume=1)))
-    with pytest.raises(BadDataError, match="is the last part of a split zip: join the parts"):
+    with pytest.raises(BadDataError, match="a split zip or the last part of one: join the parts"):
         LocalZip(path)
     content = zipped(FILMS, zipfile.ZIP_STORED)
     path.write_bytes(content[len(content) // 2 :])
-    with pytest.raises(BadDataError, match=r"before the start of the file.*join the parts"):
+    with pytest.raises(BadDataError, match=r"lies before the file's start.*join the parts"):
+        LocalZip(path)
+
+
+def test_a_last_part_that_holds_the_directory_alone_says_how_to_join_the_parts(
+    tmp_path: Path,
+) -> None:
+    """There the directory begins at 0, and its members lie in another file."""
+    content = zipped(FILMS, zipfile.ZIP_STORED)
+    directory = bytearray(content[content.index(b"PK\x01\x02") :])
+    end = directory.rindex(b"PK\x05\x06")
+    struct.pack_into("<L", directory, end + 16, 0)
+    path = tmp_path / "films.zip"
+    path.write_bytes(directory)
+    with pytest.raises(BadDataError, match="if the zip was split, join the parts"):
         LocalZip(path)
 
 
