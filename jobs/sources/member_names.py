@@ -38,6 +38,15 @@ NOT_IN_NAMES = re.compile("[\x80-\xa0\uff61-\uff9f\ue000-\uf8ff]")
 # signs there, as in CT・MR.
 LONE_IN_LATIN = re.compile(r"[A-Za-z][^\x00-\x7f・＿－～\u3000][A-Za-z]")
 
+# A word of at least three kana or kanji, with no Latin letter beside it.
+JAPANESE = "\u3005\u3041-\u30fe\u4e00-\u9fff"
+JAPANESE_WORD = re.compile(f"(?<![A-Za-z{JAPANESE}])[{JAPANESE}]{{3,}}(?![A-Za-z{JAPANESE}])")
+# A character whose first byte GB2312, Big5, EUC-KR and cp1251 do not use, and whose second draws
+# lines in CP437 and cp866; or, in a word, whose second is no letter of cp866, of which a name in
+# CP437 or cp852 has no three in a row.
+NO_OTHER = re.compile(rb"[\x81-\x9f][\xb0-\xdf]")
+NO_OTHER_IN_WORD = re.compile(rb"[\x81-\x9f][A-Za-z\xb0-\xdf\xf2-\xfc]")
+
 
 def member_names(infos: Sequence[zipfile.ZipInfo], archive: str) -> list[str]:
     """The name of each member, with "/" as separator; `archive` is named in warnings.
@@ -66,9 +75,9 @@ def is_shift_jis(raws: Sequence[bytes]) -> bool:
     """Whether non-ASCII names are certainly Shift-JIS, and not of another old encoding.
 
     They must be valid cp932 without the characters of NOT_IN_NAMES, have no lone character within
-    a Latin word, and have a character whose first byte is 81 to 9F and second B0 to DF. The first
-    excludes GB2312, Big5, EUC-KR and cp1251, which do not use these bytes; the second CP437 and
-    cp866, where these draw lines. 患者 (8A B3), 胸部 (8B B9) and 左 (8D B6) have one.
+    a Latin word, and have a character that no other encoding explains: one of NO_OTHER, such as
+    患 (8A B3), 胸 (8B B9) or 左 (8D B6), or one of NO_OTHER_IN_WORD, such as テ (83 65) in テスト.
+    画像 alone (89 E6 91 9C) could be Cyrillic.
     """
     try:
         text = "\n".join(raw.decode("cp932") for raw in raws)
@@ -76,10 +85,15 @@ def is_shift_jis(raws: Sequence[bytes]) -> bool:
         return False
     if NOT_IN_NAMES.search(text) or LONE_IN_LATIN.search(text):
         return False
-    return any(
-        0x81 <= pair[0] <= 0x9F and 0xB0 <= pair[-1] <= 0xDF
-        for pair in (character.encode("cp932") for character in set(text))
-    )
+    characters = re.sub(f"[^{JAPANESE}]", "", text)
+    # A word's last byte may be a Latin letter behind Cyrillic ones.
+    in_words = "".join(word[:-1] for word in JAPANESE_WORD.findall(text))
+    return _has(NO_OTHER, characters) or _has(NO_OTHER_IN_WORD, in_words)
+
+
+def _has(pattern: re.Pattern[bytes], text: str) -> bool:
+    """Whether the cp932 bytes of one of the characters match the pattern."""
+    return any(pattern.fullmatch(character.encode("cp932")) for character in set(text))
 
 
 def _marked_name(info: zipfile.ZipInfo, raw: bytes) -> str | None:

@@ -44,6 +44,8 @@ def unicode_path(raw: bytes, name: bytes, version: int = 1) -> bytes:
         ["左肺/画像.png", "CT・MR/一覧.png"],
         ["plain.png", "はじめ.png"],
         ["髙橋.png", "左.png"],
+        ["カルテ1.png", "テスト/ソフト表.png"],
+        ["右肺野_1.png"],
     ],
 )
 def test_shift_jis_names_are_read_and_their_byte_5c_is_no_separator(
@@ -67,11 +69,18 @@ def test_names_in_utf_8_need_no_flag(tmp_path: Path, names: list[str]) -> None:
         ("euc_kr", ["환자.png", "흉부/영상.png"]),
         ("big5", ["患者.png", "胸部影像.png"]),
         ("cp866", ["Снимок.png", "ФОТО.png", "пациент.png"]),
+        ("cp866", ["ФОТО.png", "РЕНТГЕН_1.png", "ТЕСТ 2.png", "Тест.png"]),
+        ("cp866", ["РЕНТГЕНA.png"]),
+        ("cp737", ["ΘΩΡΑΚΑΣ_1.png"]),
         ("cp1251", ["снимок.png", "Пациент.png"]),
         ("cp437", ["Müller.png", "Röntgen.png", "é.png"]),
         ("cp852", ["małżeński.png", "część.png"]),
+        ("cp852", ["örök.png", "Török.png", "ősök_1.png"]),
+        ("cp850", ["élève.png", "Éléa.png", "préféré_2.png"]),
+        ("cp857", ["Öğün.png", "Işık.png", "üçüz.png"]),
         ("cp1252", ["Müller.png", "Œuvre.png"]),
         ("cp932", ["ｶﾝｼﾞｬ.png"]),
+        ("cp932", ["画像.png"]),
         ("euc_jp", ["患者.png"]),
     ],
 )
