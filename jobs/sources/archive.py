@@ -198,7 +198,7 @@ class ZipSource:
         return kind_of(head[:HEAD])
 
     def _check_entry(self, name: str, info: zipfile.ZipInfo) -> None:
-        # Also where "\\" is part of the name: on Windows it would separate.
+        # Also where "\" is part of the name: on Windows it would separate.
         path = name.replace("\\", "/")
         if path.startswith("/") or re.match(r"[A-Za-z]:", path) or "\0" in path:
             raise self._refusal(path, "is not a relative path", "zip a folder without full paths")

@@ -66,7 +66,7 @@ def member_names(infos: Sequence[zipfile.ZipInfo], archive: str) -> list[str]:
     unmarked = [raw for raw, name in zip(raws, marked, strict=True) if not name]
     encoding = _encoding_of(unmarked, archive)
     names = [name or raw.decode(encoding) for raw, name in zip(raws, marked, strict=True)]
-    # Where the encoding is unknown, a "\\" after another such byte may be half of a character.
+    # Where the encoding is unknown, a "\" after another such byte may be half of a character.
     backslash = r"(?<![^\x00-\x7f])\\" if encoding == "cp437" else r"\\"
     return _with_slashes(infos, names, re.compile(backslash), archive)
 
