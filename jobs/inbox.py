@@ -29,10 +29,10 @@ from jobs.runtime.parallel import chunked
 from jobs.runtime.progress import track
 from jobs.settings.config import InboxConfig
 from jobs.sources import film_ids, layouts
+from jobs.storage.csv_table import csv_bytes
 from jobs.storage.ledger import Ledger
 from jobs.storage.manifest import FileRow, Manifest, describe, header, manifest_of
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import csv_bytes
 
 log = logging.getLogger(__name__)
 

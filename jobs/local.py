@@ -17,6 +17,7 @@ from jobs.errors import BadDataError, ConfigError, NotFoundError
 from jobs.films.rows import PredictionRow, prediction_rows
 from jobs.runtime.parallel import run_all
 from jobs.settings.config import PredictConfig, build_config
+from jobs.sources.bucket import incoming_key
 from jobs.sources.source import open_local, split_sources
 from jobs.storage.local_server import BUCKET, embedded_s3
 from jobs.storage.manifest import Manifest
@@ -167,7 +168,7 @@ def _copy_part(store: Store, part: str, out: str) -> str:
             if target not in uploaded:
                 store.upload(source.path, target)
             return target
-        targets = {name: f"{folder}/{name}" for name in source.names()}
+        targets = {name: f"{folder}/{incoming_key(name)}" for name in source.names()}
         missing = [name for name, uri in targets.items() if uri not in uploaded]
 
         def upload(name: str) -> None:

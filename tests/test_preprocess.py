@@ -249,15 +249,19 @@ def test_a_split_file_that_does_not_say_the_split_is_refused(
     assert not list(store.list_objects(f"{out}/processed/")), "refused before any work"
 
 
-def test_a_line_that_a_split_file_repeats_and_spaces_in_it_change_nothing(
+def test_how_a_spreadsheet_writes_a_split_file_changes_nothing(
     store: Store, out: str, films: Path
 ) -> None:
     lines = [f"MCUCXR_{n:04d},{('train', 'val', 'test')[n % 3]}" for n in range(1, 31)]
     raw = fetch(store, out, films)
     store.write(f"{out}/a.csv", "\n".join(["patient,split", *lines]).encode())
     store.write(f"{out}/b.csv", "\n".join(["patient,split", lines[0] + " ", *lines]).encode())
+    excel = "\r\n".join(["Patient\tSplit", *lines]).replace(",", "\t").replace("train", "Train")
+    store.write(f"{out}/c.csv", excel.encode("utf-16"))
     first = run(store, out, raw, split_file=f"{out}/a.csv")
-    assert run(store, out, raw, split_file=f"{out}/b.csv").fingerprint == first.fingerprint
+    for name in "bc":
+        again = run(store, out, raw, split_file=f"{out}/{name}.csv")
+        assert again.fingerprint == first.fingerprint
 
 
 def test_the_output_stays_the_same_until_the_recipe_says_otherwise(

@@ -47,7 +47,8 @@ def read_split_file(store: Store, uri: str) -> dict[str, Split]:
     """
     if not uri:
         return {}
-    splits = parse_lookup(store.read(uri), uri, "patient", "split")
+    table = parse_lookup(store.read(uri), uri, "patient", "split")
+    splits = {patient: split.lower() for patient, split in table.items()}
     names = ", ".join(SPLITS)
     for patient, split in splits.items():
         if split not in SPLITS:

@@ -6,8 +6,10 @@ deflated members are read: other methods have no bound on the bytes that one byt
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import mimetypes
 import re
 import stat
 import struct
@@ -17,6 +19,8 @@ from pathlib import Path
 
 from jobs.errors import BadDataError
 from jobs.sources.byte_ranges import ByteRanges, FileRanges, join_chunks
+from jobs.sources.file_kinds import FIRST_PART, HEAD, JOIN, ZIP, FileKind, kind_of
+from jobs.sources.member_names import member_names
 from jobs.sources.source import LARGEST_FILE
 from jobs.sources.zip_member import METHODS, DamagedError, ZipMember
 
@@ -46,13 +50,15 @@ class ZipSource:
 
     Raises BadDataError with the member's name for one that lies outside the archive, is a link or a
     device, is encrypted, is in the archive twice, overlaps another, declares more bytes than its
-    compressed bytes can hold, or uses a compression method other than store and deflate.
+    compressed bytes can hold, or uses a compression method other than store and deflate; and, with
+    the kind of file that it is, for a file that is no zip or a zip of archives or DICOM alone.
     """
 
     def __init__(self, file: ByteRanges) -> None:
         self._file = file
         try:
             self._members = self._read_directory()
+            self._check_content()
         except BaseException:
             file.close()
             raise
@@ -111,26 +117,41 @@ class ZipSource:
         try:
             with zipfile.ZipFile(_DirectoryReader(self._file)) as archive:
                 infos, directory_start = archive.infolist(), archive.start_dir
-        except DIRECTORY_ERRORS as error:
+                names = member_names(infos, self._file.name)
+        except UnicodeDecodeError:
             raise BadDataError(
-                f"{self._file.name} is not a zip or is truncated ({error}): {ZIP_AGAIN}"
+                f"{self._file.name} has a name that is marked as UTF-8 and is not: {ZIP_AGAIN}"
             ) from None
-        return self._check_members(infos, directory_start)
+        except DIRECTORY_ERRORS as error:
+            raise self._not_a_zip(error) from None
+        # In a Zip64 entry 0xFFFF says that the number is elsewhere.
+        if any(info.volume not in (0, 0xFFFF) for info in infos):
+            raise BadDataError(f"{self._file.name} is a split zip or the last part of one: {JOIN}")
+        return self._check_members(zip(names, infos, strict=True), directory_start)
+
+    def _not_a_zip(self, error: Exception) -> BadDataError:
+        kind = self._kind()
+        if kind and kind != ZIP:
+            return self._wrong_kind(kind)
+        return BadDataError(
+            f"{self._file.name} is not a zip or is truncated ({error}): {ZIP_AGAIN}; if it is a "
+            f"part of a split zip, {JOIN}"
+        )
 
     def _check_members(
-        self, infos: Iterable[zipfile.ZipInfo], directory_start: int
+        self, named_infos: Iterable[tuple[str, zipfile.ZipInfo]], directory_start: int
     ) -> dict[str, ZipMember]:
         """The members by name, without folders; each must end before the next one starts."""
         members: dict[str, ZipMember] = {}
         limit = directory_start
         # From the last member to the first, since a range is limited by the start of the next one.
-        for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
-            # The stored name: ZipInfo.filename ends at a NUL. Some Windows tools write backslashes.
-            path = info.orig_filename.replace("\\", "/")
+        for path, info in sorted(named_infos, key=lambda named: -named[1].header_offset):
             self._check_entry(path, info)
             member = ZipMember.of(info, limit)
-            if member.least_stop > limit:
-                raise self._refusal(path, "overlaps another member", ZIP_AGAIN)
+            if member.start < 0 or member.least_stop > limit:
+                is_before = member.start < 0
+                problem = "lies before the file's start" if is_before else "overlaps another member"
+                raise self._refusal(path, problem, f"{ZIP_AGAIN}; if the zip was split, {JOIN}")
             limit = member.start
             if path.endswith("/"):
                 continue
@@ -138,13 +159,51 @@ class ZipSource:
             if name in members:
                 raise self._refusal(name, "is in the archive twice", "zip it again")
             members[name] = member
+        if limit and members:
+            self._check_front()
         return members
 
+    def _check_front(self) -> None:
+        """Refuse a zip behind another archive: the last file of a tar has its directory there."""
+        kind = self._kind()
+        if kind and kind.sort == "archive" and kind not in (ZIP, FIRST_PART):
+            raise self._wrong_kind(kind)
+
+    def _kind(self) -> FileKind | None:
+        return kind_of(join_chunks(self._file.stream(0, min(HEAD, self._file.size))))
+
+    def _wrong_kind(self, kind: FileKind) -> BadDataError:
+        return BadDataError(f"{self._file.name} is not a zip but {kind.what}: {kind.remedy}")
+
+    def _check_content(self) -> None:
+        """Refuse a zip without any image whose largest member is an archive or DICOM."""
+        if not self._members or any(map(_is_image, self._members)):
+            return
+        name = max(sorted(self._members), key=lambda name: self._members[name].size)
+        kind = self._kind_of_member(name)
+        if kind and kind.sort in ("archive", "dicom"):
+            raise BadDataError(
+                f"{self._file.name} holds no images; its member {name!r} is {kind.what}: "
+                f"{kind.remedy}"
+            )
+
+    def _kind_of_member(self, name: str) -> FileKind | None:
+        head = b""
+        # A damaged member is refused when it is read.
+        with contextlib.suppress(DamagedError):
+            for chunk in self._unpack(name):
+                head += chunk
+                if len(head) >= HEAD:
+                    break
+        return kind_of(head[:HEAD])
+
     def _check_entry(self, name: str, info: zipfile.ZipInfo) -> None:
-        if name.startswith("/") or re.match(r"[A-Za-z]:", name) or "\0" in name:
-            raise self._refusal(name, "is not a relative path", "zip a folder without full paths")
-        if ".." in name.split("/"):
-            raise self._refusal(name, "lies outside the archive", "zip a folder without '..'")
+        # Also where "\" is part of the name: on Windows it would separate.
+        path = name.replace("\\", "/")
+        if path.startswith("/") or re.match(r"[A-Za-z]:", path) or "\0" in path:
+            raise self._refusal(path, "is not a relative path", "zip a folder without full paths")
+        if ".." in path.split("/"):
+            raise self._refusal(path, "lies outside the archive", "zip a folder without '..'")
         # The upper 16 bits are the Unix mode, 0 if the archiver does not write it.
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise self._refusal(name, "is a link or a device", "zip the file itself instead")
@@ -204,6 +263,10 @@ class _DirectoryReader:
 
     def close(self) -> None:
         pass
+
+
+def _is_image(name: str) -> bool:
+    return (mimetypes.guess_type(name)[0] or "").startswith("image/")
 
 
 def _discard(chunks: Iterator[bytes]) -> None:

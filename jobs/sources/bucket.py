@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from jobs.errors import NotFoundError
 from jobs.sources.archive import ZipSource
 from jobs.sources.byte_ranges import ObjectRanges, join_chunks
+from jobs.sources.file_kinds import ARCHIVE_ENDINGS
 from jobs.sources.source import check_size
 from jobs.storage.s3 import Store
+
+# "\" in a key that is made of a file's name: SeaweedFS takes "\" in a key for "/". Cygwin and WSL
+# write the character so on disks that cannot hold it.
+BACKSLASH = "\uf05c"
+# Where keys are made of the names of a local folder's files.
+INCOMING = re.compile(r"/incoming/[0-9a-f]{64}/$")
 
 
 class BucketSource:
     """The objects below a prefix; `objects` maps the key after the prefix to the object.
+
+    Below incoming/<sha256>/ the file's name instead of the key.
 
     The identity is a hash of the objects' names, sizes and ETags.
     """
@@ -21,7 +31,7 @@ class BucketSource:
         self._store = store
         self._prefix = uri.rstrip("/") + "/"
         self.objects = {
-            item.uri.removeprefix(self._prefix): item
+            self._name(item.uri.removeprefix(self._prefix)): item
             for item in store.list_objects(self._prefix)
             # A console marks an empty folder with an empty object whose key ends in "/".
             if not item.uri.endswith("/")
@@ -48,9 +58,21 @@ class BucketSource:
     def close(self) -> None:
         pass
 
+    def _name(self, key: str) -> str:
+        return key.replace(BACKSLASH, "\\") if INCOMING.search(self._prefix) else key
+
+
+def incoming_key(name: str) -> str:
+    """The key below incoming/<sha256>/ of a file of that name."""
+    return name.replace("\\", BACKSLASH)
+
 
 def open_bucket(uri: str, store: Store) -> BucketSource | ZipSource:
-    """Open the prefix or the archive at `uri`; an archive is read by ranges, not downloaded."""
-    if uri.lower().endswith(".zip"):
+    """Open the prefix or the archive at `uri`; an archive is read by ranges, not downloaded.
+
+    An object that is another kind of archive is refused with its kind.
+    """
+    ending = uri.lower()
+    if ending.endswith(".zip") or (ending.endswith(ARCHIVE_ENDINGS) and store.exists(uri)):
         return ZipSource(ObjectRanges(uri, store))
     return BucketSource(uri, store)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from jobs.errors import BadDataError
 from jobs.runtime.progress import SECONDS_BETWEEN_LINES
-from jobs.sources.archive import LocalZip
+from jobs.sources.archive import ZipSource
+from jobs.sources.byte_ranges import FileRanges
+from jobs.sources.file_kinds import FIRST_PART, PROGRAM, ZIP, kind_of
 from jobs.sources.zip_member import DamagedError
 
 if TYPE_CHECKING:
@@ -25,10 +27,14 @@ CHUNK = 2**16
 
 
 class PartialDownload:
-    """The file at `path` with the bytes received so far; the file need not exist yet."""
+    """The file at `path` with the bytes received so far; the file need not exist yet.
 
-    def __init__(self, path: Path) -> None:
+    `name` is what messages call the file.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
         self.path = path
+        self.name = name
 
     @property
     def size(self) -> int:
@@ -41,16 +47,25 @@ class PartialDownload:
     def save(self, response: requests.Response) -> None:
         """Append the body of a partial response (206); a whole body replaces the file.
 
-        Raises requests.HTTPError for an error status, so that no error page is saved.
+        Raises requests.HTTPError for an error status, so that no error page is saved, and
+        BadDataError, with the kind of file, once the first bytes are those of no zip. A text may
+        be the page of a proxy: whether that is retried is for `verify` to say.
         """
         response.raise_for_status()
         last_logged = monotonic()
         with self.path.open("ab" if response.status_code == 206 else "wb") as file:
             for chunk in response.iter_content(CHUNK):
+                if not file.tell():
+                    self._check_kind(chunk)
                 file.write(chunk)
                 if monotonic() - last_logged >= SECONDS_BETWEEN_LINES:
                     last_logged = monotonic()
                     log.info("downloaded %d MB", file.tell() // 10**6)
+
+    def _check_kind(self, head: bytes) -> None:
+        kind = kind_of(head)
+        if kind and kind not in (ZIP, FIRST_PART, PROGRAM) and kind.sort != "text":
+            raise BadDataError(f"{self.name} is not a zip but {kind.what}: {kind.remedy}")
 
     def verify(self, size: int, checksums: str) -> None:
         """Raise DamagedError, and discard the file, unless it is the archive that was announced.
@@ -77,7 +92,7 @@ class PartialDownload:
 
     def _test_members(self, *, is_whole: bool) -> None:
         try:
-            archive = LocalZip(self.path)
+            archive = ZipSource(FileRanges(self.path, self.name))
         except BadDataError as error:
             # If the size is unknown, the file may be truncated: another attempt may help.
             if is_whole:

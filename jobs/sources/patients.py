@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 from jobs.errors import ConfigError, NotFoundError
 from jobs.sources.layouts import FilmFiles
 from jobs.sources.lookup_table import parse_lookup
+from jobs.storage.csv_table import unescape_formula
 
 if TYPE_CHECKING:
     from jobs.storage.s3 import Store
@@ -22,8 +24,8 @@ COLUMNS = "a CSV with the columns film,patient"
 # Films listed in an error.
 NAMED = 5
 
-# Returns the patient of a film, "" if there is none.
-Lookup = Callable[[FilmFiles], str]
+# Returns the patient of each film, "" where there is none.
+Lookup = Callable[[Sequence[FilmFiles]], list[str]]
 
 
 def assign(films: Sequence[FilmFiles], lookup: Lookup, method: str) -> list[FilmFiles]:
@@ -32,8 +34,7 @@ def assign(films: Sequence[FilmFiles], lookup: Lookup, method: str) -> list[Film
     Films of the public sets for which it returns none keep the patient of their names. Raises
     ConfigError, listing films, if it returns none for another film.
     """
-    patients = [lookup(film) for film in films]
-    pairs = list(zip(films, patients, strict=True))
+    pairs = list(zip(films, lookup(films), strict=True))
     missing = [film for film, patient in pairs if not patient and not film.is_family]
     if missing:
         names = ", ".join(repr(film.film[1]) for film in missing[:NAMED])
@@ -56,20 +57,68 @@ def by_pattern(pattern: str) -> Lookup:
     group = "patient" if "patient" in compiled.groupindex else 1
     by_path = "/" in pattern
 
-    def lookup(film: FilmFiles) -> str:
+    def patient_of(film: FilmFiles) -> str:
         if film.is_family:
             return film.patient
         path = _composed(film.film[1])
         match = compiled.search(path if by_path else PurePosixPath(path).stem)
         return (match[group] or "").strip() if match else ""
 
-    return lookup
+    return lambda films: list(map(patient_of, films))
 
 
 def by_table(table: Mapping[str, str]) -> Lookup:
-    """Look up a patient by the film's path in its source, composed or not, else by its id."""
-    patients = {_composed(film): patient for film, patient in table.items()}
-    return lambda film: patients.get(_composed(film.film[1])) or patients.get(film.id, "")
+    """Look up a patient by the film's path in its source, composed or not, or by its id.
+
+    A line that names no film so names the film at its path with "/" for "\\", without the
+    apostrophe that our CSVs put before a formula, or with its bare file name. Raises ConfigError
+    for a bare name of several films, and for a film that two lines give different patients.
+    """
+
+    def lookup(films: Sequence[FilmFiles]) -> list[str]:
+        named = _Named(films)
+        lines: dict[str, tuple[str, str]] = {}
+        for name, patient in table.items():
+            for film in named.films(name):
+                first_name, first = lines.setdefault(film.id, (name, patient))
+                if first != patient:
+                    raise ConfigError(
+                        f"--patients gives film {film.film[1]!r} two patients, {first!r} as "
+                        f"{first_name!r} and {patient!r} as {name!r}: remove one of the lines"
+                    )
+        return [lines[film.id][1] if film.id in lines else "" for film in films]
+
+    return lookup
+
+
+class _Named:
+    """Films by the names that a table may give them, in Unicode's composed form."""
+
+    def __init__(self, films: Iterable[FilmFiles]) -> None:
+        self._by_path: dict[str, list[FilmFiles]] = defaultdict(list)
+        self._by_id: dict[str, list[FilmFiles]] = defaultdict(list)
+        self._by_file: dict[str, list[FilmFiles]] = defaultdict(list)
+        for film in films:
+            path = _composed(film.film[1])
+            self._by_path[path].append(film)
+            self._by_id[film.id].append(film)
+            self._by_file[path.rpartition("/")[2]].append(film)
+
+    def films(self, name: str) -> list[FilmFiles]:
+        """The film of that name, or those with the same path in several sources; or none."""
+        composed = _composed(name)
+        unescaped = unescape_formula(composed)
+        for form in (composed, unescaped, unescaped.replace("\\", "/")):
+            if films := self._by_path.get(form) or self._by_id.get(form):
+                return films
+        films = self._by_file.get(composed) or self._by_file.get(unescaped) or []
+        paths = sorted({film.film[1] for film in films})
+        if len(paths) > 1:
+            raise ConfigError(
+                f"--patients names {name!r}, which {len(paths)} films are called, {paths[0]!r} and "
+                f"{paths[1]!r}: give their paths in the source"
+            )
+        return films
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:

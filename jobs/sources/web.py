@@ -113,7 +113,7 @@ class WebFile:
 
     def download(self, path: Path) -> None:
         """Download the whole file and verify it; an attempt resumes the one before if it can."""
-        part = PartialDownload(path)
+        part = PartialDownload(path, self.name)
         self._retries.run(lambda: self._fetch(part), lambda: part.size)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from jobs.sources.byte_ranges import CHUNK
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Signature, length of the name, length of the extra field (PKWARE APPNOTE 4.3.7).
 LOCAL_HEADER = struct.Struct("<4s22xHH")
-# The bit of a member's flags that marks its name as UTF-8; other names are CP437.
+# The bit of a member's flags that marks its name as UTF-8.
 IS_UTF8 = 0x800
 # Bytes: the length of the extra field has 16 bits.
 LONGEST_EXTRA = 2**16
@@ -50,7 +50,6 @@ class ZipMember:
     @classmethod
     def of(cls, info: zipfile.ZipInfo, limit: int) -> Self:
         """The member that a directory entry declares; its range must end before `limit`."""
-        encoding = "utf-8" if info.flag_bits & IS_UTF8 else "cp437"
         member = cls(
             start=info.header_offset,
             stop=limit,
@@ -58,7 +57,7 @@ class ZipMember:
             compressed_size=info.compress_size,
             crc=info.CRC,
             is_deflated=info.compress_type == zipfile.ZIP_DEFLATED,
-            raw_name=info.orig_filename.encode(encoding),
+            raw_name=raw_name(info),
         )
         return replace(member, stop=min(limit, member.least_stop + LONGEST_EXTRA))
 
@@ -93,6 +92,11 @@ class ZipMember:
             raise DamagedError(f"has {size} of the {self.size} bytes that it declares")
         if crc != self.crc:
             raise DamagedError("is damaged: its CRC-32 differs")
+
+
+def raw_name(info: zipfile.ZipInfo) -> bytes:
+    """The bytes of the name in the directory; zipfile decodes names without the flag as CP437."""
+    return info.orig_filename.encode("utf-8" if info.flag_bits & IS_UTF8 else "cp437")
 
 
 class _Stream:

@@ -6,9 +6,7 @@ at the first missing part. The number of films alone decides the parts, whatever
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import itertools
 import json
 import logging
@@ -19,7 +17,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from jobs.errors import ConflictError, ServiceUnavailableError
 from jobs.runtime.parallel import chunked, ordered_map
-from jobs.runtime.visible_text import visible
+from jobs.storage.csv_table import csv_bytes
 from jobs.storage.manifest import (
     LARGEST_ROWS,
     FileEntry,
@@ -297,22 +295,6 @@ def number_of_parts(total: int) -> int:
 def rows_per_part(total: int) -> int:
     """About 64 parts for a small set, parts of 256 rows for a large one."""
     return min(LARGEST_PART, max(SMALLEST_PART, total // PARTS))
-
-
-def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
-    """A CSV file; rows may omit columns, unknown keys raise ValueError.
-
-    A row is one line: control characters in names and reasons are escaped.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return text.getvalue().encode()
-
-
-def _cell(value: object) -> object:
-    return visible(value) if isinstance(value, str) else value
 
 
 def pack_rows(rows: Iterable[Mapping[str, object]]) -> bytes:

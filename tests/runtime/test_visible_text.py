@@ -15,7 +15,7 @@ import pytest
 from jobs.cli import build_parser
 from jobs.runtime import visible_text
 from jobs.runtime.visible_text import LineFormatter, visible
-from jobs.storage.work_folder import csv_bytes
+from jobs.storage.csv_table import csv_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 FORGED = "2026-11-28 00:00:00,000 ERROR forged"

@@ -12,7 +12,7 @@ from jobs import download, preprocess
 from jobs.errors import BadDataError, NotFoundError
 from jobs.local import copy_to_incoming
 from jobs.settings.config import DownloadConfig, PreprocessConfig
-from jobs.sources.bucket import BucketSource
+from jobs.sources.bucket import BucketSource, open_bucket
 from jobs.storage.s3 import Store
 from tests.support.films import draw_pair, png
 
@@ -73,3 +73,37 @@ def test_a_folder_with_a_large_file_that_is_not_a_film_is_copied(
     prefix = copy_to_incoming(store, tmp_path.as_uri(), out)
     assert prefix.startswith(f"{out}/incoming/")
     assert {name: store.read(prefix + name) for name in files} == files
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "kind"),
+    [
+        ("set.7z", b"7z\xbc\xaf\x27\x1c\0\4", "a 7z archive"),
+        ("set.tar.gz", b"\x1f\x8b\x08\0", "a compressed file"),
+        ("SET.RAR", b"Rar!\x1a\x07\x01\0", "a RAR archive"),
+    ],
+)
+def test_an_archive_that_is_no_zip_is_refused_as_what_it_is(
+    store: Store, out: str, name: str, start: bytes, kind: str
+) -> None:
+    store.write(f"{out}/{name}", start + bytes(500))
+    with pytest.raises(BadDataError, match=f"{out}/{name} is not a zip but {kind}"):
+        open_bucket(f"{out}/{name}", store)
+
+
+def test_a_prefix_whose_name_ends_as_an_archives_is_a_prefix(store: Store, out: str) -> None:
+    store.write(f"{out}/set.tar/images/1.png", b"film")
+    for uri in (f"{out}/set.tar", f"{out}/set.tar/"):
+        assert open_bucket(uri, store).names() == ["images/1.png"]
+
+
+def test_a_folders_files_keep_the_backslashes_of_their_names_in_s3(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    """On a server that takes them for slashes too; then the first two would be one object."""
+    names = ["a/b.png", "a\\b.png", "c\\d\\e.png", "%5C.png"]
+    (tmp_path / "a").mkdir()
+    for name in names:
+        (tmp_path / name).write_text(name)
+    source = BucketSource(copy_to_incoming(store, tmp_path.as_uri(), out), store)
+    assert {name: source.read(name).decode() for name in source.names()} == {n: n for n in names}

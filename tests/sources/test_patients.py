@@ -25,6 +25,12 @@ def patients_of(names: list[str], pattern: str) -> list[str]:
     return [film.patient for film in assign(films, by_pattern(pattern), "--patients")]
 
 
+def patients_by_table(names: list[str], table: dict[str, str]) -> dict[str, str]:
+    """{path of the film: its patient, "" without one}."""
+    films = recognise([names]).films
+    return dict(zip((film.film[1] for film in films), by_table(table)(films), strict=True))
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
@@ -152,6 +158,54 @@ def test_a_table_in_a_file_or_in_s3_names_films_by_path_or_id(
         "P7_right": "Ann",
         "P12_1": "Bob",
     }
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (["a/images/1.png"], "a\\images\\1.png"),
+        (["a/images/1.png"], "1.png"),
+        (["a/images/Mu\u0308ller 1.png"], "M\u00fcller 1.png"),
+        (["back\\slash.png"], "back\\slash.png"),
+        (["=1+1.png"], "'=1+1.png"),
+        (["images/-dash.png"], "'-dash.png"),
+        (["'=1.png"], "'=1.png"),
+        (["x/1.png", "1.png"], "1.png"),
+    ],
+    ids=[
+        "backslashes",
+        "bare name",
+        "bare name, decomposed",
+        "a backslash in the name",
+        "escaped formula",
+        "escaped formula, bare name",
+        "an apostrophe in the name",
+        "a path that is another film's bare name",
+    ],
+)
+def test_a_table_names_a_film_as_windows_and_spreadsheets_do(names: list[str], line: str) -> None:
+    patients = patients_by_table(names, {line: "Ann"})
+    assert patients.pop(names[-1]) == "Ann"
+    assert set(patients.values()) <= {""}
+
+
+def test_a_line_with_backslashes_names_the_film_that_has_them() -> None:
+    """And not its neighbour at the path with slashes."""
+    patients = patients_by_table(["a\\1.png", "a/1.png"], {"a\\1.png": "Ann"})
+    assert patients == {"a\\1.png": "Ann", "a/1.png": ""}
+
+
+def test_a_bare_name_of_two_films_is_refused_with_both_paths() -> None:
+    films = recognise([["a/images/1.png", "b/images/1.png"]]).films
+    with pytest.raises(ConfigError, match=r"'1\.png'.* 'a/images/1\.png' and 'b/images/1\.png'"):
+        assign(films, by_table({"1.png": "Ann"}), "--patients")
+
+
+def test_two_lines_that_give_a_film_different_patients_are_refused() -> None:
+    films = recognise([["images/1.png"]]).films
+    table = {"images/1.png": "Ann", "1": "Ann", "1.png": "Bob"}
+    with pytest.raises(ConfigError, match=r"'images/1\.png' two patients, 'Ann' .* 'Bob' as '1\.p"):
+        assign(films, by_table(table), "--patients")
 
 
 @pytest.mark.parametrize(
