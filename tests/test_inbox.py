@@ -14,7 +14,7 @@ from jobs import errors, inbox
 from jobs.films import masker
 from jobs.segmentation import inference
 from jobs.settings.config import InboxConfig
-from jobs.sources import layouts, source
+from jobs.sources import film_ids, source
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import pack_rows
@@ -72,7 +72,12 @@ def test_every_film_gets_a_mask_of_its_own_size_and_a_line_of_the_table(
         "failed": 0,
         "review": 0,
         "version": "v1",
+        "passed over: masks": 1,
+        "passed over: hidden files and folders": 1,
+        "passed over: text and metadata": 1,
     }
+    skipped = csv.DictReader(io.StringIO(made.read_file(store, "skipped.csv").decode()))
+    assert len({line["name"] for line in skipped}) == 3
     lines = table(store, made)
     assert lines.keys() == {"a.png", "monday/a.png", "b b.PNG"}
     for name, size in (("a.png", (128, 160)), ("monday/a.png", (70, 90))):
@@ -123,10 +128,10 @@ def test_a_run_that_an_earlier_version_began_is_finished(
     ],
 )
 def test_no_two_films_share_an_id(one: str, other: str) -> None:
-    ids = {layouts.film_id(name).lower() for name in (one, other)}
+    ids = {film_ids.film_id(name).lower() for name in (one, other)}
     assert len(ids) == 2
     assert all(set(found) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for found in ids)
-    assert all(len(found) <= layouts.LONGEST_ID for found in ids)
+    assert all(len(found) <= film_ids.LONGEST_ID for found in ids)
 
 
 def test_what_was_masked_is_not_masked_again(

@@ -8,7 +8,8 @@ import unicodedata
 
 import pytest
 
-from jobs.sources.layouts import Catalogue, FilmFiles, describe, recognise
+from jobs.sources.catalogue import Catalogue, FilmFiles, describe
+from jobs.sources.layouts import recognise
 
 MONTGOMERY = "Montgomery/MontgomerySet"
 CHINA = "ChinaSet_AllFiles/ChinaSet_AllFiles/CXR_png"
@@ -242,9 +243,18 @@ def test_an_image_outside_the_mask_folders_of_another_source_is_not_a_film() -> 
         ("ReadMe.TXT", "text and metadata"),
         ("images/a.png.xml", "text and metadata"),
         ("paper.pdf", "text and metadata"),
-        ("images/a.dcm", "other files"),
+        ("images/a.dcm", "DICOM files"),
         ("images/no extension", "other files"),
-        ("inner.zip", "other files"),
+        ("inner.zip", "archives"),
+        ("images/@eaDir/a.png/SYNOPHOTO_THUMB_XL.jpg", "system files"),
+        ("#recycle/a.png", "system files"),
+        ("@Recycle/a.png", "system files"),
+        ("$RECYCLE.BIN/S-1-5-21/$R1.png", "system files"),
+        ("System Volume Information/a.png", "system files"),
+        ("lost+found/#12.png", "system files"),
+        ("images/~$a.png", "system files"),
+        ("#snapshot/daily/images/a.png", "system files"),
+        ("images/a.png:Zone.Identifier", "system files"),
     ],
 )
 def test_a_file_that_is_not_an_image_is_ignored_with_its_reason(name: str, reason: str) -> None:
