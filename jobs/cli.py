@@ -258,6 +258,8 @@ def _run_incoming(arguments: argparse.Namespace) -> int:
     from jobs.local import copy_to_incoming
     from jobs.storage.s3 import Store
 
+    # Refuses what download would refuse.
+    build_config("download", vars(arguments))
     print(copy_to_incoming(Store(), arguments.source, arguments.out))
     return 0
 

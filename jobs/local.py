@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 OUT = f"s3://{BUCKET}/pipeline"
 REPORT = "report.html"
+# Names the model that `make predict` uses.
+LAST_RUN = "last_run.json"
 # The files of a run's results beside the report and the masks: (job, its file).
 EXPORTED = [
     ("preprocess", "contact_sheet.png"),
@@ -58,13 +60,18 @@ def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False
             f"--run-id {values['run_id']}: {results} exists and holds no {REPORT}, so it is not a "
             "run's results and would be overwritten: give another name"
         )
+    if results.name.lower() == LAST_RUN:
+        raise ConfigError(
+            f"--run-id {results.name}: {folder / LAST_RUN} is the file that names the last run: "
+            "give another name"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with embedded_s3(folder / ".s3") as settings:
         store = TimedStore(settings)
         manifests, seconds = _run_jobs(store, values, profiled=profiled)
         _export(store, manifests, results)
         last = {"run_id": values["run_id"], "trained": manifests["train"].uri}
-        (folder / "last_run.json").write_text(json.dumps(last) + "\n")
+        (folder / LAST_RUN).write_text(json.dumps(last) + "\n")
     _print_summary(manifests, seconds, results)
     return 0
 
@@ -87,7 +94,7 @@ def _run_jobs(
 
 def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
     """Write `to`/masks/<id>.png and `to`/predictions.csv for a folder of films, last model."""
-    last = folder / "last_run.json"
+    last = folder / LAST_RUN
     if not last.exists():
         raise NotFoundError(f"there is no model in {folder} yet: run `make run-local` first")
     if not films.is_dir():

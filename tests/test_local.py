@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 
 from jobs.chain import INPUTS
+from jobs.errors import ConfigError
 from jobs.local import run_chain
 
 
 def s3_variables() -> dict[str, str]:
     names = ("AWS_", "no_proxy", "NO_PROXY")
     return {name: value for name, value in os.environ.items() if name.startswith(names)}
+
+
+@pytest.mark.parametrize("run_id", ["last_run.json", "Last_Run.json"])
+def test_a_run_named_like_the_file_of_the_last_run_is_refused_before_its_first_job(
+    tmp_path: Path, run_id: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^--run-id {run_id}: .*: give another name$"):
+        run_chain({"run_id": run_id, "source": "synthetic://phantoms"}, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

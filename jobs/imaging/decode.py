@@ -65,7 +65,8 @@ Image.MAX_IMAGE_PIXELS = None
 class Flatten(NamedTuple):
     """How color with 8 bits a channel becomes one channel.
 
-    `image` maps a Pillow image to mode "L", `bgr` maps uint8 BGR (H, W, 3) to uint8 (H, W).
+    `image` maps a Pillow image to mode "L", `bgr` maps uint8 BGR (H, W, 3) to uint8 (H, W). Both
+    give the same values, lest those of a film depend on how its PNG was written.
     """
 
     image: Callable[[Image.Image], Image.Image]
@@ -73,7 +74,9 @@ class Flatten(NamedTuple):
 
 
 def _luma(image: Image.Image) -> Image.Image:
-    return image.convert("L")
+    # Pillow's own luma differs by 1 from OpenCV's for one color in 2000, and for more of a palette.
+    rgb = np.asarray(image.convert("RGB"))
+    return Image.fromarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
 
 
 def _luma_of_bgr(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -103,8 +106,8 @@ def decode_film(data: bytes) -> NDArray[np.uint8]:
     """The luminance of a film, uint8 (H, W) in 0..255, upright by its EXIF orientation.
 
     Reads PNG, JPEG and TIFF (the first page) of 1 to 16 bits. Samples of more than 8 bits are
-    scaled from the smallest of BIT_DEPTHS that holds the film's maximum, so that a 12-bit film
-    stored in 16 bits is not black. Color becomes ITU-R BT.601 luma; alpha is dropped, not
+    scaled from the smallest of BIT_DEPTHS that holds the maximum of all channels, so that a 12-bit
+    film stored in 16 bits is not black. Color becomes ITU-R BT.601 luma; alpha is dropped, not
     composited.
 
     Raises ImageError: "truncated", "too large: ...", "undecodable: ...".
@@ -114,10 +117,7 @@ def decode_film(data: bytes) -> NDArray[np.uint8]:
         return np.asarray(samples.view(np.uint8) * np.uint8(255))
     if samples.dtype == np.uint8:
         return np.asarray(samples, dtype=np.uint8)
-    limit = _full_scale(samples)
-    table = np.zeros(2**16, np.uint8)
-    table[: limit + 1] = np.round(np.arange(limit + 1) * (255 / limit))
-    return np.asarray(cv2.LUT(samples, table), dtype=np.uint8)
+    return np.asarray(cv2.LUT(samples, _to_eight_bits(samples)), dtype=np.uint8)
 
 
 def decode_mask(data: bytes) -> NDArray[np.bool_]:
@@ -276,8 +276,8 @@ def _ends_early(data: bytes, kind: str) -> bool:
     return bool(directory + 2 + 12 * entries > len(data))
 
 
-def _deep_luminance(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
-    """The luma of a file with more than 8 bits a channel, uint16 (H, W)."""
+def _deep_luminance(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+    """The luma of a file with more than 8 bits a channel, uint8 (H, W)."""
     planar = isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR_CONFIGURATION) == 2
     if planar or image.mode not in ("RGB", "RGBA", "RGBX"):
         raise ImageError(f"undecodable: {image.mode} of 16 bits a channel is not read in this form")
@@ -289,8 +289,22 @@ def _deep_luminance(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
     samples = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16:
         raise ImageError(_reason(data, "not read by OpenCV"))
-    code = cv2.COLOR_BGR2GRAY if samples.shape[2] == 3 else cv2.COLOR_BGRA2GRAY
-    return np.asarray(cv2.cvtColor(samples, code), dtype=np.uint16)
+    return _deep_luma(samples)
+
+
+def _deep_luma(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """The luma of uint16 BGR (H, W, 3) or BGRA (H, W, 4), uint8 (H, W).
+
+    Scaled before it is flattened: the luma of a strong blue has three bits less than the film.
+    """
+    table = _to_eight_bits(pixels[:, :, :3])
+    code = cv2.COLOR_BGR2GRAY if pixels.shape[2] == 3 else cv2.COLOR_BGRA2GRAY
+    luma = np.empty(pixels.shape[:2], np.uint8)
+    rows = max(1, STRIPE // pixels.shape[1])
+    for top in range(0, len(luma), rows):
+        stripe = slice(top, top + rows)
+        luma[stripe] = cv2.cvtColor(cv2.LUT(pixels[stripe], table), code)
+    return luma
 
 
 def _deep_gray(image: Image.Image) -> NDArray[np.uint16]:
@@ -308,6 +322,14 @@ def _sixteen_bits(image: Image.Image) -> NDArray[np.uint16]:
     if pixels.min() < 0 or pixels.max() >= 2**16:
         raise ImageError("undecodable: gray values outside 0 to 65535")
     return pixels.astype(np.uint16, copy=False)
+
+
+def _to_eight_bits(samples: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """The table from the values of samples of up to 16 bits to 0..255, uint8 (65536,)."""
+    limit = _full_scale(samples)
+    table = np.zeros(2**16, np.uint8)
+    table[: limit + 1] = np.round(np.arange(limit + 1) * (255 / limit))
+    return table
 
 
 def _full_scale(samples: NDArray[np.integer[Any]]) -> int:

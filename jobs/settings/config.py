@@ -13,12 +13,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import ConfigError
-from jobs.settings.options import IF_SET, check, check_apart, manifest_uri, model_name, option
+from jobs.settings.options import (
+    IF_SET,
+    S3_OBJECT,
+    S3_URI,
+    SOURCES_URI,
+    check,
+    check_apart,
+    manifest_uri,
+    model_name,
+    option,
+)
 from jobs.sources.patients import compile_pattern
 from jobs.sources.source import split_sources
 
 # Patterns must match the whole value.
-S3_URI = r"s3://[^/]+(/.*)?"
 # Names joined by commas, or nothing.
 SOURCES = r"([a-z]+(,[a-z]+)*)?"
 SHARD = r"[1-9]\d*/[1-9]\d*"
@@ -72,7 +81,7 @@ class DownloadConfig(JobConfig):
         "kaggle://kmader/pulmonary-chest-xray-abnormalities+kaggle://yoctoman/shcxr-lung-mask",
         title="Source of the films",
         form="main",
-        pattern=r"[a-z0-9]+://.+",
+        pattern=SOURCES_URI,
         identity=False,
     )
     patient_pattern: str = option(
@@ -90,7 +99,7 @@ class DownloadConfig(JobConfig):
         "source or by its id",
         "",
         title="Patients file",
-        pattern=r"(s3://[^/]+/.+|file:///.+)?",
+        pattern=rf"({S3_OBJECT}|file:///.+)?",
         form="Advanced",
         identity=False,
     )
@@ -149,7 +158,7 @@ class PreprocessConfig(JobConfig):
         "s3://BUCKET/KEY.csv, or empty",
         "",
         title="Split file",
-        pattern=r"(s3://[^/]+/.+)?",
+        pattern=rf"({S3_OBJECT})?",
         form="Advanced",
         identity=False,
     )

@@ -8,8 +8,35 @@ from dataclasses import MISSING, field
 from typing import Any
 
 from jobs.errors import ConfigError
+from jobs.sources.source import split_sources
 
-MANIFEST_URI = r"s3://[^/]+/.*manifest\.json"
+# Where the next of several sources, which "+" joins, begins.
+NEXT_SOURCE = r"\+[a-z0-9]+:\/\/"
+
+
+def _s3(character: str = r"[\s\S]", end: str = "$") -> str:
+    """A pattern of "s3://" before a sound URI; `character` and `end` say how far the URI goes.
+
+    S3 servers disagree about keys with an empty, "." or ".." folder, and nobody sees a control
+    character or a space at the end. The URI of a flag has none; listed keys of a bucket may.
+    """
+    unsound = rf"\/\/|\/\.\.?(?:\/|{end})|\s{end}|[\x00-\x1f\x7f-\x9f]"
+    return rf"s3:\/(?!{character}*(?:{unsound}))\/"
+
+
+S3_URI = rf"{_s3()}[^\/]+(\/.*)?"
+S3_OBJECT = rf"{_s3()}[^\/]+\/.+"
+MANIFEST_URI = rf"{_s3()}[^\/]+\/.*manifest\.json"
+_CHARACTER = rf"(?:(?!{NEXT_SOURCE})[\s\S])"
+_SOURCE = rf"(?:{_s3(_CHARACTER, rf'(?:{NEXT_SOURCE}|$)')}[^\/]|(?!s3:)[a-z0-9]+:\/\/){_CHARACTER}+"
+SOURCES_URI = rf"{_SOURCE}(\+{_SOURCE})*"
+# What these patterns refuse, in words.
+UNSOUND = {
+    r"[\x00-\x1f\x7f-\x9f]": "a control character",
+    r"\s$": "a space at its end",
+    r"/\.\.?(/|$)": "a folder named . or ..",
+    r"//": "an empty folder (//)",
+}
 # Of a field that is part of the fingerprint only where it has a value.
 IF_SET = "if set"
 
@@ -68,7 +95,9 @@ def check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     """Raise ConfigError unless `value` is within the bounds in its field's metadata."""
     flag = "--" + name.replace("_", "-")
     if "pattern" in metadata and not re.fullmatch(metadata["pattern"], value):
-        raise ConfigError(f"{flag} {value!r} has the wrong form, give: {metadata['description']}")
+        raise ConfigError(
+            f"{flag} {value!r} has {_trouble(value)}, give: {metadata['description']}"
+        )
     if "choices" in metadata and value not in metadata["choices"]:
         raise ConfigError(f"{flag} {value!r} is not one of {', '.join(metadata['choices'])}")
     # Negated comparisons, so that NaN is out of bounds.
@@ -81,6 +110,15 @@ def check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{flag} {value} is not a multiple of {step}: give {value // step * step or step}"
         )
+
+
+def _trouble(value: str) -> str:
+    """Why a value is not of its pattern, in words."""
+    paths = [uri.removeprefix("s3:/") for uri in split_sources(value) if uri.startswith("s3:/")]
+    return next(
+        (words for kind, words in UNSOUND.items() if any(re.search(kind, path) for path in paths)),
+        "the wrong form",
+    )
 
 
 def check_apart(flag: str, films: str, out: str) -> None:

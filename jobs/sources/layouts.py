@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from jobs.sources import mask_names
 from jobs.sources.catalogue import FAMILY_SOURCES, Catalogue, FilmFiles, Member
 from jobs.sources.file_names import reason_to_ignore
-from jobs.sources.film_ids import ANY_SOURCE, Key, ids_of
+from jobs.sources.film_ids import ANY_SOURCE, Key, unique_ids
 from jobs.sources.folder_roles import FILM, LEFT, LOOSE, LUNGS, OTHER_MASK, RIGHT, folder_of
 
 FAMILY = re.compile(r"((MCUCXR|CHNCXR|PHANTOM)_[0-9]+)_([0-9])")
@@ -104,7 +104,7 @@ def films_to_mask(names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]
     skipped = {name: reason for name, reason in reasons.items() if reason}
     skipped |= {image.member[1]: MASK for image in images if not image.is_film}
     keys = [replace(image.key, source=0, name=image.member[1]) for image in images if image.is_film]
-    films = {film_id: key.name for key, film_id in ids_of(keys).items()}
+    films = {film_id: key.name for key, film_id in unique_ids(keys).items()}
     return dict(sorted(films.items())), dict(sorted(skipped.items()))
 
 
@@ -251,7 +251,7 @@ def _catalogue(
     ignored: Counter[str],
 ) -> Catalogue:
     catalogue = Catalogue()
-    ids = ids_of(films)
+    ids = unique_ids(films)
     for key in sorted(films, key=ids.__getitem__):
         film_masks = masks.pop(key, {})
         sides = _sides(film_masks)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,111 @@ import pytest
 pytestmark = pytest.mark.airflow
 
 
+# Run ids that one another's folders were made for, by a change of characters, a cut or a hash.
+RUN_IDS = [
+    *(
+        "a:b",
+        "a+b",
+        "a-b",
+        "a b",
+        "-a-b",
+        "..a-b",
+        "a-b\n",
+        "é",
+        "患者",
+        "run",
+        "---",
+        "../../etc/passwd",
+    ),
+    *(
+        "A-b",
+        "a_b",
+        "a.b",
+        "a/b",
+        "r:" + "x" * 240 + "a",
+        "r:" + "x" * 240 + "b",
+        "x" * 128,
+        "x" * 129,
+    ),
+    *(
+        "a-b-0123456789ab",
+        "a-b--0123456789ab",
+        "a-b--0123456789abc",
+        "\ud800",
+        "\u202ea-b",
+        "scheduled__1",
+    ),
+    "scheduled__2026-11-23T00:00:00+00:00",
+    "scheduled__2026-11-23T00:00:00-00:00",
+    "scheduled__2026-11-23T00-00-00-00-00",
+    "scheduled__2026-11-23T00:00:00+00-00",
+    "_scheduled__2026-11-23T00:00:00+00:00",
+    "manual__2026-11-23T09:30:00.123456+00:00_aB3dE5fG",
+    "manual__2026-11-23T09-30-00.123456-00-00_aB3dE5fG",
+]
+
+
 @pytest.mark.parametrize(
-    ("run_id", "safe"),
+    ("run_id", "folder"),
     [
         ("manual__1", "manual__1"),
         ("scheduled__2026-11-23T00:00:00+00:00", "scheduled__2026-11-23T00-00-00-00-00"),
-        ("../../etc/passwd", "etc-passwd"),
-        ("a b$(rm)", "a-b--rm-"),
-        ("é", "run"),
+        (
+            "manual__2026-11-23T09:30:00.123456+00:00_aB3dE5fG",
+            "manual__2026-11-23T09-30-00.123456-00-00_aB3dE5fG",
+        ),
+        (
+            "asset_triggered__2026-11-23T00:00:00+00:00",
+            "asset_triggered__2026-11-23T00-00-00-00-00",
+        ),
+        ("release-1.2_final", "release-1.2_final"),
+        ("release-deadbeef", "release-deadbeef"),
     ],
 )
-def test_a_run_id_becomes_safe_for_a_folders_name(run_id: str, safe: str) -> None:
+def test_an_ordinary_run_id_keeps_the_folder_of_earlier_versions(run_id: str, folder: str) -> None:
     from lung.tasks import safe_run_id
 
-    assert safe_run_id(run_id) == safe
+    assert safe_run_id(run_id) == folder
 
 
-def test_a_long_run_id_is_cut_and_stays_distinct() -> None:
+def test_the_run_ids_that_airflow_makes_are_ordinary_ones() -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.types import DagRunType
+
+    from lung.tasks import safe_run_id
+
+    moment = datetime(2026, 11, 23, 9, 30, 0, 123456, tzinfo=UTC)
+    for run_type in DagRunType:
+        for logical_date in (None, moment):
+            run_id = DagRun.generate_run_id(
+                run_type=run_type, logical_date=logical_date, run_after=moment
+            )
+            assert safe_run_id(run_id) == run_id.replace(":", "-").replace("+", "-")
+
+
+@pytest.mark.parametrize(
+    ("run_id", "start"),
+    [("../../etc/passwd", "etc-passwd--"), ("a b$(rm)", "a-b--rm---"), ("é", "run--")],
+)
+def test_a_run_id_becomes_safe_for_a_folders_name(run_id: str, start: str) -> None:
+    from lung.tasks import safe_run_id
+
+    digest = hashlib.sha256(run_id.encode()).hexdigest()[:12]
+    assert safe_run_id(run_id) == start + digest
+
+
+def test_no_two_run_ids_have_one_folder() -> None:
+    """Also where a run is named like another's folder, and like the folder of that one."""
     from jobs.settings.config import DownloadConfig
     from lung.tasks import safe_run_id
 
-    first, second = (safe_run_id("r:" + "x" * 240 + end) for end in "ab")
-    assert first != second
-    for run_id in (first, second):
-        DownloadConfig(source="synthetic://phantoms", out="s3://lung", run_id=run_id)
+    run_ids = list(RUN_IDS)
+    for _ in range(3):
+        folders = [safe_run_id(run_id) for run_id in run_ids]
+        assert len(set(folders)) == len(run_ids) == len(set(run_ids))
+        for folder in folders:
+            DownloadConfig(source="synthetic://phantoms", out="s3://lung", run_id=folder)
+        run_ids = list(dict.fromkeys(run_ids + folders))
 
 
 def test_a_jobs_options_on_the_form_are_arguments_of_its_command() -> None:

@@ -122,7 +122,7 @@ def test_a_folder_of_links_that_are_not_followed_is_refused_with_a_link_and_wher
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "one.png").symlink_to(folder / "images/a.png")
-    with pytest.raises(BadDataError, match=r"1 links out .* one\.png -> .*/images/a\.png: copy"):
+    with pytest.raises(BadDataError, match=r"1 links out .*one\.png -> .*/images/a\.png: copy"):
         FolderSource(mine)
 
 
