@@ -229,40 +229,6 @@ def test_an_image_outside_the_mask_folders_of_another_source_is_not_a_film() -> 
     assert catalogue.ignored == {"images outside a film or mask folder": 1}
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("CXR_png/Thumbs.db", "system files"),
-        ("CXR_png/.DS_Store", "system files"),
-        ("__MACOSX/images/._a.png", "system files"),
-        ("images/._a.png", "system files"),
-        ("desktop.ini", "system files"),
-        ("images/.ipynb_checkpoints/a-checkpoint.png", "hidden files and folders"),
-        (".git/images/a.png", "hidden files and folders"),
-        ("MetaData.csv", "text and metadata"),
-        ("ReadMe.TXT", "text and metadata"),
-        ("images/a.png.xml", "text and metadata"),
-        ("paper.pdf", "text and metadata"),
-        ("images/a.dcm", "DICOM files"),
-        ("images/no extension", "other files"),
-        ("inner.zip", "archives"),
-        ("images/@eaDir/a.png/SYNOPHOTO_THUMB_XL.jpg", "system files"),
-        ("#recycle/a.png", "system files"),
-        ("@Recycle/a.png", "system files"),
-        ("$RECYCLE.BIN/S-1-5-21/$R1.png", "system files"),
-        ("System Volume Information/a.png", "system files"),
-        ("lost+found/#12.png", "system files"),
-        ("images/~$a.png", "system files"),
-        ("#snapshot/daily/images/a.png", "system files"),
-        ("images/a.png:Zone.Identifier", "system files"),
-    ],
-)
-def test_a_file_that_is_not_an_image_is_ignored_with_its_reason(name: str, reason: str) -> None:
-    catalogue = recognise([[name, "images/film.png"]])
-    assert catalogue.ignored == {reason: 1}
-    assert len(catalogue.films) == 1
-
-
 def test_without_films_the_catalogue_counts_the_ignored_names() -> None:
     catalogue = recognise([["readme.txt", "model.h5"], []])
     assert catalogue == Catalogue(ignored={"text and metadata": 1, "other files": 1})
