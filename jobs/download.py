@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,9 @@ from jobs.runtime.byte_budget import ByteBudget
 from jobs.runtime.profile import moved, timed
 from jobs.runtime.progress import track
 from jobs.settings.config import DownloadConfig
-from jobs.sources import layouts, name_clashes, patients
+from jobs.sources import layouts, name_clashes, patients, refusal
+from jobs.sources.catalogue import Catalogue, FilmFiles, Member, describe
+from jobs.sources.file_names import ARCHIVE, DICOM_FILE, OTHER
 from jobs.sources.source import Source, open_source, split_sources
 from jobs.storage.manifest import FileRow, Manifest
 from jobs.storage.s3 import Store
@@ -23,9 +26,11 @@ from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
-RECIPE = "2"
+RECIPE = "3"
 # Bytes of files that all threads together hold in memory.
 BYTES_UNDER_WAY = 2**26
+# Files that are left out and may hold the masks of films that have none.
+MAY_BE_MASKS = (layouts.STRAY, layouts.OTHER_MASKS, DICOM_FILE, ARCHIVE, OTHER)
 
 
 def run(config: DownloadConfig, store: Store) -> Manifest:
@@ -73,7 +78,7 @@ def _copy(
     name_clashes.warn_of_masks(sources, catalogue)
     budget = ByteBudget(BYTES_UNDER_WAY)
 
-    def copy(film: layouts.FilmFiles) -> RawRow:
+    def copy(film: FilmFiles) -> RawRow:
         return _copy_film(work_folder, sources, film, budget)
 
     total = len(films)
@@ -91,22 +96,27 @@ def _copy(
     return work_folder.finish(counts=counts, headline=counts, details=details)
 
 
-def _recognise(sources: Sequence[Source]) -> layouts.Catalogue:
-    """The films of all sources; BadDataError where there are none."""
-    catalogue = layouts.recognise([source.names() for source in sources])
-    for line in layouts.describe(catalogue):
+def _recognise(sources: Sequence[Source]) -> Catalogue:
+    """The films of all sources; BadDataError where none has a mask and other files are left over.
+
+    Films alone are taken: a model may mask them.
+    """
+    names = [source.names() for source in sources]
+    catalogue = layouts.recognise(names)
+    for line in describe(catalogue):
         log.info("%s", line)
-    if not catalogue.films:
-        raise BadDataError(
-            f"no films were recognised in the source (ignored: {catalogue.ignored or 'nothing'}): "
-            "give the Montgomery layout, 'Lung Segmentation', or images/ beside masks/"
-        )
+    pairs = len(catalogue.films) - len(catalogue.without_mask)
+    is_left_over = catalogue.masks_without_film or any(map(catalogue.ignored.get, MAY_BE_MASKS))
+    if not catalogue.films or (not pairs and is_left_over):
+        what = "no film has a lung mask" if catalogue.films else "no films were recognised"
+        met = refusal.folders_met(itertools.chain.from_iterable(names))
+        raise BadDataError(f"{what} in the source: it has {met}: give {refusal.FORMS}")
     return catalogue
 
 
 def _with_patients(
-    films: list[layouts.FilmFiles], config: DownloadConfig, table: Mapping[str, str]
-) -> list[layouts.FilmFiles]:
+    films: list[FilmFiles], config: DownloadConfig, table: Mapping[str, str]
+) -> list[FilmFiles]:
     if config.patient_pattern:
         flag = f"--patient-pattern {config.patient_pattern!r}"
         return patients.assign(films, patients.by_pattern(config.patient_pattern), flag)
@@ -116,9 +126,9 @@ def _with_patients(
 
 
 def _copy_film(
-    work_folder: WorkFolder, sources: Sequence[Source], film: layouts.FilmFiles, budget: ByteBudget
+    work_folder: WorkFolder, sources: Sequence[Source], film: FilmFiles, budget: ByteBudget
 ) -> RawRow:
-    def put(member: layouts.Member, stem: str) -> FileRow:
+    def put(member: Member, stem: str) -> FileRow:
         source, name = sources[member[0]], member[1]
         with budget.taking(source.size(name)):
             with timed("fetch"):
@@ -140,7 +150,7 @@ def _copy_film(
     }
 
 
-def _check_sizes(sources: Sequence[Source], films: Sequence[layouts.FilmFiles]) -> None:
+def _check_sizes(sources: Sequence[Source], films: Sequence[FilmFiles]) -> None:
     """Raise BadDataError for a file over the size limit before the first file is copied."""
     for film in films:
         for source, name in (film.film, *film.masks.values()):

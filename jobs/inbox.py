@@ -3,6 +3,7 @@
     masks/<name>/<version>/<id>.png        a film's mask, at the film's own size
     masks/<name>/<version>/ledger/...      every film that this version was given
     runs/<run_id>/masks.csv, masks.json    what this run did
+    runs/<run_id>/skipped.csv              the inbox's files that are no films
 
 Each model version masks a film once, and with `--remask false` all versions of the model together
 do. An unreadable film stands in the ledger with its reason and is
@@ -15,20 +16,23 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from jobs.errors import NotFoundError
+from jobs.films import skipped as skipped_files
 from jobs.films.masker import Film, Masker, log_review
 from jobs.films.rows import MASK_COLUMNS, InboxRow
+from jobs.films.skipped import SKIPPED_CSV, by_reason, described, headline
 from jobs.models.champion import read_champion
 from jobs.models.package import Package, read_package
 from jobs.models.restored_champion import versions
 from jobs.runtime.parallel import chunked
 from jobs.runtime.progress import track
 from jobs.settings.config import InboxConfig
-from jobs.sources import film_ids, layouts
+from jobs.sources import layouts
+from jobs.sources.film_ids import film_id
 from jobs.storage.csv_table import csv_bytes
 from jobs.storage.ledger import Ledger
 from jobs.storage.manifest import FileRow, Manifest, describe, header, manifest_of
@@ -53,34 +57,40 @@ def run(config: InboxConfig, store: Store) -> Manifest:
     champion, _ = read_champion(store, f"{models}/champion.json")
     if not champion:
         log.warning("there is no champion of %s yet: the inbox waits for the first", config.name)
-        return _finish(config, store, [], films=0, version="none", started=started)
+        return _finish(config, store, [], {}, films=0, version="none", started=started)
     version = champion["version"]
     ledger = Ledger(store, f"{_folder(config, version)}/ledger")
     earlier_rows = [row for row in _ledger_rows(ledger) if row["run_id"] == config.run_id]
     survey = _Survey(config, store, ledger, _other_ledgers(config, store, models, version))
-    films, new = survey.count()
+    films, new, skipped = survey.count()
     log.info("%s: %d films, %d new to version %s", config.inbox, films, new, version)
+    log.info("files passed over: %s", described(by_reason(skipped)))
     new_rows: Iterable[InboxRow] = ()
     if new:
         package = read_package(store, models, version)
         new_rows = track(_mask_new(survey, package), new, "masks")
     rows = itertools.chain(earlier_rows, new_rows)
-    return _finish(config, store, rows, films=films, version=version, started=started)
+    return _finish(config, store, rows, skipped, films=films, version=version, started=started)
 
 
 def _ledger_rows(ledger: Ledger) -> Iterator[InboxRow]:
     return cast("Iterator[InboxRow]", ledger.read())
 
 
-def _films(config: InboxConfig, store: Store) -> Iterator[Film]:
-    """The inbox's films, listed page after page."""
+def _films(
+    config: InboxConfig, store: Store, skipped: dict[str, str] | None = None
+) -> Iterator[Film]:
+    """The inbox's films, page after page; puts {name: reason} of other files in `skipped`."""
     for item in store.list_objects(config.folder()):
         origin = item.uri.removeprefix(config.folder())
-        if layouts.is_film(origin):
-            # The ETag as listed: a film that is replaced before it is read is new again.
-            listing = {"uri": item.uri, "etag": item.etag, "run_id": config.run_id}
-            film_id = film_ids.film_id(origin)
-            yield Film(film_id, origin, item.uri, bytes=item.bytes, listing=listing)
+        if reason := layouts.reason_to_skip(origin):
+            # A console marks an empty folder with an empty object whose key ends in "/".
+            if skipped is not None and not origin.endswith("/"):
+                skipped[origin] = reason
+            continue
+        # The ETag as listed: a film that is replaced before it is read is new again.
+        listing = {"uri": item.uri, "etag": item.etag, "run_id": config.run_id}
+        yield Film(film_id(origin), origin, item.uri, bytes=item.bytes, listing=listing)
 
 
 def _other_ledgers(config: InboxConfig, store: Store, models: str, champion: str) -> list[Ledger]:
@@ -107,15 +117,17 @@ class _Survey:
     ledger: Ledger
     others: Sequence[Ledger]
 
-    def count(self) -> tuple[int, int]:
-        """(films in the inbox, films to mask now)."""
-        states = Counter(self._has_mask(film) for film in _films(self.config, self.store))
+    def count(self) -> tuple[int, int, dict[str, str]]:
+        """(films in the inbox, films to mask now, {name: reason} of the other files)."""
+        skipped: dict[str, str] = {}
+        films_listed = _films(self.config, self.store, skipped)
+        states = Counter(map(self._has_mask, films_listed))
         if states[False]:
             log.warning(
                 "%d films could not be read before: the ledger has the reasons", states[False]
             )
         films = states.total()
-        return films, films if self.config.force else states[None]
+        return films, films if self.config.force else states[None], skipped
 
     def new(self) -> Iterator[Film]:
         """The films to mask now."""
@@ -163,12 +175,13 @@ def _finish(
     config: InboxConfig,
     store: Store,
     rows: Iterable[InboxRow],
+    skipped: Mapping[str, str],
     *,
     films: int,
     version: str,
     started: float,
 ) -> Manifest:
-    """Write masks.csv as the rows come and, last, masks.json, a manifest's header."""
+    """Write masks.csv as the rows come, skipped.csv and, last, masks.json, a manifest's header."""
     states: Counter[str] = Counter()
 
     def lines() -> Iterator[dict[str, Any]]:
@@ -181,6 +194,8 @@ def _finish(
     table = csv_bytes(COLUMNS, lines())
     store.write(f"{run}/masks.csv", table, content_type="text/csv")
     log_review(states["review"], f"{run}/masks.csv")
+    skipped_table = csv_bytes(skipped_files.COLUMNS, skipped_files.lines(skipped))
+    store.write(f"{run}/{SKIPPED_CSV}", skipped_table, content_type="text/csv")
     counts = {
         "films": films,
         "new": states["ok"] + states["failed"],
@@ -195,8 +210,8 @@ def _finish(
         inputs={},
         config=config.identity(),
         counts=counts,
-        headline={**counts, "version": version},
-        files=[describe("masks.csv", table)],
+        headline={**counts, "version": version} | headline(by_reason(skipped)),
+        files=[describe("masks.csv", table), describe(SKIPPED_CSV, skipped_table)],
     )
     store.write_json(f"{run}/masks.json", masks_json)
     return replace(manifest_of(f"{run}/masks.json", masks_json), reused=not states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -15,9 +16,12 @@ from typing import Any
 from jobs.chain import INPUTS, run_job
 from jobs.errors import BadDataError, ConfigError, NotFoundError
 from jobs.films.rows import PredictionRow, prediction_rows
+from jobs.films.skipped import SKIPPED_CSV, described
 from jobs.runtime.parallel import run_all
 from jobs.settings.config import PredictConfig, build_config
+from jobs.sources.archive import LocalZip
 from jobs.sources.bucket import incoming_key
+from jobs.sources.folder import FolderSource
 from jobs.sources.source import open_local, split_sources
 from jobs.storage.local_server import BUCKET, embedded_s3
 from jobs.storage.manifest import Manifest
@@ -99,21 +103,25 @@ def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
     if not films.is_dir():
         raise NotFoundError(f"{films} is not a folder: give one that holds PNG, JPEG or TIFF films")
     trained = json.loads(last.read_text())["trained"]
+    # The user chose these films, by links too. What an earlier run wrote among them is no film.
+    source = FolderSource(films, follows_links=True, without=[to, folder])
     with embedded_s3(folder / ".s3") as settings:
         store = TimedStore(settings)
-        prefix = copy_to_incoming(store, films.resolve().as_uri(), OUT)
+        prefix = _copy_folder(store, source, OUT)
         config = PredictConfig(trained=trained, films=prefix, out=OUT)
         predictions, _ = run_job("predict", config, store)
         to.mkdir(parents=True, exist_ok=True)
         _export_masks(store, predictions, to / "masks")
-        (to / "predictions.csv").write_bytes(predictions.read_file(store, "predictions.csv"))
-    _print_counts(predictions.counts, to)
+        for table in ("predictions.csv", SKIPPED_CSV):
+            (to / table).write_bytes(predictions.read_file(store, table))
+    _print_counts(predictions, to)
     if not predictions.counts["masks"]:
         raise BadDataError(f"none of the films in {films} could be read: see predictions.csv")
     return 0
 
 
-def _print_counts(counts: Mapping[str, int], to: Path) -> None:
+def _print_counts(predictions: Manifest, to: Path) -> None:
+    counts = predictions.counts
     print(f"{counts['masks']} masks of {counts['films']} films: {to}/masks", flush=True)
     if counts["review"]:
         print(f"{counts['review']} masks are for review: {to}/predictions.csv", flush=True)
@@ -122,6 +130,8 @@ def _print_counts(counts: Mapping[str, int], to: Path) -> None:
             f"{counts['failed']} films failed, each with its reason: {to}/predictions.csv",
             flush=True,
         )
+    if skipped := predictions.details["skipped"]:
+        print(f"passed over: {described(skipped)}: {to}/{SKIPPED_CSV}", flush=True)
 
 
 def serve_s3(folder: Path, *, host: str, port: int, program: Sequence[str]) -> int:
@@ -159,25 +169,30 @@ def copy_to_incoming(store: Store, source: str, out: str) -> str:
 def _copy_part(store: Store, part: str, out: str) -> str:
     if not part.startswith("file://"):
         return part
-    source = open_local(part)
-    try:
-        folder = f"{out.rstrip('/')}/incoming/{source.identity()['sha256']}"
-        uploaded = {item.uri for item in store.list_objects(folder + "/")}
-        if source.path.is_file():
-            target = f"{folder}/{source.path.name}"
-            if target not in uploaded:
-                store.upload(source.path, target)
-            return target
-        targets = {name: f"{folder}/{incoming_key(name)}" for name in source.names()}
-        missing = [name for name, uri in targets.items() if uri not in uploaded]
+    with contextlib.closing(open_local(part)) as source:
+        if isinstance(source, FolderSource):
+            return _copy_folder(store, source, out)
+        target = f"{_incoming(source, out)}/{source.path.name}"
+        if target not in {item.uri for item in store.list_objects(target)}:
+            store.upload(source.path, target)
+        return target
 
-        def upload(name: str) -> None:
-            store.upload(source.path / name, targets[name])
 
-        run_all(upload, missing, threads=store.threads)
-        return folder + "/"
-    finally:
-        source.close()
+def _copy_folder(store: Store, source: FolderSource, out: str) -> str:
+    folder = _incoming(source, out)
+    uploaded = {item.uri for item in store.list_objects(folder + "/")}
+    targets = {name: f"{folder}/{incoming_key(name)}" for name in source.names()}
+    missing = [name for name, uri in targets.items() if uri not in uploaded]
+
+    def upload(name: str) -> None:
+        store.upload(source.path / name, targets[name])
+
+    run_all(upload, missing, threads=store.threads)
+    return folder + "/"
+
+
+def _incoming(source: LocalZip | FolderSource, out: str) -> str:
+    return f"{out.rstrip('/')}/incoming/{source.identity()['sha256']}"
 
 
 def _export(store: Store, manifests: Mapping[str, Manifest], results: Path) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from jobs.errors import BadDataError
+from jobs.films import skipped as skipped_files
 from jobs.films.masker import Film, Masker, log_review
 from jobs.films.rows import MASK_COLUMNS, PredictionRow, processed_rows, raw_rows
+from jobs.films.skipped import SKIPPED_CSV
 from jobs.runtime.progress import track
 from jobs.settings.config import PredictConfig
 from jobs.settings.options import MANIFEST_URI
-from jobs.sources import layouts, name_clashes
+from jobs.sources import layouts
 from jobs.sources.bucket import BucketSource
 from jobs.storage.manifest import FileRow, Manifest, read_manifest
 from jobs.storage.s3 import Store
@@ -23,7 +25,7 @@ from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
-RECIPE = "4"
+RECIPE = "5"
 COLUMNS = ["id", "origin", *MASK_COLUMNS]
 
 
@@ -31,13 +33,15 @@ COLUMNS = ["id", "origin", *MASK_COLUMNS]
 class FilmSet:
     """The films to mask: `films` iterates over them anew at each call, `total` of them.
 
-    `inputs` and `extra` go into the fingerprint: a manifest, or a prefix's listing.
+    `inputs` and `extra` go into the fingerprint: a manifest, or a prefix's listing. `skipped` has
+    the reason of every file below a prefix that is no film, by its name.
     """
 
     total: int
     films: Callable[[], Iterable[Film]]
     inputs: dict[str, Manifest]
     extra: dict[str, Any]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(config: PredictConfig, store: Store) -> Manifest:
@@ -68,7 +72,7 @@ def run(config: PredictConfig, store: Store) -> Manifest:
     if not work_folder.is_complete(film_set.total):
         log.info("shard %s is done; another one completes the set", config.shard)
         return work_folder.unfinished(counts=counts, headline=counts)
-    return _complete(work_folder)
+    return _complete(work_folder, film_set.skipped)
 
 
 def _mask_shard(
@@ -83,8 +87,8 @@ def _mask_shard(
     return counts.by_outcome
 
 
-def _complete(work_folder: WorkFolder) -> Manifest:
-    """Write predictions.csv of all shards' rows, then the manifest."""
+def _complete(work_folder: WorkFolder, skipped: Mapping[str, str]) -> Manifest:
+    """Write predictions.csv of all shards' rows and skipped.csv, then the manifest."""
     counts = _Counts()
 
     def lines() -> Iterator[dict[str, Any]]:
@@ -94,13 +98,19 @@ def _complete(work_folder: WorkFolder) -> Manifest:
 
     work_folder.add_table("predictions.csv", COLUMNS, lines())
     log_review(counts.by_outcome["review"], work_folder.uri_of("predictions.csv"))
-    return work_folder.finish(counts=counts.by_outcome, headline=counts.by_outcome)
+    work_folder.add_table(SKIPPED_CSV, skipped_files.COLUMNS, skipped_files.lines(skipped))
+    by_reason = skipped_files.by_reason(skipped)
+    return work_folder.finish(
+        counts=counts.by_outcome,
+        headline=counts.by_outcome | skipped_files.headline(by_reason),
+        details={"skipped": by_reason},
+    )
 
 
 def _film_set(store: Store, uri: str) -> FilmSet:
     """The films of a raw or processed manifest, or those recognised below a prefix.
 
-    Raises BadDataError where there are none, or where one name stands for two different films.
+    Raises BadDataError where there are none.
     """
     if not re.fullmatch(MANIFEST_URI, uri):
         return _films_below(BucketSource(uri, store), uri)
@@ -120,20 +130,21 @@ def _film_set(store: Store, uri: str) -> FilmSet:
 
 
 def _films_below(source: BucketSource, uri: str) -> FilmSet:
-    catalogue = layouts.recognise([source.names()])
-    for line in layouts.describe(catalogue):
-        log.info("%s", line)
-    if not catalogue.films:
-        raise BadDataError(f"there are no films below {uri}: give PNG, JPEG or TIFF films")
-    name_clashes.check_films([source], catalogue)
-    films = [_listed_film(source, film) for film in catalogue.films]
-    return FilmSet(len(films), lambda: films, {}, {"films": source.identity()})
+    names, skipped = layouts.films_to_mask(source.names())
+    passed_over = skipped_files.described(skipped_files.by_reason(skipped))
+    if not names:
+        raise BadDataError(
+            f"there are no films below {uri} (files passed over: {passed_over}): give films as "
+            "PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000, outside folders of masks"
+        )
+    log.info("films: %d; files passed over: %s", len(names), passed_over)
+    films = [_listed_film(source, film_id, name) for film_id, name in names.items()]
+    return FilmSet(len(films), lambda: films, {}, {"films": source.identity()}, skipped)
 
 
-def _listed_film(source: BucketSource, film: layouts.FilmFiles) -> Film:
-    origin = film.film[1]
-    item = source.objects[origin]
-    return Film(film.id, origin, item.uri, bytes=item.bytes)
+def _listed_film(source: BucketSource, film_id: str, name: str) -> Film:
+    item = source.objects[name]
+    return Film(film_id, name, item.uri, bytes=item.bytes)
 
 
 def _raw_films(store: Store, raw: Manifest) -> Iterator[Film]:

@@ -64,6 +64,32 @@ collect_masks() {
   arguments=(masks --films "$FILMS" --folder "$FOLDER" --to "$out")
   mount "$(realpath --no-symlinks "$out")"
   mount "$(realpath --no-symlinks "$FILMS")" readonly
+  mount_links "$FILMS"
+}
+
+# The container sees what is mounted alone: also mount the folders that links in FOLDER lead to.
+mount_links() { # FOLDER
+  local link target folder
+  local -A folders=()
+  folder=$(realpath "$1")
+  while IFS= read -r -d '' link; do
+    # A link may lead to another one: each on the way must be there.
+    while [ -L "$link" ]; do
+      target=$(cd "$(dirname "$link")" && realpath --no-symlinks --canonicalize-missing "$(readlink "$link")")
+      if [ -n "${folders[$target]:-}" ]; then break; fi
+      folders[$target]=$(dirname "$target")
+      link=$target
+    done
+  done < <(find "$folder" -type l -print0)
+  if [ ${#folders[@]} = 0 ]; then return; fi
+  while IFS= read -r target; do
+    case "$target/" in "$folder"/* | /) continue ;; esac
+    if [ -d "$target" ]; then mount "$target" readonly; fi
+  done < <(printf '%s\n' "${folders[@]}" | sort -u)
+  # The engine's command line has room for thousands.
+  if [ ${#mounts[@]} -gt 2000 ]; then
+    die "the links in $1 lead to over 1000 folders: use RUNTIME=process, or a folder of copies"
+  fi
 }
 
 run_in_docker() {

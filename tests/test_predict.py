@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import download, errors, predict, preprocess
+from jobs import download, predict, preprocess
 from jobs.films import masker
 from jobs.segmentation import inference
 from jobs.settings.config import (
@@ -148,8 +148,8 @@ def test_the_same_films_and_network_give_the_rows_and_masks_that_they_always_gav
     for row in made.rows(store):
         pixels = hashlib.sha256(np.array(mask_of(store, made, row)).tobytes()).hexdigest()
         lines.append(json.dumps({**row, "mask": pixels}, sort_keys=True))
-    # Recipe 4 places no processed film anew; these films are raw.
-    golden = {"4": "538cf6ade311233984654815d233411779e6aaaba5e3afd5c45e5bfa4008a114"}
+    # Recipe 5 adds skipped.csv; the masks are those of recipe 4.
+    golden = {"5": "538cf6ade311233984654815d233411779e6aaaba5e3afd5c45e5bfa4008a114"}
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == golden[predict.RECIPE]
 
 
@@ -162,19 +162,47 @@ def test_any_prefix_of_films_will_do(store: Store, out: str, trained: Manifest) 
     assert sizes == {"a": (128, 160), "b": (70, 90)}
 
 
-def test_files_of_one_name_are_one_film_where_they_are_the_same_and_refused_where_they_differ(
+def test_two_files_of_one_name_are_two_films_with_their_own_masks(
     store: Store, out: str, trained: Manifest
 ) -> None:
-    film = Image.fromarray(draw_pair(1)[0])
-    for name, form in (("0012.png", "png"), ("0012.tif", "tiff"), ("0013.png", "png")):
-        buffer = io.BytesIO()
-        film.save(buffer, form)
-        store.write(f"{out}/inbox/{name}", buffer.getvalue())
+    store.write(f"{out}/inbox/0012.png", png(draw_pair(1)[0]))
+    store.write(f"{out}/inbox/0012.tiff", png(draw_pair(2, 90, 70)[0]))
     made = run(store, out, trained, f"{out}/inbox")
-    assert [row["origin"] for row in made.rows(store)] == ["0012.png", "0013.png"]
-    store.write(f"{out}/inbox/0012.tif", png(draw_pair(2)[0]))
-    with pytest.raises(errors.BadDataError, match=r"0012\.png and 0012\.tif have .* but differ"):
-        run(store, out, trained, f"{out}/inbox")
+    sizes = {row["origin"]: mask_of(store, made, row).size for row in made.rows(store)}
+    assert sizes == {"0012.png": (128, 160), "0012.tiff": (70, 90)}
+    assert len({row["id"] for row in made.rows(store)}) == 2
+
+
+def test_what_is_passed_over_is_counted_by_reason_and_named(
+    store: Store, out: str, trained: Manifest
+) -> None:
+    film = png(draw_pair(1)[0])
+    for name in (
+        "ward/a.png",
+        "ward/masks/a.png",
+        "b_mask.png",
+        "@eaDir/a.png/SYNOPHOTO_THUMB.jpg",
+    ):
+        store.write(f"{out}/films/{name}", film)
+    store.write(f"{out}/films/scan.dcm", b"DICM")
+    made = run(store, out, trained, f"{out}/films")
+    lines = csv.DictReader(io.StringIO(made.read_file(store, "skipped.csv").decode()))
+    assert {line["name"]: line["reason"] for line in lines} == {
+        "ward/masks/a.png": "masks",
+        "b_mask.png": "masks",
+        "@eaDir/a.png/SYNOPHOTO_THUMB.jpg": "system files",
+        "scan.dcm": "DICOM files",
+    }
+    assert [row["origin"] for row in made.rows(store)] == ["ward/a.png"]
+    assert made.headline == {
+        "films": 1,
+        "masks": 1,
+        "failed": 0,
+        "review": made.counts["review"],
+        "passed over: masks": 2,
+        "passed over: system files": 1,
+        "passed over: DICOM files": 1,
+    }
 
 
 def test_a_film_too_large_to_be_read_is_a_row_with_its_reason(

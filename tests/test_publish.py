@@ -222,9 +222,9 @@ def test_the_package_says_what_the_model_is_made_of_and_for(made: Chain, name: s
 
 
 def test_every_source_that_can_be_recognised_has_its_licence() -> None:
-    from jobs.sources import layouts
+    from jobs.sources import catalogue
 
-    assert package.LICENCES.keys() == {*layouts.FAMILY_SOURCES.values(), "custom"}
+    assert package.LICENCES.keys() == {*catalogue.FAMILY_SOURCES.values(), "custom"}
     assert "CC BY-NC-SA 4.0" in package.LICENCES["shenzhen"]
 
 

@@ -22,13 +22,15 @@ class Key:
     """What a film and its masks share.
 
     `root` is the path above the folder with the role, `within` the path below that folder, `stem`
-    the file's name without "_mask" and extension.
+    the file's name without affixes and extension. `name` is set where files of one stem are films
+    of their own.
     """
 
     source: int
     root: str
     within: str
     stem: str
+    name: str = ""
 
     @property
     def is_family(self) -> bool:
@@ -79,7 +81,7 @@ def _same_names(names: Mapping[Key, str]) -> set[Key]:
 def _full_name(key: Key, digits: int) -> str:
     # By "/", a/images/b/c and a/b/images/c are one text; the short digests of earlier runs stay.
     between = "/" if digits == DIGITS[0] else "\0"
-    return between.join((str(key.source), key.root, key.within, key.stem))
+    return key.name or between.join((str(key.source), key.root, key.within, key.stem))
 
 
 def _safe(name: str) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from jobs.errors import AccessError, BadDataError, NotFoundError
@@ -20,13 +20,18 @@ class FolderSource:
     """Every regular file below a folder; a link is followed only to a file inside the folder.
 
     Links out of the folder, links to folders and special files are skipped and logged, so that the
-    folder's own files alone decide its identity.
+    folder's own files alone decide its identity. With `follows_links` links are followed wherever
+    they lead. Nothing below the folders of `without` is listed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, follows_links: bool = False, without: Iterable[Path] = ()
+    ) -> None:
         if not path.is_dir():
             raise NotFoundError(f"folder {path} does not exist: give a folder's path")
         self.path = path.resolve()
+        self._follows_links = follows_links
+        self._without = {folder.resolve() for folder in without}
         self._names = sorted(self._walk())
 
     def identity(self) -> dict[str, str]:
@@ -70,26 +75,55 @@ class FolderSource:
         """The names of the files, in the order of the folders; logs what is skipped."""
         names: list[str] = []
         skipped: list[Path] = []
-        for folder, subfolders, files in os.walk(self.path, onerror=_raise_access_error):
-            # os.walk lists a link to a folder among the subfolders and does not enter it.
-            skipped += [link for name in subfolders if (link := Path(folder, name)).is_symlink()]
+        entered = {str(self.path)}
+        for folder, subfolders, files in os.walk(
+            self.path, onerror=_raise_access_error, followlinks=self._follows_links
+        ):
+            subfolders[:] = [
+                name for name in subfolders if self._enters(Path(folder, name), entered, skipped)
+            ]
             for path in (Path(folder, name) for name in files):
-                if self._is_inside(path):
+                if self._is_read(path):
                     names.append(self._name(path))
                 else:
                     skipped.append(path)
         if skipped:
-            kinds = "links out of the folder, links to folders or special files"
-            log.warning(
-                "%s: skipped %d %s, such as %s", self.path, len(skipped), kinds, min(skipped)
-            )
+            self._report_skipped(skipped, names)
         return names
 
-    def _is_inside(self, path: Path) -> bool:
-        """Whether a path is a regular file inside the folder, or a link to one."""
-        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(self.path):
+    def _enters(self, folder: Path, entered: set[str], skipped: list[Path]) -> bool:
+        """Whether a folder is listed; notes it as entered, or as skipped if it is a link."""
+        target = os.path.realpath(folder)
+        if Path(target) in self._without:
+            return False
+        if folder.is_symlink() and (not self._follows_links or target in entered):
+            skipped.append(folder)
+            return False
+        # A link to a folder above it would never end.
+        is_new = target not in entered
+        entered.add(target)
+        return is_new
+
+    def _is_read(self, path: Path) -> bool:
+        """Whether a path is a regular file, or a link that is followed to one."""
+        target = Path(os.path.realpath(path))
+        if path.is_symlink() and not self._follows_links and not target.is_relative_to(self.path):
             return False
         return path.is_file()
+
+    def _report_skipped(self, skipped: Sequence[Path], names: Sequence[str]) -> None:
+        """Log what was skipped. Raises BadDataError where nothing else is there."""
+        kinds = "broken links or special files"
+        if not self._follows_links:
+            kinds = "links out of the folder, links to folders or special files"
+        first = min(skipped)
+        example = f"{first} -> {os.readlink(first)}" if first.is_symlink() else str(first)
+        if not names:
+            raise BadDataError(
+                f"{self.path} holds no files but {len(skipped)} {kinds}, such as {example}: copy "
+                "the files to a folder (cp -rL copies what the links lead to)"
+            )
+        log.warning("%s: skipped %d %s, such as %s", self.path, len(skipped), kinds, example)
 
     def _name(self, path: Path) -> str:
         name = path.relative_to(self.path).as_posix()

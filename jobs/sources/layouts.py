@@ -3,11 +3,13 @@
     montgomery        .../CXR_png/<stem>.png, .../ManualMask/{leftMask,rightMask}/<stem>.png
     shenzhen          .../CXR_png/CHNCXR_*.png; masks <stem>_mask.png, often from another source
     masks-and-labels  .../Lung Segmentation/{CXR_png,test,masks}/
-    plain             .../{images,image}/<stem>.*, .../{masks,mask}/<stem>[_mask].*
+    plain             .../<film folder>/<stem>.*, .../<mask folder>/<stem or stem with an affix>.*
     films             images outside such folders, if the source has no other films
 
-A name MCUCXR_*, CHNCXR_* or PHANTOM_* identifies a film in every folder and source. Any other name
-identifies a film of its folder; its masks are below the same root, or in a source of masks alone.
+`folder_roles` says which folders hold films and masks, `mask_names` which affixes masks have. A
+name MCUCXR_*, CHNCXR_* or PHANTOM_* identifies a film in every folder and source. Any other name
+identifies a film of its folder; its masks are below the same root, or of a root or source of masks
+alone.
 """
 
 from __future__ import annotations
@@ -16,92 +18,46 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from jobs.sources import mask_names
+from jobs.sources.catalogue import FAMILY_SOURCES, Catalogue, FilmFiles, Member
+from jobs.sources.file_names import reason_to_ignore
 from jobs.sources.film_ids import ANY_SOURCE, Key, unique_ids
+from jobs.sources.folder_roles import FILM, LEFT, LOOSE, LUNGS, OTHER_MASK, RIGHT, folder_of
 
-# (index of the source, name in the source)
-Member = tuple[int, str]
-
-IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
-TEXTS = {".txt", ".csv", ".tsv", ".xml", ".json", ".md", ".pdf", ".html", ".xls", ".xlsx", ".docx"}
-SYSTEM = {"thumbs.db", "desktop.ini", ".ds_store", "__macosx"}
-
-# Public sets whose names hold the patient and, in the last digit, the label.
 FAMILY = re.compile(r"((MCUCXR|CHNCXR|PHANTOM)_[0-9]+)_([0-9])")
-FAMILY_SOURCES = {"MCUCXR": "montgomery", "CHNCXR": "shenzhen", "PHANTOM": "phantoms"}
 LABELS = {"0": "normal", "1": "abnormal"}
+# JSRT's films and SCR's masks of them lie in folders of their own, wherever a user puts them.
+JSRT = re.compile(r"JPC[LN]N[0-9]{3}")
 
-FILM, LUNGS, LEFT, RIGHT, LOOSE = "film", "lungs", "left", "right", "loose"
-# The role of the images in a folder, by its name or by "parent/name", in lower case.
-ROLES = {
-    "cxr_png": FILM,
-    "images": FILM,
-    "image": FILM,
-    "lung segmentation/test": FILM,
-    "masks": LUNGS,
-    "mask": LUNGS,
-    "leftmask": LEFT,
-    "rightmask": RIGHT,
-}
-# Kaggle repeats a folder's name (mask/mask/...); Montgomery's masks are one folder deeper.
-NOT_A_ROOT = {*ROLES, "manualmask"}
-
-# Names listed in a line of the log.
-NAMED = 10
-
-
-@dataclass(frozen=True)
-class FilmFiles:
-    """One film and its masks, keyed left, right or lungs.
-
-    `id` is safe in file names and S3 keys; `source` is montgomery, shenzhen, phantoms or custom;
-    `label` is normal, abnormal or unknown.
-    """
-
-    id: str
-    patient: str
-    source: str
-    label: str
-    film: Member
-    masks: dict[str, Member]
-
-    @property
-    def is_family(self) -> bool:
-        """Whether the film is of a set whose names hold the patient and the label."""
-        return self.source in FAMILY_SOURCES.values()
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """What the names of all sources are; each name counts exactly once.
-
-    Attributes:
-        films: sorted by id.
-        layouts: number of films by layout.
-        without_mask, one_lung: ids of films without a mask, with the mask of one lung only.
-        masks_without_film: names.
-        copies: (first file, another file) of the same film, or of the same mask of a film.
-        ignored: number of names by reason.
-    """
-
-    films: list[FilmFiles] = field(default_factory=list)
-    layouts: dict[str, int] = field(default_factory=dict)
-    without_mask: list[str] = field(default_factory=list)
-    one_lung: list[str] = field(default_factory=list)
-    masks_without_film: list[str] = field(default_factory=list)
-    copies: list[tuple[Member, Member]] = field(default_factory=list)
-    ignored: dict[str, int] = field(default_factory=dict)
+STRAY, MASK, SECOND_MASK = "images outside a film or mask folder", "masks", "second mask of a film"
+OTHER_MASKS = "masks of something else than lungs"
 
 
 @dataclass(frozen=True)
 class Image:
+    """An image by its name; `key` is its own, or that of the film that a mask belongs to."""
+
     member: Member
     role: str
     layout: str
     key: Key
+
+    @property
+    def is_film(self) -> bool:
+        return self.role in (FILM, LOOSE)
+
+    def readings(self) -> Iterator[Image]:
+        """A mask under each key of a film that its name may stand for, the likeliest first."""
+        for reading in mask_names.readings(self.key.stem):
+            # In leftMask/ and rightMask/ the folder decides the side.
+            role = self.role if self.role in (LEFT, RIGHT) else reading.side
+            key = Key(ANY_SOURCE, "", "", reading.stem)
+            if not FAMILY.fullmatch(reading.stem):
+                key = replace(self.key, stem=reading.stem)
+            yield replace(self, role=role, key=key)
 
 
 # By left, right or lungs; the first image is the mask, the others are copies.
@@ -111,61 +67,55 @@ Masks = dict[str, list[Image]]
 def recognise(names: Sequence[Sequence[str]]) -> Catalogue:
     """Sort the names of each source into films, their masks and all other files."""
     ignored: Counter[str] = Counter()
-    films: dict[Key, list[Image]] = defaultdict(list)
-    masks: dict[Key, Masks] = defaultdict(lambda: defaultdict(list))
+    images: list[Image] = []
     for source, source_names in enumerate(names):
-        reasons = {name: _reason_to_ignore(name) for name in sorted(source_names)}
+        reasons = {name: reason_to_ignore(name) for name in sorted(source_names)}
         ignored.update(filter(None, reasons.values()))
-        images = [_classify(source, name) for name, reason in reasons.items() if not reason]
-        films_and_masks = _without_strays(images)
-        ignored["images outside a film or mask folder"] += len(images) - len(films_and_masks)
-        for image in films_and_masks:
-            if image.role in (FILM, LOOSE):
-                films[image.key].append(image)
-            else:
-                masks[image.key][image.role].append(image)
-    _join_across_sources(films, masks)
-    return _catalogue(films, masks, ignored)
+        of_source = _marked([_classify(source, name) for name, why in reasons.items() if not why])
+        known = _without_strays(of_source)
+        ignored[STRAY] += len(of_source) - len(known)
+        images += known
+    films: dict[Key, list[Image]] = defaultdict(list)
+    for image in images:
+        if image.is_film:
+            films[image.key].append(image)
+    masks: dict[Key, Masks] = defaultdict(lambda: defaultdict(list))
+    unpaired: list[Image] = []
+    for image in images:
+        if image.role == OTHER_MASK:
+            ignored[OTHER_MASKS] += 1
+        elif not image.is_film:
+            mask = _mask_of(image, films)
+            unpaired += [] if mask else [image]
+            if mask:
+                masks[mask.key][mask.role].append(mask)
+    unpaired = _join_across_roots(films, masks, unpaired)
+    return _catalogue(films, masks, unpaired, ignored)
 
 
-def describe(catalogue: Catalogue) -> list[str]:
-    """The catalogue in lines for the log."""
-    layouts = ", ".join(f"{layout} {n}" for layout, n in sorted(catalogue.layouts.items()))
-    pairs = len(catalogue.films) - len(catalogue.without_mask)
-    lines = [
-        f"films: {len(catalogue.films)} ({layouts or 'no layout known'}), with a mask: {pairs}"
-    ]
-    for title, names in (
-        ("films without a mask", catalogue.without_mask),
-        ("films with one lung's mask only", catalogue.one_lung),
-        ("masks without a film", catalogue.masks_without_film),
-    ):
-        if names:
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            lines.append(f"{title}: {len(names)} ({', '.join(names[:NAMED])}{more})")
-    if catalogue.copies:
-        lines.append(f"files that repeat a film or mask: {len(catalogue.copies)}")
-    if catalogue.ignored:
-        reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(catalogue.ignored.items()))
-        lines.append(f"files ignored: {sum(catalogue.ignored.values())} ({reasons})")
-    return lines
+def films_to_mask(names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """({id: name} of every image that is no mask, {name: reason} of all other files).
+
+    Unlike `recognise` it leaves out no image for the folder that it lies in, and two files of one
+    stem are two films.
+    """
+    reasons = {name: reason_to_ignore(name) for name in sorted(names)}
+    images = _marked([_classify(0, name) for name, reason in reasons.items() if not reason])
+    skipped = {name: reason for name, reason in reasons.items() if reason}
+    skipped |= {image.member[1]: MASK for image in images if not image.is_film}
+    keys = [replace(image.key, source=0, name=image.member[1]) for image in images if image.is_film]
+    films = {film_id: key.name for key, film_id in unique_ids(keys).items()}
+    return dict(sorted(films.items())), dict(sorted(skipped.items()))
 
 
-def is_film(name: str) -> bool:
-    """Whether a name is that of a film and not of a mask, independent of the other files."""
-    return not _reason_to_ignore(name) and _classify(0, name).role in (FILM, LOOSE)
-
-
-def _reason_to_ignore(name: str) -> str:
-    parts = name.lower().split("/")
-    if not SYSTEM.isdisjoint(parts) or parts[-1].startswith("._"):
-        return "system files"
-    if any(part.startswith(".") for part in parts):
-        return "hidden files and folders"
-    extension = os.path.splitext(parts[-1])[1]
-    if extension in TEXTS:
-        return "text and metadata"
-    return "" if extension in IMAGES else "other files"
+def reason_to_skip(name: str) -> str:
+    """Why a name is not a film's, independent of the other files; "" if it is a film's."""
+    reason = reason_to_ignore(name)
+    if reason:
+        return reason
+    image = _classify(0, name)
+    is_mask = not image.is_film or mask_names.is_marked(image.key.stem)
+    return MASK if is_mask else ""
 
 
 def _classify(source: int, name: str) -> Image:
@@ -173,39 +123,42 @@ def _classify(source: int, name: str) -> Image:
     # macOS decomposes names (NFD); a film and its mask may come from different machines.
     path, _, file = unicodedata.normalize("NFC", name).rpartition("/")
     stem = os.path.splitext(file)[0]
-    role, layout, root, within = _folder(path)
-    if stem.lower().endswith("_mask"):
-        stem = stem[: -len("_mask")]
-        # In leftMask/ and rightMask/ the folder decides the side.
-        role = role if role in (LEFT, RIGHT) else LUNGS
-    # Both sets have their films in CXR_png/.
-    if layout == "montgomery" and stem.startswith("CHNCXR_"):
-        layout = "shenzhen"
-    key = Key(source, root, within, stem)
+    folder = folder_of(path)
+    key, role = Key(source, folder.root, folder.within, stem), folder.role
     if FAMILY.fullmatch(stem):
         key = Key(ANY_SOURCE, "", "", stem)
-        role = FILM if role == LOOSE else role
-    return Image((source, name), role, layout, key)
+    if role == LOOSE and (FAMILY.fullmatch(stem) or JSRT.fullmatch(stem)):
+        role = FILM
+    return Image((source, name), role, _layout(folder.name, path, stem), key)
 
 
-@lru_cache(maxsize=4096)
-def _folder(path: str) -> tuple[str, str, str, str]:
-    """(role, layout, the root above the folder with the role, the path below that folder)."""
-    folders = path.split("/")
-    lowered = path.lower().split("/")
-    for depth in reversed(range(len(folders))):
-        parent_and_folder = "/".join(lowered[max(0, depth - 1) : depth + 1])
-        role = ROLES.get(lowered[depth]) or ROLES.get(parent_and_folder)
-        if role:
-            break
-    else:
-        return LOOSE, "films", path, ""
-    root, within = folders[:depth], folders[depth + 1 :]
-    while root and root[-1].lower() in NOT_A_ROOT:
-        root.pop()
-    layout = "montgomery" if lowered[depth] == "cxr_png" else "plain"
-    layout = "masks-and-labels" if "lung segmentation" in lowered else layout
-    return role, layout, "/".join(root), "/".join(within)
+def _layout(folder: str, path: str, stem: str) -> str:
+    if "lung segmentation" in path.lower().split("/"):
+        return "masks-and-labels"
+    if folder != "cxr_png":
+        return "plain" if folder else "films"
+    # Both sets have their films in CXR_png/.
+    return "shenzhen" if stem.startswith("CHNCXR_") else "montgomery"
+
+
+def _marked(images: list[Image]) -> list[Image]:
+    """The images of one source, those outside mask folders whose names say "mask" as masks."""
+    stems = {image.key for image in images if image.is_film}
+    in_mask_folders = {image.key for image in images if not image.is_film}
+
+    def is_mask(image: Image) -> bool:
+        if mask_names.is_marked(image.key.stem):
+            return True
+        # A film whose own mask is known is no mask of another one.
+        return image.key not in in_mask_folders and any(
+            replace(image.key, stem=stem) in stems
+            for stem in mask_names.named_films(image.key.stem)
+        )
+
+    return [
+        replace(image, role=LUNGS) if image.is_film and is_mask(image) else image
+        for image in images
+    ]
 
 
 def _without_strays(images: list[Image]) -> list[Image]:
@@ -214,36 +167,88 @@ def _without_strays(images: list[Image]) -> list[Image]:
     A loose image is a film if the source has no film folder and, if the source has masks, one of
     them belongs to a loose image below the same root.
     """
-    mask_keys = {image.key for image in images if image.role not in (FILM, LOOSE)}
+    masks = [image for image in images if not image.is_film]
     has_film_folder = any(image.role == FILM and image.layout != "films" for image in images)
-    roots = {image.key.root for image in images if image.role == LOOSE and image.key in mask_keys}
+    loose_keys = {image.key for image in images if image.role == LOOSE}
+    roots = {
+        reading.key.root
+        for mask in masks
+        for reading in mask.readings()
+        if reading.key in loose_keys
+    }
 
     def is_film(loose: Image) -> bool:
-        return not has_film_folder and (not mask_keys or loose.key.root in roots)
+        return not has_film_folder and (not masks or loose.key.root in roots)
 
     return [image for image in images if image.role != LOOSE or is_film(image)]
 
 
-def _join_across_sources(films: dict[Key, list[Image]], masks: dict[Key, Masks]) -> None:
-    """Pair films of sources without masks and masks of sources without films, by a unique stem."""
-    # Kaggle has the films and the masks of Shenzhen in two datasets.
-    film_sources, mask_sources = {key.source for key in films}, {key.source for key in masks}
-    film_keys = _by_stem(key for key in films if key.source not in mask_sources)
-    mask_keys = _by_stem(key for key in masks if key.source not in film_sources)
-    for stem, keys in mask_keys.items():
-        if len(keys) == len(film_keys.get(stem, ())) == 1:
-            masks[film_keys[stem][0]] = masks.pop(keys[0])
+def _mask_of(image: Image, films: Container[Key]) -> Image | None:
+    """The mask under the key of its film, None if there is no such film."""
+    return next((reading for reading in image.readings() if reading.key in films), None)
 
 
-def _by_stem(keys: Iterable[Key]) -> dict[str, list[Key]]:
-    stems: dict[str, list[Key]] = defaultdict(list)
-    for key in keys:
-        stems[key.stem].append(key)
-    return stems
+def _join_across_roots(
+    films: dict[Key, list[Image]], masks: dict[Key, Masks], unpaired: list[Image]
+) -> list[Image]:
+    """Pair, by a unique stem, films and masks whose folders hold nothing to pair them with.
+
+    Kaggle has the films and the masks of Shenzhen in two datasets, and SCR has its masks of JSRT's
+    films in folders of their own. Returns the masks that are left.
+    """
+    alone = _Alone(films, masks, unpaired)
+    keys_by_stem: dict[str, list[Key]] = defaultdict(list)
+    for key in films:
+        if key not in masks:
+            keys_by_stem[key.stem].append(key)
+    readings = [_reading_of_a_stem(mask, keys_by_stem) for mask in unpaired]
+    candidates = Counter((mask.key.stem, mask.role) for mask in readings if mask)
+    left: list[Image] = []
+    for image, mask in zip(unpaired, readings, strict=True):
+        keys = keys_by_stem[mask.key.stem] if mask else []
+        is_unique = mask and len(keys) == candidates[mask.key.stem, mask.role] == 1
+        if mask and is_unique and alone.may_join(keys[0], mask.key):
+            masks[keys[0]][mask.role].append(mask)
+        else:
+            left.append(image)
+    return left
+
+
+def _reading_of_a_stem(mask: Image, stems: Container[str]) -> Image | None:
+    return next((reading for reading in mask.readings() if reading.key.stem in stems), None)
+
+
+class _Alone:
+    """Which sources, and which roots of a source, hold films without masks or masks alone."""
+
+    def __init__(
+        self, films: Iterable[Key], masks: Iterable[Key], unpaired: Sequence[Image]
+    ) -> None:
+        paired = set(masks)
+        self._film_sources = {key.source for key in films}
+        self._mask_sources = {image.member[0] for image in unpaired}
+        self._mask_sources |= {key.source for key in paired}
+        self._film_roots = {(key.source, key.root) for key in films}
+        self._paired_roots = {(key.source, key.root) for key in paired}
+
+    def may_join(self, film: Key, mask: Key) -> bool:
+        if film.source != mask.source:
+            is_apart = film.source not in self._mask_sources
+            return is_apart and mask.source not in self._film_sources
+        if (film.source, film.root) in self._paired_roots:
+            return False
+        if (mask.source, mask.root) in self._film_roots:
+            return False
+        is_nested = f"{mask.root}/".startswith(f"{film.root}/" if film.root else "")
+        is_nested |= f"{film.root}/".startswith(f"{mask.root}/" if mask.root else "")
+        return is_nested or bool(JSRT.fullmatch(film.stem))
 
 
 def _catalogue(
-    films: dict[Key, list[Image]], masks: dict[Key, Masks], ignored: Counter[str]
+    films: dict[Key, list[Image]],
+    masks: dict[Key, Masks],
+    unpaired: Sequence[Image],
+    ignored: Counter[str],
 ) -> Catalogue:
     catalogue = Catalogue()
     ids = unique_ids(films)
@@ -251,7 +256,7 @@ def _catalogue(
         film_masks = masks.pop(key, {})
         sides = _sides(film_masks)
         unused = [side for side in film_masks if side not in sides]
-        ignored["second mask of a film"] += sum(len(film_masks[side]) for side in unused)
+        ignored[SECOND_MASK] += sum(len(film_masks[side]) for side in unused)
         for first, *others in [films[key], *(film_masks[side] for side in sides)]:
             catalogue.copies.extend((first.member, copy.member) for copy in others)
         members = {side: film_masks[side][0].member for side in sides}
@@ -260,7 +265,6 @@ def _catalogue(
             catalogue.without_mask.append(ids[key])
         if len(sides) == 1 and LUNGS not in sides:
             catalogue.one_lung.append(ids[key])
-    unpaired = (image for sides in masks.values() for side in sides.values() for image in side)
     catalogue.masks_without_film.extend(sorted(image.member[1] for image in unpaired))
     catalogue.layouts.update(Counter(images[0].layout for images in films.values()))
     # Unary plus drops the reasons with a count of zero.

@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.errors import BadDataError
 from jobs.imaging import decode
-from jobs.sources.layouts import Catalogue, Member
+from jobs.sources.catalogue import Catalogue, Member
 from jobs.sources.source import Source
 
 log = logging.getLogger(__name__)

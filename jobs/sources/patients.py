@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from jobs.errors import ConfigError, NotFoundError
-from jobs.sources.layouts import FilmFiles
+from jobs.sources.catalogue import FilmFiles
 from jobs.sources.lookup_table import parse_lookup
 from jobs.storage.csv_table import unescape_formula
 

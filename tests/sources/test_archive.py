@@ -17,7 +17,8 @@ import pytest
 
 from jobs.errors import AccessError, BadDataError, NotFoundError
 from jobs.sources.archive import LocalZip
-from jobs.sources.layouts import describe, recognise
+from jobs.sources.catalogue import describe
+from jobs.sources.layouts import recognise
 from jobs.sources.source import LARGEST_FILE
 from tests.support.archives import write_zip
 

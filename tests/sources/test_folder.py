@@ -101,6 +101,36 @@ def test_links_out_of_the_folder_and_special_files_are_skipped_and_logged(
     assert "skipped 5 links out of the folder" in caplog.text
 
 
+def test_links_that_a_user_chose_are_followed_to_files_and_folders_and_never_in_a_circle(
+    folder: Path, tmp_path: Path
+) -> None:
+    outside = write(tmp_path / "outside", {"ward/film.png": b"film"})
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "one.png").symlink_to(folder / "images/a.png")
+    (mine / "ward").symlink_to(outside / "ward")
+    (mine / "circle").symlink_to(mine)
+    (mine / "broken.png").symlink_to(folder / "nothing.png")
+    source = FolderSource(mine, follows_links=True)
+    assert source.names() == ["one.png", "ward/film.png"]
+    assert [source.read(name) for name in source.names()] == [FILES["images/a.png"], b"film"]
+
+
+def test_a_folder_of_links_that_are_not_followed_is_refused_with_a_link_and_where_it_leads(
+    folder: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "one.png").symlink_to(folder / "images/a.png")
+    with pytest.raises(BadDataError, match=r"1 links out .*one\.png -> .*/images/a\.png: copy"):
+        FolderSource(mine)
+
+
+def test_what_an_earlier_run_wrote_into_the_folder_is_not_listed(folder: Path) -> None:
+    write(folder / "out", {"masks/a.png": b"mask", "b.png": b"picture"})
+    assert FolderSource(folder, without=[folder / "out"]).names() == sorted(FILES)
+
+
 def test_a_folder_reached_through_a_link_is_read(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     assert FolderSource(tmp_path / "link").names() == sorted(FILES)

@@ -8,7 +8,8 @@ import unicodedata
 
 import pytest
 
-from jobs.sources.layouts import Catalogue, FilmFiles, describe, recognise
+from jobs.sources.catalogue import Catalogue, FilmFiles, describe
+from jobs.sources.layouts import recognise
 
 MONTGOMERY = "Montgomery/MontgomerySet"
 CHINA = "ChinaSet_AllFiles/ChinaSet_AllFiles/CXR_png"
@@ -226,31 +227,6 @@ def test_an_image_outside_the_mask_folders_of_another_source_is_not_a_film() -> 
     catalogue = recognise([["images/a.png"], ["mask/mask/a_mask.png", "preview.png"]])
     assert only(catalogue).masks == {"lungs": (1, "mask/mask/a_mask.png")}
     assert catalogue.ignored == {"images outside a film or mask folder": 1}
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("CXR_png/Thumbs.db", "system files"),
-        ("CXR_png/.DS_Store", "system files"),
-        ("__MACOSX/images/._a.png", "system files"),
-        ("images/._a.png", "system files"),
-        ("desktop.ini", "system files"),
-        ("images/.ipynb_checkpoints/a-checkpoint.png", "hidden files and folders"),
-        (".git/images/a.png", "hidden files and folders"),
-        ("MetaData.csv", "text and metadata"),
-        ("ReadMe.TXT", "text and metadata"),
-        ("images/a.png.xml", "text and metadata"),
-        ("paper.pdf", "text and metadata"),
-        ("images/a.dcm", "other files"),
-        ("images/no extension", "other files"),
-        ("inner.zip", "other files"),
-    ],
-)
-def test_a_file_that_is_not_an_image_is_ignored_with_its_reason(name: str, reason: str) -> None:
-    catalogue = recognise([[name, "images/film.png"]])
-    assert catalogue.ignored == {reason: 1}
-    assert len(catalogue.films) == 1
 
 
 def test_without_films_the_catalogue_counts_the_ignored_names() -> None:

@@ -11,7 +11,8 @@ from collections import Counter
 
 import pytest
 
-from jobs.sources.layouts import Catalogue, describe, recognise
+from jobs.sources.catalogue import Catalogue, describe
+from jobs.sources.layouts import recognise
 
 # Numbers of the Shenzhen films without a mask.
 WITHOUT_MASK = {25, 65, 336, 502, 505}

@@ -1,0 +1,37 @@
+"""What a source holds, for the error that refuses it: its folders, their endings, what is taken."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from jobs.sources.file_names import HIDDEN, SYSTEM_FILE, ending_of, reason_to_ignore
+
+FORMS = (
+    "images/ beside masks/, with equal names or with _mask, -mask, _seg, _label or _lung at the "
+    "mask's end; masks/left lung/ and masks/right lung/; org/ beside label/; CXR_png/ beside "
+    "ManualMask/; films beside their own NAME_mask.png"
+)
+# Folders listed in an error.
+NAMED = 8
+
+
+def folders_met(names: Iterable[str]) -> str:
+    """The folders with the most files, digits as "#": "images/ (24 .png), masks/heart/ (24 .gif)".
+
+    System files and hidden ones are left out.
+    """
+    endings: dict[str, Counter[str]] = defaultdict(Counter)
+    for name in names:
+        if reason_to_ignore(name) not in (SYSTEM_FILE, HIDDEN):
+            folder = name[: name.rfind("/") + 1] or "./"
+            endings[re.sub(r"\d+", "#", folder)][ending_of(name) or "without ending"] += 1
+    folders = sorted(endings, key=lambda folder: (-endings[folder].total(), folder))
+    described = [f"{folder} ({_counts(endings[folder])})" for folder in folders[:NAMED]]
+    more = [f"{len(folders) - NAMED} more folders"] if len(folders) > NAMED else []
+    return ", ".join(described + more) or "no files"
+
+
+def _counts(endings: Counter[str]) -> str:
+    return ", ".join(f"{count} {ending}" for ending, count in endings.most_common(3))

@@ -1,0 +1,20 @@
+"""What is not recognised is refused by its folders and endings, before anything is copied."""
+
+from __future__ import annotations
+
+from jobs.sources.refusal import folders_met
+
+
+def test_the_folders_are_named_with_their_endings_and_numbers_left_out() -> None:
+    names = [f"set{n}/pictures/a{n}.png" for n in range(3)] + ["set1/pictures/b.GIF", "readme"]
+    assert folders_met(names) == "set#/pictures/ (3 .png, 1 .gif), ./ (1 without ending)"
+
+
+def test_system_files_are_not_named() -> None:
+    assert folders_met(["@eaDir/a.png", ".git/config", "a/b.png"]) == "a/ (1 .png)"
+    assert folders_met([]) == "no files"
+
+
+def test_of_many_folders_eight_are_named() -> None:
+    names = [f"{letter}/1.png" for letter in "abcdefghij"]
+    assert folders_met(names).endswith("h/ (1 .png), 2 more folders")
