@@ -190,7 +190,7 @@ def test_what_is_passed_over_is_counted_by_reason_and_named(
     assert {line["name"]: line["reason"] for line in lines} == {
         "ward/masks/a.png": "masks",
         "b_mask.png": "masks",
-        "@eaDir/a.png/SYNOPHOTO_THUMB.jpg": "system files",
+        "ward/@eaDir/a.png/SYNOPHOTO_THUMB.jpg": "system files",
         "scan.dcm": "DICOM files",
     }
     assert [row["origin"] for row in made.rows(store)] == ["ward/a.png"]
