@@ -20,8 +20,8 @@ from typing import Any, TypedDict
 
 from jobs.errors import BadDataError, ConfigError
 from jobs.runtime import profile
-from jobs.storage.s3 import Store, parse_json
-from jobs.storage.verified_read import read_checked
+from jobs.storage.s3 import Store
+from jobs.storage.verified_read import parse_json, read_checked
 
 log = logging.getLogger(__name__)
 

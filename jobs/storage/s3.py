@@ -24,7 +24,6 @@ from typing import Any
 import botocore.exceptions
 
 from jobs.errors import (
-    BadDataError,
     ConfigError,
     ConflictError,
     NotFoundError,
@@ -46,6 +45,7 @@ from jobs.storage.verified_read import (
     Reading,
     check_sha256,
     check_stored,
+    parse_json,
     read_checked,
     receive,
 )
@@ -71,13 +71,6 @@ class StoredObject:
     uri: str
     bytes: int
     etag: str
-
-
-def parse_json(uri: str, data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise BadDataError(f"{uri} does not hold JSON ({error})") from error
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -181,7 +174,7 @@ class Store:
             return self._call("get_object", uri, **request)
         with contextlib.suppress(ConflictError):
             response = self._call("get_object", uri, IfMatch=etag, **request)
-            if response["ETag"] == etag:
+            if response.get("ETag") == etag:
                 return response
         raise ConflictError(f"{uri} was changed while it was read: start this again")
 

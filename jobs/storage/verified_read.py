@@ -12,6 +12,7 @@ checksum of the whole S3 knows neither: only its length is checked, and what it 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Callable, Hashable, Mapping
@@ -139,6 +140,14 @@ def check_stored(reading: Reading, uri: str) -> Reading:
             f"{mismatch.expected}: {UPLOAD}"
         )
     return reading
+
+
+def parse_json(uri: str, data: bytes) -> Any:
+    """The value; BadDataError where the object at `uri` holds no JSON."""
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise BadDataError(f"{uri} does not hold JSON ({error})") from error
 
 
 def _mismatch(response: Mapping[str, Any], problem: str, found: str) -> Mismatch:
