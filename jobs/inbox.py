@@ -6,8 +6,9 @@
     runs/<run_id>/skipped.csv              the inbox's files that are no films
 
 Each model version masks a film once, and with `--remask false` all versions of the model together
-do. An unreadable film stands in the ledger with its reason and is
-tried again when it is replaced; a film that vanishes before it is read is left out.
+do. A film that arrived as it is in S3 and cannot be decoded stands in the ledger with its reason
+and is tried again when it is replaced. One whose bytes are damaged, in S3 or on the way, stands in
+no ledger: the next run tries it again. A film that vanishes before it is read is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from jobs.errors import NotFoundError
+from jobs.errors import NotFoundError, ServiceUnavailableError
 from jobs.films import skipped as skipped_files
 from jobs.films.masker import Film, Masker, log_review
 from jobs.films.rows import MASK_COLUMNS, InboxRow
@@ -37,6 +38,7 @@ from jobs.storage.csv_table import csv_bytes
 from jobs.storage.ledger import Ledger
 from jobs.storage.manifest import FileRow, Manifest, describe, header, manifest_of
 from jobs.storage.s3 import Store
+from jobs.storage.verified_read import DamagedObjectError, DamagedTransferError
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,8 @@ def run(config: InboxConfig, store: Store) -> Manifest:
     """Mask the new films and write masks.csv, a row a film of this run, earlier tries included.
 
     Without a champion there is nothing to do. Raises ConflictError where another run masks the
-    same inbox with the same version.
+    same inbox with the same version, and, after all others are masked, ServiceUnavailableError
+    where films did not arrive whole.
     """
     started = time.time()
     models = f"{config.out.rstrip('/')}/models/{config.name}"
@@ -66,11 +69,18 @@ def run(config: InboxConfig, store: Store) -> Manifest:
     log.info("%s: %d films, %d new to version %s", config.inbox, films, new, version)
     log.info("files passed over: %s", described(by_reason(skipped)))
     new_rows: Iterable[InboxRow] = ()
+    not_whole: list[DamagedTransferError] = []
     if new:
         package = read_package(store, models, version)
-        new_rows = track(_mask_new(survey, package), new, "masks")
+        new_rows = track(_mask_new(survey, package, not_whole), new, "masks")
     rows = itertools.chain(earlier_rows, new_rows)
-    return _finish(config, store, rows, skipped, films=films, version=version, started=started)
+    manifest = _finish(config, store, rows, skipped, films=films, version=version, started=started)
+    if not_whole:
+        raise ServiceUnavailableError(
+            f"{config.inbox}: {len(not_whole)} films did not arrive whole and have no mask yet, "
+            f"the first one: {not_whole[0]}"
+        )
+    return manifest
 
 
 def _ledger_rows(ledger: Ledger) -> Iterator[InboxRow]:
@@ -142,9 +152,14 @@ class _Survey:
         return self.ledger.ok(origin, etag)
 
 
-def _mask_new(survey: _Survey, package: Package) -> Iterator[InboxRow]:
-    """Mask every new film; yields rows once the part of the ledger that holds them is written."""
-    masker = _build_masker(survey.config, survey.store, package)
+def _mask_new(
+    survey: _Survey, package: Package, not_whole: list[DamagedTransferError]
+) -> Iterator[InboxRow]:
+    """Mask every new film; yields rows once the part of the ledger that holds them is written.
+
+    The errors of films that do not arrive whole are appended to `not_whole`.
+    """
+    masker = _build_masker(survey.config, survey.store, package, not_whole)
     rows = masker.rows(chunked(survey.new(), FILMS_PER_PART))
     written = (cast("InboxRow", row) for row in rows if row["status"] != "missing")
     for part in chunked(written, FILMS_PER_PART):
@@ -152,7 +167,9 @@ def _mask_new(survey: _Survey, package: Package) -> Iterator[InboxRow]:
         yield from part
 
 
-def _build_masker(config: InboxConfig, store: Store, package: Package) -> Masker:
+def _build_masker(
+    config: InboxConfig, store: Store, package: Package, not_whole: list[DamagedTransferError]
+) -> Masker:
     # torch takes seconds to import, and an inbox without new films needs none.
     from jobs.films.network import Network
 
@@ -161,7 +178,11 @@ def _build_masker(config: InboxConfig, store: Store, package: Package) -> Masker
             return store.read(film.uri)
         except NotFoundError:
             log.info("%s vanished before it was read", film.origin)
-            return None
+        except (DamagedObjectError, DamagedTransferError) as error:
+            log.warning("%s is left for the next run: %s", film.origin, error)
+            if isinstance(error, DamagedTransferError):
+                not_whole.append(error)
+        return None
 
     def put(film_id: str, mask: bytes) -> FileRow:
         key = f"{film_id}.png"

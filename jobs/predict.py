@@ -144,14 +144,14 @@ def _films_below(source: BucketSource, uri: str) -> FilmSet:
 
 def _listed_film(source: BucketSource, film_id: str, name: str) -> Film:
     item = source.objects[name]
-    return Film(film_id, name, item.uri, bytes=item.bytes)
+    return Film(film_id, name, item.uri, etag=item.etag, bytes=item.bytes)
 
 
 def _raw_films(store: Store, raw: Manifest) -> Iterator[Film]:
     for row in raw_rows(store, raw):
         entry = row["film"]
         uri = raw.uri_of(entry["key"])
-        yield Film(row["id"], row["origin"], uri, entry["sha256"], entry["bytes"])
+        yield Film(row["id"], row["origin"], uri, sha256=entry["sha256"], bytes=entry["bytes"])
 
 
 def _processed_films(store: Store, processed: Manifest) -> Iterator[Film]:
@@ -161,7 +161,12 @@ def _processed_films(store: Store, processed: Manifest) -> Iterator[Film]:
             entry = row["image"]
             uri = processed.uri_of(entry["key"])
             yield Film(
-                row["id"], row["origin"], uri, entry["sha256"], entry["bytes"], is_placed=True
+                row["id"],
+                row["origin"],
+                uri,
+                sha256=entry["sha256"],
+                bytes=entry["bytes"],
+                is_placed=True,
             )
 
 
@@ -174,7 +179,7 @@ def _build_masker(work_folder: WorkFolder, trained: Manifest) -> Masker:
     weights = trained.read_file(store, "model.safetensors")
 
     def read(film: Film) -> bytes:
-        return store.read(film.uri, sha256=film.sha256)
+        return store.read(film.uri, sha256=film.sha256, etag=film.etag)
 
     def put(film_id: str, mask: bytes) -> FileRow:
         return work_folder.put(f"masks/{film_id}.png", mask, "image/png")

@@ -15,6 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from jobs.storage.s3 import Store
+    from tests.support.fault_proxy import FaultProxy
 
 # The networks of the tests are so small that threads would only wait for one another.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -79,6 +80,32 @@ def store(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Store:
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
     return Store()
+
+
+@pytest.fixture(scope="session")
+def faulty_s3(s3: dict[str, str]) -> Iterator[tuple[FaultProxy, Store]]:
+    from jobs.storage.s3 import Store
+    from jobs.storage.s3_client import S3Settings
+    from tests.support.fault_proxy import fault_proxy
+
+    with fault_proxy(s3["AWS_ENDPOINT_URL"]) as proxy:
+        settings = S3Settings(proxy.url, s3["AWS_ACCESS_KEY_ID"], s3["AWS_SECRET_ACCESS_KEY"])
+        yield proxy, Store(settings)
+
+
+@pytest.fixture
+def proxy(faulty_s3: tuple[FaultProxy, Store]) -> Iterator[FaultProxy]:
+    """The proxy in front of the session's server, without faults yet."""
+    proxy, _ = faulty_s3
+    yield proxy
+    proxy.faults.clear()
+    proxy.reads.clear()
+
+
+@pytest.fixture
+def behind(faulty_s3: tuple[FaultProxy, Store], proxy: FaultProxy) -> Store:
+    """A store that reaches the session's server through the proxy."""
+    return faulty_s3[1]
 
 
 @pytest.fixture

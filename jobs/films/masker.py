@@ -27,6 +27,7 @@ from jobs.runtime.profile import timed
 from jobs.segmentation import quality
 from jobs.sources.source import too_large
 from jobs.storage.manifest import FileRow
+from jobs.storage.verified_read import read_checked
 
 if TYPE_CHECKING:
     from jobs.films.network import Network
@@ -53,6 +54,7 @@ class Film:
     Attributes:
         origin: its path in its source.
         sha256: hex; empty where no manifest vouches for the film.
+        etag: of the object that is to be masked; empty where any that lies there will do.
         bytes: its size as listed, so that a film too large is refused before it is read.
         is_placed: whether preprocess placed it in a square already.
         listing: further columns of its row.
@@ -62,6 +64,7 @@ class Film:
     origin: str
     uri: str
     sha256: str = ""
+    etag: str = ""
     bytes: int = 0
     is_placed: bool = False
     listing: Mapping[str, str] = field(default_factory=dict)
@@ -122,21 +125,28 @@ class Masker:
             yield from ordered_map(self._finish, films, threads=WRITERS)
 
     def _prepare(self, film: Film) -> _Square | PredictionRow:
-        """The film in its square, or its row where it has none."""
+        """The film in its square, or its row where it has none.
+
+        A film that cannot be decoded is read once more: S3 may know no hash of it.
+        """
         if reason := too_large(film.bytes):
             return film.failed(reason)
-        data = self.read(film)
-        if data is None:
-            return film.row(status="missing")
+
+        def square(data: bytes | None) -> _Square | PredictionRow:
+            return film.row(status="missing") if data is None else self._square(film, data)
+
         try:
-            with films_budget().taking(decode.working_bytes(data)), self._cores:
-                with timed("decode"):
-                    pixels = decode.decode_film(data)
-                with timed("resize"):
-                    placement = self.network.place(pixels, is_placed=film.is_placed)
-                    return _Square(film, placement.film_to_square(pixels), placement)
+            return read_checked(film.uri, lambda: self.read(film), square, decode.ImageError)
         except decode.ImageError as error:
             return film.failed(str(error))
+
+    def _square(self, film: Film, data: bytes) -> _Square:
+        with films_budget().taking(decode.working_bytes(data)), self._cores:
+            with timed("decode"):
+                pixels = decode.decode_film(data)
+            with timed("resize"):
+                placement = self.network.place(pixels, is_placed=film.is_placed)
+                return _Square(film, placement.film_to_square(pixels), placement)
 
     def _compute(
         self, batch: Sequence[_Square | PredictionRow]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import mimetypes
 import re
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -23,8 +23,7 @@ from jobs.sources.file_kinds import FIRST_PART, HEAD, JOIN, ZIP, FileKind, kind_
 from jobs.sources.member_names import member_names
 from jobs.sources.source import LARGEST_FILE
 from jobs.sources.zip_member import METHODS, DamagedError, ZipMember
-
-log = logging.getLogger(__name__)
+from jobs.storage.verified_read import read_checked
 
 # Bytes; about half a million members.
 LARGEST_DIRECTORY = 2**26
@@ -84,34 +83,40 @@ class ZipSource:
         return size
 
     def read(self, name: str) -> bytes:
-        """The member's content, tested; a damaged member is read once more before BadDataError."""
+        """The member's content, tested; a damaged member is read once more.
+
+        Raises BadDataError if the same damaged bytes come again, DamagedTransferError if others do.
+        """
         self.size(name)
+
+        def check(received: tuple[bytes, str, int]) -> bytes:
+            content, problem, _ = received
+            if problem:
+                raise self._refusal(name, problem, ZIP_AGAIN)
+            return content
+
+        label = f"{self._file.name}: member {name!r}"
+        return read_checked(label, lambda: self._receive(name), check)
+
+    def _receive(self, name: str) -> tuple[bytes, str, int]:
+        """(content, "", 0), or of a damaged member (b"", what is wrong, CRC-32 of its range)."""
+        member = self._members[name]
+        chunks = _Summed(self._file.stream(member.start, member.stop))
         try:
-            return join_chunks(self._unpack(name))
+            return join_chunks(_unpack(member, chunks)), "", 0
         except DamagedError as error:
-            log.warning("%s: member %r %s: reading it again", self._file.name, name, error)
-        try:
-            return join_chunks(self._unpack(name))
-        except DamagedError as error:
-            raise self._refusal(name, str(error), ZIP_AGAIN) from None
+            with contextlib.suppress(OSError):
+                _discard(chunks)
+            return b"", str(error), chunks.checksum
 
     def test(self) -> None:
         """Read every member, of any size, and discard it; DamagedError for a damaged member."""
         for name in self._members:
-            _discard(self._unpack(name))
+            member = self._members[name]
+            _discard(_unpack(member, self._file.stream(member.start, member.stop)))
 
     def close(self) -> None:
         self._file.close()
-
-    def _unpack(self, name: str) -> Iterator[bytes]:
-        member = self._members[name]
-        chunks = self._file.stream(member.start, member.stop)
-        try:
-            yield from member.unpack(chunks)
-            # A connection can be used again only after its response is read to the end.
-            _discard(chunks)
-        except OSError as error:
-            raise DamagedError(f"cannot be read ({error.strerror})") from None
 
     def _read_directory(self) -> dict[str, ZipMember]:
         try:
@@ -267,6 +272,31 @@ class _DirectoryReader:
 
 def _is_image(name: str) -> bool:
     return (mimetypes.guess_type(name)[0] or "").startswith("image/")
+
+
+class _Summed:
+    """Chunks, with the CRC-32 of those that were taken."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self.checksum = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        chunk = next(self._chunks)
+        self.checksum = zlib.crc32(chunk, self.checksum)
+        return chunk
+
+
+def _unpack(member: ZipMember, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from member.unpack(chunks)
+        # A connection can be used again only after its response is read to the end.
+        _discard(chunks)
+    except OSError as error:
+        raise DamagedError(f"cannot be read ({error.strerror})") from None
 
 
 def _discard(chunks: Iterator[bytes]) -> None:

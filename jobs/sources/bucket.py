@@ -7,7 +7,7 @@ import re
 
 from jobs.errors import NotFoundError
 from jobs.sources.archive import ZipSource
-from jobs.sources.byte_ranges import ObjectRanges, join_chunks
+from jobs.sources.byte_ranges import ObjectRanges
 from jobs.sources.file_kinds import ARCHIVE_ENDINGS
 from jobs.sources.source import check_size
 from jobs.storage.s3 import Store
@@ -51,9 +51,13 @@ class BucketSource:
         return check_size(self.objects[name].uri, self.objects[name].bytes)
 
     def read(self, name: str) -> bytes:
-        """The object as listed; ConflictError if another object has replaced it."""
-        size = self.size(name)
-        return join_chunks(self._store.stream(self.objects[name], 0, size))
+        """The object as listed, verified by what S3 knows of it.
+
+        Raises ConflictError if another object has replaced it, and the errors of a damaged read
+        (see `jobs.storage.verified_read`).
+        """
+        self.size(name)
+        return self._store.read_object(self.objects[name])
 
     def close(self) -> None:
         pass

@@ -9,6 +9,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from jobs.errors import JobError
+from jobs.storage.deletion import delete_keys
 from jobs.storage.s3_errors import REQUEST_ERRORS, to_job_error
 
 log = logging.getLogger(__name__)
@@ -49,10 +51,9 @@ def _delete(client: Any, bucket: str, prefix: str, probe: str) -> None:
         items = client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())
         newest = max((item["LastModified"] for item in items), default=None)
         old = {item["Key"] for item in items if newest - item["LastModified"] > OLD}
-        objects = [{"Key": name} for name in sorted(old | {probe})]
-        response = client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-        if refusals := response.get("Errors"):
-            raise ClientError({"Error": refusals[0]}, "DeleteObjects")
-    except REQUEST_ERRORS as error:  # the keys may allow writing but neither listing nor deleting
-        problem = to_job_error(error, f"s3://{bucket}/{probe}")
+        delete_keys(client.delete_objects, bucket, sorted(old | {probe}))
+    # The keys may allow writing but neither listing nor deleting.
+    except (JobError, *REQUEST_ERRORS) as error:
+        is_told = isinstance(error, JobError)
+        problem = error if is_told else to_job_error(error, f"s3://{bucket}/{probe}")
         log.warning("The empty probe for conditional puts was not deleted: %s", problem)

@@ -6,14 +6,16 @@ conditional put: of two runs that append the same part, one is refused.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs.errors import ConflictError
+from jobs.runtime.parallel import ordered_map
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import pack_rows, unpack_rows
+from jobs.storage.work_folder import pack_rows, read_rows
 
 PART_NUMBER = re.compile(r"part-(\d+)\.jsonl\.gz$")
 
@@ -33,8 +35,8 @@ class Ledger:
         # After the last one, not by their number: a part that was deleted leaves a gap.
         numbers = [int(match[1]) for uri in uris if (match := PART_NUMBER.search(uri))]
         self._next_part = max(numbers, default=-1) + 1
-        for packed in self._store.read_many(uris):
-            rows = unpack_rows(packed)
+        read = functools.partial(read_rows, self._store)
+        for rows in ordered_map(read, uris, threads=self._store.threads):
             self._note(rows)
             yield from rows
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -20,6 +21,7 @@ from typing import Any, TypedDict
 from jobs.errors import BadDataError, ConfigError
 from jobs.runtime import profile
 from jobs.storage.s3 import Store
+from jobs.storage.verified_read import parse_json, read_checked
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +110,9 @@ class Manifest:
     def rows(self, store: Store) -> Iterator[dict[str, Any]]:
         """Every row in order, one part in memory at a time; `jobs.films.rows` gives their types."""
         for part in self.parts:
-            packed = read_bounded(store, self.uri_of(part.key), LARGEST_ROWS)
-            yield from _unpack(packed, part, self.uri)
+            uri = self.uri_of(part.key)
+            read = functools.partial(read_bounded, store, uri, LARGEST_ROWS)
+            yield from read_checked(uri, read, functools.partial(_unpack, part, self.uri))
 
     def read_file(self, store: Store, key: str) -> bytes:
         """A file of the manifest; BadDataError where it is not listed or its sha256 differs."""
@@ -125,8 +128,16 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     Raises BadDataError where it is not a manifest of this schema version, ConfigError where it is
     the manifest of another job than `job`.
     """
-    check_bound(uri, store.stat(uri).bytes, LARGEST_HEADER)
-    value = store.read_json(uri)
+    read = functools.partial(read_bounded, store, uri, LARGEST_HEADER)
+    manifest = read_checked(uri, read, functools.partial(_parse, uri))
+    if job and manifest.job != job:
+        raise ConfigError(f"{uri} is the manifest of {manifest.job}: give that of {job}")
+    return manifest
+
+
+def _parse(uri: str, data: bytes) -> Manifest:
+    """The header; BadDataError where it is none, or its content hash is not that of its files."""
+    value = parse_json(uri, data)
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         raise BadDataError(
             f"{uri} is not a manifest of schema version {SCHEMA_VERSION}: run its job again"
@@ -136,15 +147,12 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     except (KeyError, TypeError) as error:
         raise BadDataError(f"{uri} is a damaged manifest ({error}): run its job again") from error
     # Publish's hash is of its inputs and settings, as its report says when it was made.
-    if manifest.job != "publish" and manifest.content_hash != hash_entries(
-        [*manifest.parts, *manifest.files]
-    ):
+    found = hash_entries([*manifest.parts, *manifest.files])
+    if manifest.job != "publish" and manifest.content_hash != found:
         raise BadDataError(
-            f"{uri} was edited or damaged: its content hash is not that of its list of files: "
-            "delete it, and run its job again"
+            f"{uri} was edited or damaged: its content hash is not that of its list of files "
+            f"({found}, not {manifest.content_hash}): delete it, and run its job again"
         )
-    if job and manifest.job != job:
-        raise ConfigError(f"{uri} is the manifest of {manifest.job}: give that of {job}")
     return manifest
 
 
@@ -256,8 +264,11 @@ def inflate(packed: bytes, name: str, limit: int = LARGEST_ROWS) -> bytes:
     return content
 
 
-def _unpack(packed: bytes, part: FileEntry, uri: str) -> Iterator[dict[str, Any]]:
+def _unpack(part: FileEntry, uri: str, packed: bytes) -> Iterator[dict[str, Any]]:
     text = inflate(packed, f"{uri}: {part.key}", min(part.bytes, LARGEST_ROWS))
-    if hashlib.sha256(text).hexdigest() != part.sha256:
-        raise BadDataError(f"{uri}: the rows in {part.key} were changed: run its job with --force")
+    if (found := hashlib.sha256(text).hexdigest()) != part.sha256:
+        raise BadDataError(
+            f"{uri}: the rows in {part.key} were changed: their sha256 is {found}, not "
+            f"{part.sha256}: run its job with --force"
+        )
     return map(json.loads, text.splitlines())

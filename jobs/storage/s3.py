@@ -22,10 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
-from urllib3.exceptions import HTTPError
 
 from jobs.errors import (
-    BadDataError,
     ConfigError,
     ConflictError,
     NotFoundError,
@@ -33,8 +31,24 @@ from jobs.errors import (
 )
 from jobs.runtime.parallel import ordered_map
 from jobs.storage.conditional_put import has_conditional_put
+from jobs.storage.deletion import delete_keys
 from jobs.storage.s3_client import S3Settings, connect
-from jobs.storage.s3_errors import REQUEST_ERRORS, foreign_answer, to_job_error
+from jobs.storage.s3_errors import (
+    BODY_ERRORS,
+    CUT_ERRORS,
+    REQUEST_ERRORS,
+    foreign_answer,
+    to_job_error,
+)
+from jobs.storage.verified_read import (
+    DamagedTransferError,
+    Reading,
+    check_sha256,
+    check_stored,
+    parse_json,
+    read_checked,
+    receive,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,19 +59,9 @@ MULTIPART_BYTES = 64 * 2**20
 BODY_ATTEMPTS = 4
 # Bytes of a stream that are yielded at a time.
 CHUNK = 2**20
-# The most keys that S3's DeleteObjects accepts.
-DELETE_BATCH = 1000
 # S3 answers 409 to a conditional put beside another one of the same key, and asks to repeat it.
 CONFLICT_ATTEMPTS = 4
 CONFLICT_PAUSE = 0.2  # seconds, doubled each time
-# What botocore leaves to its caller where the body of an error's response is cut.
-CUT_ERRORS = (botocore.exceptions.ResponseStreamingError, HTTPError)
-BODY_ERRORS = (
-    botocore.exceptions.IncompleteReadError,
-    botocore.exceptions.ReadTimeoutError,
-    botocore.exceptions.ResponseStreamingError,
-    ConnectionError,
-)
 
 
 @dataclass(frozen=True)
@@ -95,28 +99,41 @@ class Store:
 
     # One object
 
-    def read(self, uri: str, *, sha256: str = "") -> bytes:
-        """The object's bytes; BadDataError where they are not those of `sha256` (hex)."""
-        return self.read_tagged(uri, sha256=sha256)[0]
+    def read(self, uri: str, *, sha256: str = "", etag: str = "") -> bytes:
+        """The object's bytes, verified by `sha256` (hex) or else by what S3 knows of them.
 
-    def read_tagged(self, uri: str, *, sha256: str = "") -> tuple[bytes, str]:
-        """(bytes, ETag) of the object."""
-        bucket, key = split_uri(uri)
+        Raises DamagedObjectError, DamagedTransferError, and ConflictError where the object's ETag
+        is not `etag`.
+        """
+        return self.read_tagged(uri, sha256=sha256, etag=etag)[0]
+
+    def read_tagged(self, uri: str, *, sha256: str = "", etag: str = "") -> tuple[bytes, str]:
+        """(bytes, ETag) of the object, verified as by `read`."""
+        return self._read_verified(uri, sha256, etag)
+
+    def read_object(self, item: StoredObject) -> bytes:
+        """The listed object's bytes, verified as by `read`; ConflictError where it was replaced."""
+        return self._read_verified(item.uri, "", item.etag)[0]
+
+    def _read_verified(self, uri: str, sha256: str, etag: str) -> tuple[bytes, str]:
+        def check(reading: Reading) -> Reading:
+            return check_sha256(reading, uri, sha256) if sha256 else check_stored(reading, uri)
+
+        mode = {} if sha256 else {"ChecksumMode": "ENABLED"}
+        reading = read_checked(uri, lambda: self._receive(uri, etag, mode), check)
+        return reading.data, reading.etag
+
+    def _receive(self, uri: str, etag: str, mode: dict[str, str]) -> Reading:
         for attempt in range(1, BODY_ATTEMPTS + 1):
-            response = self._call("get_object", uri, Bucket=bucket, Key=key)
+            response = self._get(uri, etag, **mode)
             try:
-                data: bytes = response["Body"].read()
+                reading = receive(response, uri)
                 break
             except BODY_ERRORS as error:
                 self._count_retries(1, uri)
                 if attempt == BODY_ATTEMPTS:
-                    raise to_job_error(error, uri) from error
-        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-            raise BadDataError(
-                f"{uri} does not match its manifest: its sha256 is not {sha256}; it was changed "
-                "or damaged after it was written: run the job that wrote it again with --force"
-            )
-        return data, response["ETag"]
+                    raise DamagedTransferError(str(to_job_error(error, uri))) from error
+        return reading
 
     def stat(self, uri: str) -> StoredObject:
         """The object's size and ETag; NotFoundError where it is absent."""
@@ -146,20 +163,23 @@ class Store:
                     raise to_job_error(error, item.uri) from error
 
     def _range(self, item: StoredObject, start: int, stop: int) -> Any:
-        """The body of a response with those bytes; its ETag is checked here and by S3."""
-        bucket, key = split_uri(item.uri)
-        request = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{stop - 1}"}
+        """The body of a response with those bytes."""
+        return self._get(item.uri, item.etag, Range=f"bytes={start}-{stop - 1}")["Body"]
+
+    def _get(self, uri: str, etag: str, **request: str) -> Any:
+        """GetObject; `etag`, where it is given, is checked here and by S3."""
+        bucket, key = split_uri(uri)
+        request |= {"Bucket": bucket, "Key": key}
+        if not etag:
+            return self._call("get_object", uri, **request)
         with contextlib.suppress(ConflictError):
-            response = self._call("get_object", item.uri, IfMatch=item.etag, **request)
-            if response["ETag"] == item.etag:
-                return response["Body"]
-        raise ConflictError(f"{item.uri} was changed while it was read: start this again")
+            response = self._call("get_object", uri, IfMatch=etag, **request)
+            if response.get("ETag") == etag:
+                return response
+        raise ConflictError(f"{uri} was changed while it was read: start this again")
 
     def read_json(self, uri: str) -> Any:
-        try:
-            return json.loads(self.read(uri))
-        except ValueError as error:
-            raise BadDataError(f"{uri} does not hold JSON ({error})") from error
+        return read_checked(uri, lambda: self.read(uri), functools.partial(parse_json, uri))
 
     def write(
         self,
@@ -223,16 +243,6 @@ class Store:
             extra = {"ChecksumAlgorithm": "SHA256"}
             self._call("upload_file", uri, str(path), bucket, key, ExtraArgs=extra)
 
-    def download(self, uri: str, path: Path) -> None:
-        """Download an object to a temporary name beside `path`, then rename it."""
-        bucket, key = split_uri(uri)
-        partial = path.with_name(path.name + ".partial")
-        try:
-            self._call("download_file", uri, bucket, key, str(partial))
-            partial.rename(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
     # Many objects
 
     def list_objects(self, prefix: str) -> Iterator[StoredObject]:
@@ -263,16 +273,8 @@ class Store:
             bucket, key = split_uri(uri)
             by_bucket.setdefault(bucket, []).append(key)
         for bucket, keys in by_bucket.items():
-            for start in range(0, len(keys), DELETE_BATCH):
-                batch = [{"Key": key} for key in keys[start : start + DELETE_BATCH]]
-                request = {"Objects": batch, "Quiet": True}
-                response = self._call(
-                    "delete_objects", f"s3://{bucket}", Bucket=bucket, Delete=request
-                )
-                # S3 answers 200 with an error for each key that it did not delete.
-                if refusals := response.get("Errors"):
-                    error = botocore.exceptions.ClientError({"Error": refusals[0]}, "DeleteObjects")
-                    raise to_job_error(error, f"s3://{bucket}/{refusals[0]['Key']}")
+            request = functools.partial(self._call, "delete_objects", f"s3://{bucket}")
+            delete_keys(request, bucket, keys)
 
     # Buckets
 

@@ -38,6 +38,15 @@ REQUEST_ERRORS = (
     RecursionError,
     HTTPError,
 )
+# What botocore leaves to its caller where the body of an error's response is cut.
+CUT_ERRORS = (exceptions.ResponseStreamingError, HTTPError)
+# What the reading of a body may raise. urllib3's HTTPError is that of bytes changed under TLS.
+BODY_ERRORS = (
+    exceptions.IncompleteReadError,
+    exceptions.ReadTimeoutError,
+    *CUT_ERRORS,
+    ConnectionError,
+)
 NO_S3 = "no S3 answers there: check AWS_ENDPOINT_URL, the URL of S3 itself: http://HOST:PORT"
 # S3 refuses requests whose clock differs by over 15 minutes; a proxy's cached Date may be off by
 # some.
@@ -51,6 +60,7 @@ ARCHIVED = (
     "the object is archived (its storage class is GLACIER or DEEP_ARCHIVE): restore it, or leave "
     "it out of the source"
 )
+MEND_PROFILE = "mend the profile in ~/.aws/config, or give keys"
 REQUEST = "S3 does not accept the request: its message says why"
 REMEDY_OF_KIND: dict[Kind, str] = {
     NotFoundError: "check the bucket and the key; the bucket must exist",
@@ -115,8 +125,9 @@ SSO_ERRORS = (
     exceptions.NoAuthTokenError,
     exceptions.LoginTokenLoadError,
 )
+Remedies = list[tuple[type[Exception] | tuple[type[Exception], ...], str]]
 # How credentials fail to be had, each with its remedy; the first that fits counts.
-REMEDY_OF_CREDENTIALS: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
+REMEDY_OF_CREDENTIALS: Remedies = [
     (exceptions.NoCredentialsError, KEYS),
     (exceptions.PartialCredentialsError, "give both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
     (exceptions.ProfileNotFound, "check AWS_PROFILE and ~/.aws/config"),
@@ -134,25 +145,17 @@ REMEDY_OF_CREDENTIALS: list[tuple[type[Exception] | tuple[type[Exception], ...],
             exceptions.InfiniteLoopConfigError,
             exceptions.UnknownCredentialError,
             exceptions.RefreshWithMFAUnsupportedError,
-            exceptions.InvalidConfigError,
-            exceptions.ConfigNotFound,
         ),
-        "mend the profile in ~/.aws/config, or give keys",
+        MEND_PROFILE,
     ),
+]
+# What says nothing of credentials unless it is raised while they are looked for.
+REMEDY_OF_LOOKUP: Remedies = [
+    ((exceptions.InvalidConfigError, exceptions.ConfigNotFound), MEND_PROFILE),
     (ValueError, "run the profile's credential_process by hand: it has to print JSON"),
     (OSError, "check AWS_WEB_IDENTITY_TOKEN_FILE: a file that this user can read"),
 ]
-CREDENTIAL_ERRORS = (
-    exceptions.NoCredentialsError,
-    exceptions.PartialCredentialsError,
-    exceptions.ProfileNotFound,
-    *SSO_ERRORS,
-    exceptions.MetadataRetrievalError,
-    exceptions.CredentialRetrievalError,
-    exceptions.InfiniteLoopConfigError,
-    exceptions.UnknownCredentialError,
-    exceptions.RefreshWithMFAUnsupportedError,
-)
+CREDENTIAL_ERRORS = tuple(kinds for kinds, _ in REMEDY_OF_CREDENTIALS)
 SETTING_ERRORS = (
     exceptions.ParamValidationError,
     exceptions.ConfigParseError,
@@ -182,7 +185,8 @@ def to_job_error(error: Exception, uri: str) -> JobError:
 
 def credential_error(error: Exception, uri: str) -> AccessError:
     """AccessError for whatever kept boto3 from finding credentials, with that one's remedy."""
-    remedies = (remedy for kinds, remedy in REMEDY_OF_CREDENTIALS if isinstance(error, kinds))
+    table = [*REMEDY_OF_CREDENTIALS, *REMEDY_OF_LOOKUP]
+    remedies = (remedy for kinds, remedy in table if isinstance(error, kinds))
     remedy = next(remedies, REMEDY_OF_CREDENTIALS[0][1])
     return AccessError(_line(uri, f"there are no S3 credentials ({error})", remedy))
 

@@ -6,6 +6,7 @@ at the first missing part. The number of films alone decides the parts, whatever
 
 from __future__ import annotations
 
+import functools
 import gzip
 import itertools
 import json
@@ -32,6 +33,7 @@ from jobs.storage.manifest import (
     read_manifest,
 )
 from jobs.storage.s3 import Store
+from jobs.storage.verified_read import read_checked
 
 log = logging.getLogger(__name__)
 
@@ -273,8 +275,7 @@ class WorkFolder:
         return sorted(numbers)
 
     def _read_part(self, number: int) -> list[dict[str, Any]]:
-        uri = self._part_uri(number)
-        return unpack_rows(read_bounded(self.store, uri, LARGEST_ROWS), uri)
+        return read_rows(self.store, self._part_uri(number))
 
     def _write_part(self, number: int, rows: Sequence[Mapping[str, object]]) -> None:
         self.store.write(self._part_uri(number), pack_rows(rows), content_type="application/gzip")
@@ -283,7 +284,8 @@ class WorkFolder:
         numbers = sorted(self._parts_written())
         uris = [self._part_uri(number) for number in numbers]
         # The sha256 is of the uncompressed rows: zlib's versions compress to different bytes.
-        texts = map(inflate, self.store.read_many(uris), uris)
+        read = functools.partial(_read_part_as, inflate, self.store)
+        texts = ordered_map(read, uris, threads=self.store.threads)
         keys = [uri.removeprefix(self.root + "/") for uri in uris]
         return [describe(key, text) for key, text in zip(keys, texts, strict=True)]
 
@@ -301,6 +303,16 @@ def pack_rows(rows: Iterable[Mapping[str, object]]) -> bytes:
     """The rows as gzipped JSON lines; the same rows give the same bytes."""
     # By default gzip's header holds the time.
     return gzip.compress(b"".join(map(_line, rows)), mtime=0)
+
+
+def read_rows(store: Store, uri: str) -> list[dict[str, Any]]:
+    """The rows of a part; BadDataError where it is damaged or has over LARGEST_ROWS bytes."""
+    return _read_part_as(unpack_rows, store, uri)
+
+
+def _read_part_as(unpack: Callable[[bytes, str], T], store: Store, uri: str) -> T:
+    read = functools.partial(read_bounded, store, uri, LARGEST_ROWS)
+    return read_checked(uri, read, lambda packed: unpack(packed, uri))
 
 
 def unpack_rows(packed: bytes, name: str = "a part of rows") -> list[dict[str, Any]]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobs import download, preprocess
-from jobs.errors import BadDataError, NotFoundError
+from jobs.errors import BadDataError, JobError, NotFoundError, ServiceUnavailableError
 from jobs.local import copy_to_incoming
 from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.sources.bucket import BucketSource, open_bucket
 from jobs.storage.s3 import Store
+from tests.support.fault_proxy import Fault, FaultProxy, flip, flip_elsewhere
 from tests.support.films import draw_pair, png
 
 
@@ -107,3 +111,31 @@ def test_a_folders_files_keep_the_backslashes_of_their_names_in_s3(
         (tmp_path / name).write_text(name)
     source = BucketSource(copy_to_incoming(store, tmp_path.as_uri(), out), store)
     assert {name: source.read(name).decode() for name in source.names()} == {n: n for n in names}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "exit_code"),
+    [(flip, BadDataError, 65), (flip_elsewhere, ServiceUnavailableError, 69)],
+)
+def test_a_member_of_a_zip_is_damaged_where_the_same_bytes_come_twice_else_the_way_is(
+    store: Store,
+    behind: Store,
+    proxy: FaultProxy,
+    out: str,
+    change: Callable[[bytes, int], bytes],
+    kind: type[JobError],
+    exit_code: int,
+) -> None:
+    film, buffer = os.urandom(50_000), io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.png", film)
+    store.write(f"{out}/films.zip", buffer.getvalue())
+    source = open_bucket(f"{out}/films.zip", behind)
+    proxy.faults["films.zip"] = Fault(change, times=1)
+    assert source.read("a.png") == film
+    proxy.reads.clear()
+    proxy.faults["films.zip"] = Fault(change)
+    with pytest.raises(kind, match=r"films\.zip: member 'a\.png'") as caught:
+        source.read("a.png")
+    assert caught.value.exit_code == exit_code
+    assert proxy.reads["films.zip"] == 2
