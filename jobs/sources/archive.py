@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import mimetypes
 import re
 import stat
 import struct
@@ -20,6 +19,7 @@ from pathlib import Path
 from jobs.errors import BadDataError
 from jobs.sources.byte_ranges import ByteRanges, FileRanges, join_chunks
 from jobs.sources.file_kinds import FIRST_PART, HEAD, JOIN, ZIP, FileKind, kind_of
+from jobs.sources.file_names import IMAGES, ending_of
 from jobs.sources.member_names import member_names
 from jobs.sources.source import LARGEST_FILE
 from jobs.sources.zip_member import METHODS, DamagedError, ZipMember
@@ -182,7 +182,7 @@ class ZipSource:
 
     def _check_content(self) -> None:
         """Refuse a zip without any image whose largest member is an archive or DICOM."""
-        if not self._members or any(map(_is_image, self._members)):
+        if not self._members or any(ending_of(name) in IMAGES for name in self._members):
             return
         name = max(sorted(self._members), key=lambda name: self._members[name].size)
         kind = self._kind_of_member(name)
@@ -193,10 +193,10 @@ class ZipSource:
             )
 
     def _kind_of_member(self, name: str) -> FileKind | None:
-        head = b""
+        head, member = b"", self._members[name]
         # A damaged member is refused when it is read.
         with contextlib.suppress(DamagedError):
-            for chunk in self._unpack(name):
+            for chunk in _unpack(member, self._file.stream(member.start, member.stop)):
                 head += chunk
                 if len(head) >= HEAD:
                     break
@@ -268,10 +268,6 @@ class _DirectoryReader:
 
     def close(self) -> None:
         pass
-
-
-def _is_image(name: str) -> bool:
-    return (mimetypes.guess_type(name)[0] or "").startswith("image/")
 
 
 class _Summed:
