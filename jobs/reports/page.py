@@ -66,9 +66,9 @@ def build(
         model_json: the package's model.json.
     """
     evaluation, processed = manifests["evaluation"], manifests["processed"]
-    history = json.loads(manifests["trained"].read_file(store, "history.json"))["epochs"]
+    history = manifests["trained"].read_json(store, "history.json")["epochs"]
     best = [row["epoch"] for row in history].index(model_json["metrics"]["epoch"])
-    metrics = json.loads(evaluation.read_file(store, "metrics.json"))
+    metrics = evaluation.read_json(store, "metrics.json")
     calibration = metrics["calibration"]
     return render(
         config=config,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs.errors import ConflictError
+from jobs.storage.manifest import LARGEST_ROWS
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import pack_rows, unpack_rows
 
@@ -33,10 +34,11 @@ class Ledger:
         # After the last one, not by their number: a part that was deleted leaves a gap.
         numbers = [int(match[1]) for uri in uris if (match := PART_NUMBER.search(uri))]
         self._next_part = max(numbers, default=-1) + 1
-        for packed in self._store.read_many(uris):
-            rows = unpack_rows(packed)
-            self._note(rows)
-            yield from rows
+        parts = self._store.read_many(uris, largest=LARGEST_ROWS)
+        for uri, packed in zip(uris, parts, strict=True):
+            for row in unpack_rows(packed, uri):
+                self._note([row])
+                yield row
 
     def ok(self, origin: str, etag: str) -> bool | None:
         """True where the film has a mask, False where it was unreadable, None where it is new."""

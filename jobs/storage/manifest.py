@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -19,13 +20,14 @@ from typing import Any, TypedDict
 
 from jobs.errors import BadDataError, ConfigError
 from jobs.runtime import profile
+from jobs.storage.bounds import check_bound, load_json, parse_json
 from jobs.storage.s3 import Store
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-# Bytes of a header, and of the rows of one part: the largest have a few MB and some 100 KB.
-LARGEST_HEADER, LARGEST_ROWS = 64 * 2**20, 64 * 2**20
+# Bytes of the rows of one part, and of one row: the largest have some 100 KB and a few KB.
+LARGEST_ROWS, LARGEST_ROW = 16 * 2**20, 2**18
 # The zlib format with gzip's header and checksum.
 GZIP = 16 + zlib.MAX_WBITS
 
@@ -108,7 +110,7 @@ class Manifest:
     def rows(self, store: Store) -> Iterator[dict[str, Any]]:
         """Every row in order, one part in memory at a time; `jobs.films.rows` gives their types."""
         for part in self.parts:
-            packed = read_bounded(store, self.uri_of(part.key), LARGEST_ROWS)
+            packed = store.read(self.uri_of(part.key), largest=LARGEST_ROWS)
             yield from _unpack(packed, part, self.uri)
 
     def read_file(self, store: Store, key: str) -> bytes:
@@ -118,6 +120,10 @@ class Manifest:
                 return store.read(self.uri_of(key), sha256=entry.sha256)
         raise BadDataError(f"{self.uri} lists no {key}: it was not written by this version")
 
+    def read_json(self, store: Store, key: str) -> Any:
+        """The value of a JSON file of the manifest; BadDataError as `read_file` raises it."""
+        return parse_json(self.read_file(store, key), self.uri_of(key))
+
 
 def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     """Load a header.
@@ -125,7 +131,6 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     Raises BadDataError where it is not a manifest of this schema version, ConfigError where it is
     the manifest of another job than `job`.
     """
-    check_bound(uri, store.stat(uri).bytes, LARGEST_HEADER)
     value = store.read_json(uri)
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         raise BadDataError(
@@ -227,21 +232,6 @@ def created_by(started: float) -> dict[str, Any]:
     }
 
 
-def check_bound(name: str, size: int, limit: int) -> None:
-    """Raise BadDataError where an object of `size` bytes is larger than any that a job writes."""
-    if size > limit:
-        raise BadDataError(
-            f"{name} has {size} bytes, no job writes more than {limit}: it was replaced, run its "
-            "job again with --force"
-        )
-
-
-def read_bounded(store: Store, uri: str, limit: int) -> bytes:
-    """The object's bytes; BadDataError, before they are read, where they are more than `limit`."""
-    check_bound(uri, store.stat(uri).bytes, limit)
-    return store.read(uri)
-
-
 def inflate(packed: bytes, name: str, limit: int = LARGEST_ROWS) -> bytes:
     """The content of a gzip file; BadDataError where it is damaged or has over `limit` bytes."""
     stream = zlib.decompressobj(GZIP)
@@ -260,4 +250,15 @@ def _unpack(packed: bytes, part: FileEntry, uri: str) -> Iterator[dict[str, Any]
     text = inflate(packed, f"{uri}: {part.key}", min(part.bytes, LARGEST_ROWS))
     if hashlib.sha256(text).hexdigest() != part.sha256:
         raise BadDataError(f"{uri}: the rows in {part.key} were changed: run its job with --force")
-    return map(json.loads, text.splitlines())
+    return rows_of(text, f"{uri}: {part.key}")
+
+
+def rows_of(text: bytes, name: str) -> Iterator[dict[str, Any]]:
+    """The row of each line of a part; BadDataError for a line that is none."""
+    name_of_row = f"a row of {name}"
+    for line in io.BytesIO(text):
+        check_bound(name_of_row, len(line), LARGEST_ROW)
+        row = load_json(line, name_of_row)
+        if not isinstance(row, dict):
+            raise BadDataError(f"{name} holds {line[:40]!r}, no row: run its job with --force")
+        yield row

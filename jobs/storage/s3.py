@@ -32,6 +32,7 @@ from jobs.errors import (
     RepeatableConflictError,
 )
 from jobs.runtime.parallel import ordered_map
+from jobs.storage.bounds import LARGEST_JSON, check_size, parse_json
 from jobs.storage.conditional_put import has_conditional_put
 from jobs.storage.s3_client import S3Settings, connect
 from jobs.storage.s3_errors import REQUEST_ERRORS, foreign_answer, to_job_error
@@ -95,17 +96,23 @@ class Store:
 
     # One object
 
-    def read(self, uri: str, *, sha256: str = "") -> bytes:
-        """The object's bytes; BadDataError where they are not those of `sha256` (hex)."""
-        return self.read_tagged(uri, sha256=sha256)[0]
+    def read(self, uri: str, *, sha256: str = "", largest: int = 0) -> bytes:
+        """The object's bytes; BadDataError where they are not those of `sha256` (hex).
 
-    def read_tagged(self, uri: str, *, sha256: str = "") -> tuple[bytes, str]:
-        """(bytes, ETag) of the object."""
+        BadDataError, before they are read, where they are more than `largest`, if it is given, or
+        too many for the job's memory.
+        """
+        return self.read_tagged(uri, sha256=sha256, largest=largest)[0]
+
+    def read_tagged(self, uri: str, *, sha256: str = "", largest: int = 0) -> tuple[bytes, str]:
+        """(bytes, ETag) of the object, as `read` reads it."""
         bucket, key = split_uri(uri)
         for attempt in range(1, BODY_ATTEMPTS + 1):
             response = self._call("get_object", uri, Bucket=bucket, Key=key)
             try:
-                data: bytes = response["Body"].read()
+                with contextlib.closing(response["Body"]) as body:
+                    check_size(uri, int(response["ContentLength"]), largest)
+                    data: bytes = body.read()
                 break
             except BODY_ERRORS as error:
                 self._count_retries(1, uri)
@@ -156,10 +163,7 @@ class Store:
         raise ConflictError(f"{item.uri} was changed while it was read: start this again")
 
     def read_json(self, uri: str) -> Any:
-        try:
-            return json.loads(self.read(uri))
-        except ValueError as error:
-            raise BadDataError(f"{uri} does not hold JSON ({error})") from error
+        return parse_json(self.read(uri, largest=LARGEST_JSON), uri)
 
     def write(
         self,
@@ -247,9 +251,10 @@ class Store:
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise to_job_error(error, prefix) from error
 
-    def read_many(self, uris: Iterable[str]) -> Iterator[bytes]:
+    def read_many(self, uris: Iterable[str], *, largest: int = 0) -> Iterator[bytes]:
         """The bytes of each object, in order, read by many threads ahead of the consumer."""
-        return ordered_map(self.read, uris, threads=self.threads)
+        read = functools.partial(self.read, largest=largest)
+        return ordered_map(read, uris, threads=self.threads)
 
     def write_many(self, objects: Iterable[tuple[str, bytes]]) -> int:
         """Put (uri, data) pairs by many threads and return how many there were."""

@@ -29,8 +29,8 @@ from jobs.storage.manifest import (
     header,
     inflate,
     manifest_of,
-    read_bounded,
     read_manifest,
+    rows_of,
 )
 from jobs.storage.s3 import Store
 
@@ -275,7 +275,7 @@ class WorkFolder:
 
     def _read_part(self, number: int) -> list[dict[str, Any]]:
         uri = self._part_uri(number)
-        return unpack_rows(read_bounded(self.store, uri, LARGEST_ROWS), uri)
+        return list(unpack_rows(self.store.read(uri, largest=LARGEST_ROWS), uri))
 
     def _write_part(self, number: int, rows: Sequence[Mapping[str, object]]) -> None:
         self.store.write(self._part_uri(number), pack_rows(rows), content_type="application/gzip")
@@ -284,7 +284,7 @@ class WorkFolder:
         numbers = sorted(self._parts_written())
         uris = [self._part_uri(number) for number in numbers]
         # The sha256 is of the uncompressed rows: zlib's versions compress to different bytes.
-        texts = map(inflate, self.store.read_many(uris), uris)
+        texts = map(inflate, self.store.read_many(uris, largest=LARGEST_ROWS), uris)
         keys = [uri.removeprefix(self.root + "/") for uri in uris]
         return [describe(key, text) for key, text in zip(keys, texts, strict=True)]
 
@@ -313,9 +313,9 @@ def pack_rows(rows: Iterable[Mapping[str, object]]) -> bytes:
     return gzip.compress(b"".join(map(_line, rows)), mtime=0)
 
 
-def unpack_rows(packed: bytes, name: str = "a part of rows") -> list[dict[str, Any]]:
+def unpack_rows(packed: bytes, name: str = "a part of rows") -> Iterator[dict[str, Any]]:
     """The rows that `pack_rows` packed; `name` is the part's in errors."""
-    return [json.loads(line) for line in inflate(packed, name).splitlines()]
+    return rows_of(inflate(packed, name), name)
 
 
 def _line(row: Mapping[str, object]) -> bytes:
