@@ -17,7 +17,7 @@ from scipy import ndimage, stats
 from sklearn.metrics import f1_score, jaccard_score
 
 from jobs import download, evaluate, preprocess
-from jobs.errors import ConfigError
+from jobs.errors import BadDataError, ConfigError
 from jobs.imaging import decode
 from jobs.segmentation import inference
 from jobs.settings.config import (
@@ -234,6 +234,15 @@ def test_a_film_that_could_not_be_predicted_has_the_lowest_scores(films: Films) 
     assert films.figures(evaluation)["review"]["films"] == 5
     line = table_of(films, evaluation)["MCUCXR_0002_0"]
     assert line["quality"] == line["review"] == ""
+
+
+def test_a_mask_that_takes_more_than_the_jobs_memory_is_bad_data_with_its_films_name(
+    films: Films, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions = films.predict(films.train())
+    monkeypatch.setattr("jobs.runtime.byte_budget.job_memory", lambda: 1000)
+    with pytest.raises(BadDataError, match=r"MCUCXR_\d+_0.png or a mask .* half of the job's mem"):
+        films.evaluate(predictions, run_id="small", force=True)
 
 
 def test_predictions_of_other_films_are_refused(films: Films) -> None:

@@ -136,6 +136,15 @@ def decode_mask(data: bytes) -> NDArray[np.bool_]:
     return np.asarray(samples > samples.max() // 2)
 
 
+def decode_rgb(data: bytes) -> NDArray[np.uint8]:
+    """A picture that a job drew, RGB uint8 (H, W, 3). Raises ImageError as `decode_film` does."""
+    _check_parts(data)
+    image = _opened(data)
+    _check_cost(image, data)
+    with _image_errors(data):
+        return np.array(image.convert("RGB"))
+
+
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """A PNG of an image, uint8 (H, W) or RGB (H, W, 3); the same bytes for the same pixels."""
     assert image.dtype == np.uint8, image.dtype
