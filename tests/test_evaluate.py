@@ -241,7 +241,7 @@ def test_a_mask_that_takes_more_than_the_jobs_memory_is_bad_data_with_its_films_
 ) -> None:
     predictions = films.predict(films.train())
     monkeypatch.setattr("jobs.runtime.byte_budget.job_memory", lambda: 1000)
-    with pytest.raises(BadDataError, match=r"MCUCXR_\d+_0.png or a mask .* half of the job's mem"):
+    with pytest.raises(BadDataError, match=r"CXR_\d+_[01].png or a mask .* half of the job's mem"):
         films.evaluate(predictions, run_id="small", force=True)
 
 

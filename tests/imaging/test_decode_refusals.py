@@ -135,7 +135,7 @@ def test_a_flipped_byte_in_the_pixels_of_a_png_is_refused() -> None:
 def test_a_picture_for_the_report_is_decoded_as_drawn_and_refused_where_it_is_too_large() -> None:
     assert np.array_equal(decode_rgb(saved(COLOR, "PNG")), COLOR)
     huge = png_header(20_000, 20_000, 8, RGB_PNG) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    with pytest.raises(ImageError, match="^too large: 20000 x 20000 pixels are over 100 mega"):
+    with pytest.raises(ImageError, match=r"^too large: 20000 x 20000 pixels are over 100 mega"):
         decode_rgb(huge)
-    with pytest.raises(ImageError, match="^undecodable: not a PNG, JPEG or TIFF"):
+    with pytest.raises(ImageError, match=r"^undecodable: not a PNG, JPEG or TIFF"):
         decode_rgb(b"<svg/>")
