@@ -236,13 +236,12 @@ def test_a_film_that_could_not_be_predicted_has_the_lowest_scores(films: Films) 
     assert line["quality"] == line["review"] == ""
 
 
-def test_a_mask_that_takes_more_than_the_jobs_memory_is_bad_data_with_its_films_name(
+def test_a_mask_too_large_for_the_jobs_memory_is_bad_data_with_its_films_name(
     films: Films, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictions = films.predict(films.train())
-    monkeypatch.setattr("jobs.runtime.byte_budget.job_memory", lambda: 1000)
+    monkeypatch.setattr("jobs.runtime.byte_budget.FILM_SHARE", 0)
     with pytest.raises(BadDataError, match=r"CXR_\d+_[01].png or a mask .* half of the job's mem"):
-        films.evaluate(predictions, run_id="small", force=True)
+        films.evaluate(films.predict(films.train()), run_id="small", force=True)
 
 
 def test_predictions_of_other_films_are_refused(films: Films) -> None:

@@ -101,7 +101,7 @@ class Chain:
                 *("--trained", uri("train"), "--predictions", uri("predict")),
                 *("--evaluation", uri("evaluate"), "--min-dice=0"),
             ],
-            "inbox": ["--films", f"{self.out}/inbox/"],
+            "inbox": ["--inbox", f"{str(uri('download')).rpartition('/')[0]}/films/"],
         }
         return [job, "--out", self.out, *map(str, inputs[job])]
 
@@ -277,7 +277,7 @@ def measure(
         write_hostile_film(folder / str(number), LARGE_FILMS[name]())
         chain = Chain(store, f"s3://lung/{uuid.uuid4().hex}")
         yield "download", name, usual["download"].mib, chain.download(folder / str(number))
-        for job in JOBS[:-1]:
+        for job in JOBS:
             yield job, name, usual[job].mib, chain.run(job)
     for job, name, replace in objects:
         yield job, name, usual[job].mib, hostile(honest, job, replace)
