@@ -10,7 +10,7 @@ usage: python -m tests.support.peak_memory
 
 from __future__ import annotations
 
-import gzip
+import hashlib
 import io
 import json
 import os
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -181,8 +182,14 @@ def inflating_checkpoint() -> bytes:
     return stream.getvalue()
 
 
-def packed_rows(size: int) -> bytes:
-    return gzip.compress(b"[[[]]]," * (size // 7), 9, mtime=0)
+def packed_rows(size: int) -> tuple[bytes, str]:
+    """(a gzip file of `size` bytes of JSON in one line, the sha256 of its content)."""
+    packer, digest, packed = zlib.compressobj(9, wbits=31), hashlib.sha256(), []
+    for start in range(0, size, len(block := b"[[[[]]]]" * 2**17)):
+        part = block[: size - start]
+        digest.update(part)
+        packed.append(packer.compress(part))
+    return b"".join((*packed, packer.flush())), digest.hexdigest()
 
 
 def rewrite(store: Store, uri: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -210,11 +217,11 @@ def replace_file(store: Store, uri: str, key: str, data: bytes) -> None:
 
 def replace_rows(store: Store, uri: str, text_size: int) -> None:
     """Replace the first part of a manifest's rows by one that inflates to `text_size` bytes."""
-    packed = packed_rows(text_size)
+    packed, sha256 = packed_rows(text_size)
     assert len(packed) < LARGEST
     key = store.read_json(uri)["parts"][0]["key"]
     store.write(f"{uri.rpartition('/')[0]}/{key}", packed)
-    rewrite(store, uri, lambda header: header["parts"][0].update(bytes=text_size))
+    rewrite(store, uri, lambda header: header["parts"][0].update(bytes=text_size, sha256=sha256))
 
 
 def many_parts(store: Store, uri: str) -> None:
