@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.errors import ConfigError
+from jobs.errors import BadDataError, ConfigError
 from jobs.films.rows import (
     PredictionRow,
     ProcessedRow,
@@ -26,6 +27,7 @@ from jobs.films.seen_patients import SeenPatients, read_seen_patients
 from jobs.films.training_pairs import chosen_sources
 from jobs.imaging import decode, geometry, masks
 from jobs.reports import calibration, summary
+from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.parallel import CPU_THREADS
 from jobs.runtime.profile import timed
 from jobs.runtime.progress import track
@@ -55,6 +57,8 @@ COLUMNS = [
     "review",
     "reason",
 ]
+# Scoring takes so many times what decoding the predicted mask takes, 2 bytes a pixel.
+SCORING = 5
 # Of a film that could not be predicted.
 LOWEST_SCORES = {"dice": 0.0, "iou": 0.0, "hd95": metrics.FARTHEST}
 
@@ -178,14 +182,17 @@ class _Scorer:
     def _scores(self, raw: RawRow, prediction: PredictionRow) -> dict[str, Any]:
         if prediction["status"] != "ok":
             return {**LOWEST_SCORES, "reason": prediction["reason"]}
-        predicted = _read_mask(self.store, self.predictions, prediction["mask"])
-        truth = _read_truth(self.store, self.raw, raw, predicted.shape)
-        with timed("compute"):
-            scores = {
-                "dice": metrics.dice(predicted, truth),
-                "iou": metrics.iou(predicted, truth),
-                "hd95": metrics.hd95(predicted, truth),
-            }
+        predicted_file = _read(self.store, self.predictions, prediction["mask"])
+        truth_files = _read_masks(self.store, self.raw, raw)
+        with _decoding(raw, SCORING * decode.working_bytes(predicted_file), truth_files):
+            predicted = _mask(predicted_file)
+            truth = _truth(truth_files, predicted.shape)
+            with timed("compute"):
+                scores = {
+                    "dice": metrics.dice(predicted, truth),
+                    "iou": metrics.iou(predicted, truth),
+                    "hd95": metrics.hd95(predicted, truth),
+                }
         rounded = {name: round(score, 6) for name, score in scores.items()}
         return {**rounded, "quality": prediction["quality"], "review": prediction["review"]}
 
@@ -201,19 +208,39 @@ def _read_raw(store: Store, predictions: Manifest, processed: Manifest) -> Manif
     return read_manifest(store, raw["uri"], "download")
 
 
-def _read_truth(store: Store, raw: Manifest, film: RawRow, shape: tuple[int, ...]) -> Mask:
+@contextlib.contextmanager
+def _decoding(film: RawRow, count: int, masks: Sequence[bytes]) -> Iterator[None]:
+    """Hold `count` bytes and what the masks take; BadDataError where the block cannot decode."""
+    try:
+        with film_memory(count + sum(map(decode.working_bytes, masks))):
+            yield
+    except decode.ImageError as error:
+        raise BadDataError(
+            f"{film['origin']} or a mask of it cannot be scored ({error}): give the job more "
+            "memory, or leave the film out of the source and start again at download"
+        ) from error
+
+
+def _read(store: Store, manifest: Manifest, entry: FileRow) -> bytes:
+    return store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"])
+
+
+def _read_masks(store: Store, raw: Manifest, film: RawRow) -> list[bytes]:
+    return [_read(store, raw, entry) for entry in film["masks"].values()]
+
+
+def _mask(data: bytes) -> Mask:
+    with timed("decode"):
+        return decode.decode_mask(data)
+
+
+def _truth(files: Sequence[bytes], shape: tuple[int, ...]) -> Mask:
     """The union of the film's masks, bool of `shape` (H, W), resized if they have another size."""
-    truth = masks.merge([_read_mask(store, raw, entry) for entry in film["masks"].values()])
+    truth = masks.merge(map(_mask, files))
     height, width = shape
     if truth.shape == shape:
         return truth
     return geometry.resize(truth.astype(np.float32), height, width) >= 0.5
-
-
-def _read_mask(store: Store, manifest: Manifest, entry: FileRow) -> Mask:
-    data = store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"])
-    with timed("decode"):
-        return decode.decode_mask(data)
 
 
 def _worst_films(
@@ -237,12 +264,20 @@ def _overlay(
     store: Store, raw: Manifest, predictions: Manifest, film: RawRow, prediction: PredictionRow
 ) -> NDArray[np.uint8]:
     """The film, RGB uint8 (H, W, 3), its longer side WORST_TILE pixels, both masks outlined."""
-    entry = film["film"]
-    pixels = decode.decode_film(store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"]))
-    colored = [(_read_truth(store, raw, film, pixels.shape), masks.TRUTH_COLOR)]
-    if prediction["status"] == "ok":
-        predicted = _read_mask(store, predictions, prediction["mask"])
-        colored.append((predicted, masks.PREDICTION_COLOR))
+    data, truth_files = _read(store, raw, film["film"]), _read_masks(store, raw, film)
+    with _decoding(film, decode.working_bytes(data), truth_files):
+        pixels = decode.decode_film(data)
+        colored = [(_truth(truth_files, pixels.shape), masks.TRUTH_COLOR)]
+        if prediction["status"] == "ok":
+            predicted = _mask(_read(store, predictions, prediction["mask"]))
+            colored.append((predicted, masks.PREDICTION_COLOR))
+        return _tile(pixels, colored)
+
+
+def _tile(
+    pixels: NDArray[np.uint8], colored: Sequence[tuple[Mask, masks.Color]]
+) -> NDArray[np.uint8]:
+    """A film (H, W) with its masks' outlines, RGB uint8, its longer side WORST_TILE pixels."""
     scale = WORST_TILE / max(pixels.shape)
     height, width = (max(1, round(side * scale)) for side in pixels.shape)
     small = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -175,7 +174,7 @@ def _build_masker(work_folder: WorkFolder, trained: Manifest) -> Masker:
     from jobs.films.network import Network
 
     store = work_folder.store
-    model_json = json.loads(trained.read_file(store, "model.json"))
+    model_json = trained.read_json(store, "model.json")
     weights = trained.read_file(store, "model.safetensors")
 
     def read(film: Film) -> bytes:

@@ -17,6 +17,7 @@ from jobs.films.split import read_split_file, split_of
 from jobs.films.square import NO_MASK, SquareFilm, square_film
 from jobs.imaging import decode, geometry, masks
 from jobs.imaging.geometry import Placing
+from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.parallel import CPU_THREADS, ordered_map
 from jobs.runtime.progress import track
 from jobs.settings.config import PreprocessConfig
@@ -274,6 +275,7 @@ def _outlined(work_folder: WorkFolder, row: ProcessedRow) -> NDArray[np.uint8]:
         work_folder.store.read(work_folder.uri_of(entry["key"]))
         for entry in (row["image"], row["mask"])
     )
-    small_film = geometry.resize_film(decode.decode_film(film), TILE_PIXELS, TILE_PIXELS)
-    small_mask = geometry.resize_mask(decode.decode_mask(mask), TILE_PIXELS, TILE_PIXELS)
+    with film_memory(decode.working_bytes(film) + decode.working_bytes(mask)):
+        small_film = geometry.resize_film(decode.decode_film(film), TILE_PIXELS, TILE_PIXELS)
+        small_mask = geometry.resize_mask(decode.decode_mask(mask), TILE_PIXELS, TILE_PIXELS)
     return masks.outline(small_film, [(small_mask, masks.TRUTH_COLOR)], 1)

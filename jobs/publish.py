@@ -10,7 +10,6 @@ These alone are addressed by name instead of by fingerprint.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import platform
 import time
@@ -67,7 +66,7 @@ def run(config: PublishConfig, store: Store) -> Manifest:
     check_links(manifests)
     out = config.out.rstrip("/")
     folder, models = f"{out}/runs/{config.run_id}", f"{out}/models/{config.name}"
-    metrics = json.loads(manifests["evaluation"].read_file(store, "metrics.json"))
+    metrics = manifests["evaluation"].read_json(store, "metrics.json")
     challenger = write_package(store, models, manifests, metrics)
     decision = _decide(config, store, models, manifests["processed"], challenger)
     details = {

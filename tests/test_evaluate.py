@@ -17,7 +17,7 @@ from scipy import ndimage, stats
 from sklearn.metrics import f1_score, jaccard_score
 
 from jobs import download, evaluate, preprocess
-from jobs.errors import ConfigError
+from jobs.errors import BadDataError, ConfigError
 from jobs.imaging import decode
 from jobs.segmentation import inference
 from jobs.settings.config import (
@@ -234,6 +234,14 @@ def test_a_film_that_could_not_be_predicted_has_the_lowest_scores(films: Films) 
     assert films.figures(evaluation)["review"]["films"] == 5
     line = table_of(films, evaluation)["MCUCXR_0002_0"]
     assert line["quality"] == line["review"] == ""
+
+
+def test_a_mask_too_large_for_the_jobs_memory_is_bad_data_with_its_films_name(
+    films: Films, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.runtime.byte_budget.FILM_SHARE", 0)
+    with pytest.raises(BadDataError, match=r"CXR_\d+_[01].png or a mask .* half of the job's mem"):
+        films.evaluate(films.predict(films.train()), run_id="small", force=True)
 
 
 def test_predictions_of_other_films_are_refused(films: Films) -> None:

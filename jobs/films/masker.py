@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from jobs.films.rows import PredictionRow
 from jobs.imaging import decode, masks
 from jobs.imaging.geometry import Placement
-from jobs.runtime.byte_budget import films_budget
+from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.parallel import CORES, batched_map, ordered_map
 from jobs.runtime.profile import timed
 from jobs.segmentation import quality
@@ -141,7 +141,7 @@ class Masker:
             return film.failed(str(error))
 
     def _square(self, film: Film, data: bytes) -> _Square:
-        with films_budget().taking(decode.working_bytes(data)), self._cores:
+        with film_memory(decode.working_bytes(data)), self._cores:
             with timed("decode"):
                 pixels = decode.decode_film(data)
             with timed("resize"):
@@ -164,15 +164,24 @@ class Masker:
         if not isinstance(item, tuple):
             return item
         square, probabilities = item
-        pixels = square.placement.height * square.placement.width
-        with films_budget().taking(RESTORE_BYTES * pixels), self._cores:
-            with timed("restore"):
-                mask = self.network.mask(probabilities, square.placement)
-                columns = self._measure(mask, quality.score(probabilities))
-            with timed("encode"):
-                png = decode.encode_mask(mask)
+        try:
+            png, columns = self._restore(square.placement, probabilities)
+        except decode.ImageError as error:
+            return square.film.failed(str(error))
         entry = self.put(square.film.id, png)
         return square.film.row(status="ok", mask=entry, **columns)
+
+    def _restore(
+        self, placement: Placement, probabilities: Probabilities
+    ) -> tuple[bytes, dict[str, Any]]:
+        """The film's mask as a PNG, and the row's columns of it."""
+        pixels = placement.height * placement.width
+        with film_memory(RESTORE_BYTES * pixels), self._cores:
+            with timed("restore"):
+                mask = self.network.mask(probabilities, placement)
+                columns = self._measure(mask, quality.score(probabilities))
+            with timed("encode"):
+                return decode.encode_mask(mask), columns
 
     def _measure(self, mask: Mask, score: float) -> dict[str, Any]:
         """The row's columns of a mask; an empty mask and one of low quality are for review."""

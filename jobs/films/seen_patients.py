@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,7 +34,7 @@ class SeenPatients:
 def read_seen_patients(store: Store, trained: Manifest) -> SeenPatients:
     """The patients of the train and val films of the sources that model.json names."""
     processed = read_manifest(store, trained.inputs["processed"]["uri"], "preprocess")
-    model_json = json.loads(trained.read_file(store, "model.json"))
+    model_json = trained.read_json(store, "model.json")
     sources = sorted(model_json["data"]["train_sources"])
     splits = {
         row["patient"]: row["split"]

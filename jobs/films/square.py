@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from jobs.films.rows import RawRow
 from jobs.imaging import decode, geometry, masks
 from jobs.imaging.geometry import Placement, Placing
-from jobs.runtime.byte_budget import films_budget
+from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.profile import timed
 from jobs.storage.manifest import FileRow
 
@@ -67,7 +67,7 @@ def square_film(row: RawRow, read: Read, placing: Placing) -> SquareFilm:
 
 def _square_image(data: bytes, placing: Placing) -> tuple[bytes, Placement, str]:
     """(PNG of the film in the square, its placement, sha256 of its shape and pixels)."""
-    with films_budget().taking(decode.working_bytes(data)):
+    with film_memory(decode.working_bytes(data)):
         with timed("decode"):
             film = decode.decode_film(data)
         with timed("check"):
@@ -92,7 +92,7 @@ def _read_lungs(files: Iterable[bytes]) -> NDArray[np.bool_]:
 
 
 def _read_mask(data: bytes) -> NDArray[np.bool_]:
-    with films_budget().taking(decode.working_bytes(data)):
+    with film_memory(decode.working_bytes(data)):
         return decode.decode_mask(data)
 
 

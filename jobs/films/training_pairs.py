@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from jobs.errors import BadDataError, ConfigError
 from jobs.films.rows import ProcessedRow, Split, processed_rows
 from jobs.imaging import decode
+from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.parallel import ordered_map
 from jobs.runtime.profile import timed
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
+
+# Bytes that decoding takes for a pixel, at most, of the kinds that preprocess writes.
+PIXEL_BYTES = 8
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
@@ -49,8 +53,17 @@ def read_pair(store: Store, processed: Manifest, row: ProcessedRow) -> Pair:
         store.read(processed.uri_of(entry["key"]), sha256=entry["sha256"])
         for entry in (row["image"], row["mask"])
     )
-    with timed("decode"):
-        return decode.decode_film(film), decode.decode_mask(mask)
+    needed = decode.working_bytes(film) + decode.working_bytes(mask)
+    try:
+        if needed > 2 * PIXEL_BYTES * processed.config["size"] ** 2:
+            raise decode.ImageError("larger than the square of preprocess")
+        with film_memory(needed), timed("decode"):
+            return decode.decode_film(film), decode.decode_mask(mask)
+    except decode.ImageError as error:
+        raise BadDataError(
+            f"{processed.uri_of(row['image']['key'])} or its mask cannot be read ({error}): run "
+            "preprocess again with --force"
+        ) from error
 
 
 def count_films(processed: Manifest, split: Split, sources: Iterable[str]) -> int:

@@ -23,7 +23,7 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
-from jobs.imaging import decode_cost, png
+from jobs.imaging import decode_cost, file_parts, png
 
 # Pixels; five times the largest film of Montgomery.
 MAX_PIXELS = 100_000_000
@@ -136,6 +136,15 @@ def decode_mask(data: bytes) -> NDArray[np.bool_]:
     return np.asarray(samples > samples.max() // 2)
 
 
+def decode_rgb(data: bytes) -> NDArray[np.uint8]:
+    """A picture that a job drew, RGB uint8 (H, W, 3). Raises ImageError as `decode_film` does."""
+    _check_parts(data)
+    image = _opened(data)
+    _check_cost(image, data)
+    with _image_errors(data):
+        return np.array(image.convert("RGB"))
+
+
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """A PNG of an image, uint8 (H, W) or RGB (H, W, 3); the same bytes for the same pixels."""
     assert image.dtype == np.uint8, image.dtype
@@ -159,6 +168,7 @@ def _encoded(result: tuple[bool, NDArray[np.uint8]]) -> bytes:
 
 def _samples(data: bytes, flatten: Flatten) -> NDArray[Any]:
     """One upright channel of a file, bool, uint8 or uint16 (H, W)."""
+    _check_parts(data)
     plain = png.open_plain(data)
     if plain and not _excess(plain.width, plain.height):
         samples = plain.read()
@@ -197,6 +207,12 @@ def _opened(data: bytes) -> Image.Image:
     return image
 
 
+def _check_parts(data: bytes) -> None:
+    """Raise ImageError, before Pillow goes through its parts, for a file of far too many."""
+    if excess := file_parts.excess(data):
+        raise ImageError(f"too large: {excess}")
+
+
 def _check_cost(image: Image.Image, data: bytes) -> None:
     """Raise ImageError, before the pixels are decoded, where this would take too much memory."""
     with _image_errors(data):
@@ -210,6 +226,7 @@ def _check_cost(image: Image.Image, data: bytes) -> None:
 def working_bytes(data: bytes) -> int:
     """The memory that decoding takes, an estimate in bytes; 0 for a file that is not decoded."""
     try:
+        _check_parts(data)
         image = _opened(data)
         with _image_errors(data):
             return decode_cost.decoding(image, data)

@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
+from jobs.imaging.file_parts import has_several_scans
 from jobs.imaging.png import MOST_INFLATED
 
 # Bytes for one film: 100 megapixels, or 89 in 16-bit color.
@@ -34,9 +35,9 @@ def decoding(image: Image.Image, data: bytes) -> int:
     whole = pixels * PILLOW_BYTES.get(image.mode, 4)
     bits = bits_per_sample(image, data)
     if isinstance(image, JpegImageFile):
-        # All coefficients of a progressive file are in memory, 2 bytes each.
-        progressive = "progressive" in image.info
-        return whole + pixels + (2 * int(pixels * _full_components(image)) if progressive else 0)
+        # All coefficients of a file with several scans are in memory, 2 bytes each.
+        coefficients = int(pixels * _full_components(image)) if has_several_scans(data) else 0
+        return whole + pixels + 2 * coefficients
     buffer = _tiff_buffer(image, bits) if isinstance(image, TiffImageFile) else 0
     if bits > 8:
         # OpenCV reads color after Pillow, whose freed memory is seldom in one piece.

@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.errors import BadDataError
 from jobs.imaging.area import area_sums
 from jobs.imaging.borders import Box, find_opening
+from jobs.imaging.decode import MAX_PIXELS
 
 Pixel = TypeVar("Pixel", np.uint8, np.float32)
 
@@ -75,11 +77,35 @@ class Placement:
 
     @classmethod
     def of(cls, row: Mapping[str, Any], size: int) -> Placement:
-        """The placement of a row that holds `numbers`, in a square of `size`."""
-        return cls(row["height"], row["width"], Box(*row["crop"]), size, Box(*row["box"]))
+        """The placement of a row that holds `numbers`, in a square of `size`.
+
+        Raises BadDataError for a film too large, or a part that is not within the film or square.
+        """
+        placement = cls(row["height"], row["width"], Box(*row["crop"]), size, Box(*row["box"]))
+        placement._check(Box(0, 0, size, size), placement.box)
+        placement._check(Box(0, 0, placement.height, placement.width), placement.crop)
+        return placement
+
+    def _check(self, whole: Box, part: Box) -> None:
+        sides = (whole.top, part.top, part.bottom, whole.bottom)
+        columns = (whole.left, part.left, part.right, whole.right)
+        is_within = all(low <= first < last <= high for low, first, last, high in (sides, columns))
+        if not is_within or self.height * self.width > MAX_PIXELS:
+            raise BadDataError(
+                f"a row places {part} of {whole} for a film of {self.width} x {self.height} "
+                "pixels, which preprocess does not: run it again with --force"
+            )
 
     def at(self, height: int, width: int) -> Placement:
-        """The placement of the same film, or of its mask, at another size (height, width)."""
+        """The placement of the same film, or of its mask, at another size (height, width).
+
+        Raises BadDataError for a size that no film has.
+        """
+        if height * width > MAX_PIXELS:
+            raise BadDataError(
+                f"a film placed in {self.crop} would have {width} x {height} pixels: run "
+                "preprocess again with --force"
+            )
         crop = self.crop.scaled(height / self.height, width / self.width)
         return replace(self, height=height, width=width, crop=crop)
 

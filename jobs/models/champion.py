@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import gzip
-import json
 import logging
 import time
 import zlib
@@ -26,6 +25,7 @@ from jobs.errors import AccessError, BadDataError, ConfigError, ConflictError, N
 from jobs.models import contest_films
 from jobs.models.contest_films import DIGITS, PHANTOMS, Comparison, FilmSet
 from jobs.models.package import Package, read_package
+from jobs.storage.bounds import LARGEST_JSON, parse_json
 from jobs.storage.manifest import Manifest, created_by, read_manifest
 from jobs.storage.s3 import Store
 
@@ -308,13 +308,13 @@ def read_champion(store: Store, uri: str) -> tuple[dict[str, Any], str]:
     Raises BadDataError where the file names no version.
     """
     try:
-        text, etag = store.read_tagged(uri)
+        text, etag = store.read_tagged(uri, largest=LARGEST_JSON)
     except NotFoundError:
         return {}, ""
     try:
-        entry: dict[str, Any] = json.loads(text)
+        entry: dict[str, Any] = parse_json(text, uri)
         entry["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (BadDataError, KeyError, TypeError) as error:
         raise BadDataError(
             f"{uri} names no version ({error!r}): delete it, and the next model that reaches the "
             "minimum becomes the champion"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,7 +52,7 @@ def write_package(
     weights = trained.read_file(store, "model.safetensors")
     entry = describe("model.safetensors", weights)
     version = _version(store, models, trained.fingerprint, entry.sha256)
-    model_json = json.loads(trained.read_file(store, "model.json"))
+    model_json = trained.read_json(store, "model.json")
     sources = sources_of(manifests["processed"])
     model_json |= {
         "version": version,

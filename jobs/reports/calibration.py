@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -93,7 +92,7 @@ def _predict(
     # Loads torch, which takes seconds.
     from jobs.films.network import load_network
 
-    model_json = json.loads(trained.read_file(store, "model.json"))
+    model_json = trained.read_json(store, "model.json")
     probabilities_of = load_network(model_json, trained.read_file(store, "model.safetensors"))
     size = model_json["recipe"]["spatial_size"]
     pairs = ordered_map(lambda row: read_pair(store, processed, row), rows, threads=CPU_THREADS)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from jobs.errors import BadDataError
 from jobs.films.rows import (
     PredictionRow,
     ProcessedRow,
@@ -29,13 +30,15 @@ from jobs.films.rows import (
     processed_rows,
     scored_rows,
 )
+from jobs.films.training_pairs import read_pair
 from jobs.imaging import decode, geometry, masks
 from jobs.reports import svg
 from jobs.reports.summary import RESAMPLES
+from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.profile import stages
 from jobs.runtime.visible_text import visible
 from jobs.settings.config import PublishConfig
-from jobs.storage.manifest import FileRow, Manifest, created_by
+from jobs.storage.manifest import Manifest, created_by
 from jobs.storage.s3 import Store
 
 TEMPLATE = "report.html.j2"
@@ -67,9 +70,9 @@ def build(
         model_json: the package's model.json.
     """
     evaluation, processed = manifests["evaluation"], manifests["processed"]
-    history = json.loads(manifests["trained"].read_file(store, "history.json"))["epochs"]
+    history = manifests["trained"].read_json(store, "history.json")["epochs"]
     best = [row["epoch"] for row in history].index(model_json["metrics"]["epoch"])
-    metrics = json.loads(evaluation.read_file(store, "metrics.json"))
+    metrics = evaluation.read_json(store, "metrics.json")
     calibration = metrics["calibration"]
     return render(
         config=config,
@@ -86,8 +89,8 @@ def build(
         best=history[best],
         curves=svg.curves_svg(history, best),
         samples=[(data_uri(image), row) for image, row in _samples(store, manifests)],
-        contact_sheet=data_uri(_decode_rgb(processed.read_file(store, "contact_sheet.png"))),
-        worst=data_uri(_decode_rgb(evaluation.read_file(store, "worst.png"))),
+        contact_sheet=data_uri(_picture(store, processed, "contact_sheet.png")),
+        worst=data_uri(_picture(store, evaluation, "worst.png")),
     )
 
 
@@ -169,18 +172,29 @@ def _overlay(
     scale = SAMPLE_SIDE / max(record["height"], record["width"])
     height, width = (max(1, round(side * scale)) for side in (record["height"], record["width"]))
 
-    def read(manifest: Manifest, entry: FileRow) -> bytes:
-        return store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"])
-
     placement = geometry.Placement.of(record, processed.config["size"]).at(height, width)
-    film = placement.to_film(decode.decode_film(read(processed, record["image"])))
-    truth = decode.decode_mask(read(processed, record["mask"])).astype(np.float32)
-    predicted = decode.decode_mask(read(predictions, prediction["mask"])).astype(np.float32)
+    square, lungs = read_pair(store, processed, record)
+    film, truth = placement.to_film(square), lungs.astype(np.float32)
+    predicted = _predicted_mask(store, predictions, prediction).astype(np.float32)
     outlines = [
         (placement.to_film(truth) >= 0.5, masks.TRUTH_COLOR),
         (geometry.resize(predicted, height, width) >= 0.5, masks.PREDICTION_COLOR),
     ]
     return masks.outline(film, outlines)
+
+
+def _predicted_mask(
+    store: Store, predictions: Manifest, prediction: PredictionRow
+) -> NDArray[np.bool_]:
+    uri, sha256 = predictions.uri_of(prediction["mask"]["key"]), prediction["mask"]["sha256"]
+    data = store.read(uri, sha256=sha256)
+    try:
+        with film_memory(decode.working_bytes(data)):
+            return decode.decode_mask(data)
+    except decode.ImageError as error:
+        raise BadDataError(
+            f"{uri} cannot be read ({error}): run predict again with --force"
+        ) from error
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
@@ -193,8 +207,15 @@ def data_uri(image: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 
-def _decode_rgb(png: bytes) -> NDArray[np.uint8]:
-    return np.array(Image.open(io.BytesIO(png)).convert("RGB"))
+def _picture(store: Store, manifest: Manifest, key: str) -> NDArray[np.uint8]:
+    """A picture of the manifest, RGB uint8 (H, W, 3); BadDataError where it cannot be decoded."""
+    data = manifest.read_file(store, key)
+    try:
+        return decode.decode_rgb(data)
+    except decode.ImageError as error:
+        raise BadDataError(
+            f"{manifest.uri_of(key)} cannot be read ({error}): run {manifest.job} with --force"
+        ) from error
 
 
 # Filters of the template

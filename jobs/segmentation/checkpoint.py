@@ -45,6 +45,9 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     try:
         # torch.load does not check the checksums.
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            # torch.save compresses nothing, and torch.load inflates without a bound.
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it has compressed members")
             if damaged := archive.testzip():
                 raise ValueError(f"a wrong checksum in {damaged}")
         contents: dict[str, Any] = torch.load(

@@ -39,8 +39,10 @@ def load_model(weights: bytes, architecture: Mapping[str, int]) -> UNet:
     Raises BadDataError where the weights are damaged or of another architecture.
     """
     try:
+        tensors = from_safetensors(weights)
+        check_bytes(architecture, len(weights))
         model = UNet(**architecture)
-        model.load_state_dict(from_safetensors(weights))
+        model.load_state_dict(tensors)
     except (TypeError, ValueError) as error:
         raise BadDataError(f"model.json names no network of this version: {error}") from error
     except RuntimeError as error:
@@ -49,6 +51,18 @@ def load_model(weights: bytes, architecture: Mapping[str, int]) -> UNet:
             "that was written beside them"
         ) from error
     return model.eval().to(local_device())
+
+
+def check_bytes(architecture: Mapping[str, int], count: int) -> None:
+    """Raise RuntimeError, before a network is built, where `count` bytes do not hold its weights.
+
+    A few words of model.json name a network of a gigabyte.
+    """
+    with torch.device("meta"):
+        tensors = UNet(**architecture).state_dict().values()
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if count < needed:
+        raise RuntimeError(f"{count} bytes of weights for a network of {needed}")
 
 
 @torch.inference_mode()

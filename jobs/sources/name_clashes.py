@@ -12,6 +12,7 @@ import numpy as np
 
 from jobs.errors import BadDataError
 from jobs.imaging import decode
+from jobs.runtime.byte_budget import film_memory
 from jobs.sources.catalogue import Catalogue, Member
 from jobs.sources.source import Source
 
@@ -46,6 +47,7 @@ def _is_same_film(first: bytes, second: bytes) -> bool:
         return True
     # Lossless files of the same pixels differ if they were compressed differently.
     try:
-        return np.array_equal(decode.decode_film(first), decode.decode_film(second))
+        with film_memory(decode.working_bytes(first) + decode.working_bytes(second)):
+            return np.array_equal(decode.decode_film(first), decode.decode_film(second))
     except decode.ImageError:
         return False

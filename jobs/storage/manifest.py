@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import logging
 import os
@@ -20,14 +21,15 @@ from typing import Any, TypedDict
 
 from jobs.errors import BadDataError, ConfigError
 from jobs.runtime import profile
+from jobs.storage.bounds import LARGEST_JSON, check_bound, load_json, parse_json
 from jobs.storage.s3 import Store
-from jobs.storage.verified_read import parse_json, read_checked
+from jobs.storage.verified_read import read_checked
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-# Bytes of a header, and of the rows of one part: the largest have a few MB and some 100 KB.
-LARGEST_HEADER, LARGEST_ROWS = 64 * 2**20, 64 * 2**20
+# Bytes of the rows of one part, and of one row: the largest have some 100 KB and a few KB.
+LARGEST_ROWS, LARGEST_ROW = 16 * 2**20, 2**18
 # The zlib format with gzip's header and checksum.
 GZIP = 16 + zlib.MAX_WBITS
 
@@ -111,7 +113,7 @@ class Manifest:
         """Every row in order, one part in memory at a time; `jobs.films.rows` gives their types."""
         for part in self.parts:
             uri = self.uri_of(part.key)
-            read = functools.partial(read_bounded, store, uri, LARGEST_ROWS)
+            read = functools.partial(store.read, uri, largest=LARGEST_ROWS)
             yield from read_checked(uri, read, functools.partial(_unpack, part, self.uri))
 
     def read_file(self, store: Store, key: str) -> bytes:
@@ -121,6 +123,10 @@ class Manifest:
                 return store.read(self.uri_of(key), sha256=entry.sha256)
         raise BadDataError(f"{self.uri} lists no {key}: it was not written by this version")
 
+    def read_json(self, store: Store, key: str) -> Any:
+        """The value of a JSON file of the manifest; BadDataError as `read_file` raises it."""
+        return parse_json(self.read_file(store, key), self.uri_of(key))
+
 
 def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     """Load a header.
@@ -128,7 +134,7 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     Raises BadDataError where it is not a manifest of this schema version, ConfigError where it is
     the manifest of another job than `job`.
     """
-    read = functools.partial(read_bounded, store, uri, LARGEST_HEADER)
+    read = functools.partial(store.read, uri, largest=LARGEST_JSON)
     manifest = read_checked(uri, read, functools.partial(_parse, uri))
     if job and manifest.job != job:
         raise ConfigError(f"{uri} is the manifest of {manifest.job}: give that of {job}")
@@ -137,7 +143,7 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
 
 def _parse(uri: str, data: bytes) -> Manifest:
     """The header; BadDataError where it is none, or its content hash is not that of its files."""
-    value = parse_json(uri, data)
+    value = parse_json(data, uri)
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         raise BadDataError(
             f"{uri} is not a manifest of schema version {SCHEMA_VERSION}: run its job again"
@@ -235,21 +241,6 @@ def created_by(started: float) -> dict[str, Any]:
     }
 
 
-def check_bound(name: str, size: int, limit: int) -> None:
-    """Raise BadDataError where an object of `size` bytes is larger than any that a job writes."""
-    if size > limit:
-        raise BadDataError(
-            f"{name} has {size} bytes, no job writes more than {limit}: it was replaced, run its "
-            "job again with --force"
-        )
-
-
-def read_bounded(store: Store, uri: str, limit: int) -> bytes:
-    """The object's bytes; BadDataError, before they are read, where they are more than `limit`."""
-    check_bound(uri, store.stat(uri).bytes, limit)
-    return store.read(uri)
-
-
 def inflate(packed: bytes, name: str, limit: int = LARGEST_ROWS) -> bytes:
     """The content of a gzip file; BadDataError where it is damaged or has over `limit` bytes."""
     stream = zlib.decompressobj(GZIP)
@@ -271,4 +262,15 @@ def _unpack(part: FileEntry, uri: str, packed: bytes) -> Iterator[dict[str, Any]
             f"{uri}: the rows in {part.key} were changed: their sha256 is {found}, not "
             f"{part.sha256}: run its job with --force"
         )
-    return map(json.loads, text.splitlines())
+    return rows_of(text, f"{uri}: {part.key}")
+
+
+def rows_of(text: bytes, name: str) -> Iterator[dict[str, Any]]:
+    """The row of each line of a part; BadDataError for a line that is none."""
+    name_of_row = f"a row of {name}"
+    for line in io.BytesIO(text):
+        check_bound(name_of_row, len(line), LARGEST_ROW)
+        row = load_json(line, name_of_row)
+        if not isinstance(row, dict):
+            raise BadDataError(f"{name} holds {line[:40]!r}, no row: run its job with --force")
+        yield row

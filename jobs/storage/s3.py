@@ -30,6 +30,7 @@ from jobs.errors import (
     RepeatableConflictError,
 )
 from jobs.runtime.parallel import ordered_map
+from jobs.storage.bounds import LARGEST_JSON, parse_json
 from jobs.storage.conditional_put import has_conditional_put
 from jobs.storage.deletion import delete_keys
 from jobs.storage.s3_client import S3Settings, connect
@@ -45,7 +46,6 @@ from jobs.storage.verified_read import (
     Reading,
     check_sha256,
     check_stored,
-    parse_json,
     read_checked,
     receive,
 )
@@ -99,35 +99,41 @@ class Store:
 
     # One object
 
-    def read(self, uri: str, *, sha256: str = "", etag: str = "") -> bytes:
+    def read(self, uri: str, *, sha256: str = "", etag: str = "", largest: int = 0) -> bytes:
         """The object's bytes, verified by `sha256` (hex) or else by what S3 knows of them.
 
-        Raises DamagedObjectError, DamagedTransferError, and ConflictError where the object's ETag
-        is not `etag`.
+        Raises DamagedObjectError, DamagedTransferError, ConflictError where the object's ETag is
+        not `etag`, and BadDataError, before the bytes are read, where they are more than `largest`,
+        if it is given, or too many for the job's memory.
         """
-        return self.read_tagged(uri, sha256=sha256, etag=etag)[0]
+        return self.read_tagged(uri, sha256=sha256, etag=etag, largest=largest)[0]
 
-    def read_tagged(self, uri: str, *, sha256: str = "", etag: str = "") -> tuple[bytes, str]:
+    def read_tagged(
+        self, uri: str, *, sha256: str = "", etag: str = "", largest: int = 0
+    ) -> tuple[bytes, str]:
         """(bytes, ETag) of the object, verified as by `read`."""
-        return self._read_verified(uri, sha256, etag)
+        return self._read_verified(uri, sha256, etag, largest)
 
     def read_object(self, item: StoredObject) -> bytes:
         """The listed object's bytes, verified as by `read`; ConflictError where it was replaced."""
         return self._read_verified(item.uri, "", item.etag)[0]
 
-    def _read_verified(self, uri: str, sha256: str, etag: str) -> tuple[bytes, str]:
+    def _read_verified(
+        self, uri: str, sha256: str, etag: str, largest: int = 0
+    ) -> tuple[bytes, str]:
         def check(reading: Reading) -> Reading:
             return check_sha256(reading, uri, sha256) if sha256 else check_stored(reading, uri)
 
         mode = {} if sha256 else {"ChecksumMode": "ENABLED"}
-        reading = read_checked(uri, lambda: self._receive(uri, etag, mode), check)
+        reading = read_checked(uri, lambda: self._receive(uri, etag, mode, largest), check)
         return reading.data, reading.etag
 
-    def _receive(self, uri: str, etag: str, mode: dict[str, str]) -> Reading:
+    def _receive(self, uri: str, etag: str, mode: dict[str, str], largest: int) -> Reading:
         for attempt in range(1, BODY_ATTEMPTS + 1):
             response = self._get(uri, etag, **mode)
             try:
-                reading = receive(response, uri)
+                with contextlib.closing(response["Body"]):
+                    reading = receive(response, uri, largest)
                 break
             except BODY_ERRORS as error:
                 self._count_retries(1, uri)
@@ -179,7 +185,8 @@ class Store:
         raise ConflictError(f"{uri} was changed while it was read: start this again")
 
     def read_json(self, uri: str) -> Any:
-        return read_checked(uri, lambda: self.read(uri), functools.partial(parse_json, uri))
+        read = functools.partial(self.read, uri, largest=LARGEST_JSON)
+        return read_checked(uri, read, functools.partial(parse_json, name=uri))
 
     def write(
         self,
@@ -257,9 +264,10 @@ class Store:
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise to_job_error(error, prefix) from error
 
-    def read_many(self, uris: Iterable[str]) -> Iterator[bytes]:
+    def read_many(self, uris: Iterable[str], *, largest: int = 0) -> Iterator[bytes]:
         """The bytes of each object, in order, read by many threads ahead of the consumer."""
-        return ordered_map(self.read, uris, threads=self.threads)
+        read = functools.partial(self.read, largest=largest)
+        return ordered_map(read, uris, threads=self.threads)
 
     def write_many(self, objects: Iterable[tuple[str, bytes]]) -> int:
         """Put (uri, data) pairs by many threads and return how many there were."""

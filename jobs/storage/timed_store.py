@@ -12,9 +12,11 @@ from jobs.storage.s3 import Store
 class TimedStore(Store):
     """Counts its seconds and bytes to the stages read and write."""
 
-    def read_tagged(self, uri: str, **expected: str) -> tuple[bytes, str]:
+    def read_tagged(
+        self, uri: str, *, sha256: str = "", etag: str = "", largest: int = 0
+    ) -> tuple[bytes, str]:
         with timed("read"):
-            data, etag = super().read_tagged(uri, **expected)
+            data, etag = super().read_tagged(uri, sha256=sha256, etag=etag, largest=largest)
         moved("read", len(data))
         return data, etag
 

@@ -12,7 +12,6 @@ checksum of the whole S3 knows neither: only its length is checked, and what it 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Hashable, Mapping
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import FlexibleChecksumError
 
 from jobs.errors import BadDataError, ServiceUnavailableError
+from jobs.storage.bounds import check_size
 from jobs.storage.s3_errors import foreign_answer
 
 log = logging.getLogger(__name__)
@@ -102,10 +102,14 @@ def read_checked(
     return result
 
 
-def receive(response: Mapping[str, Any], uri: str) -> Reading:
-    """The body of a response to GetObject, whole, with what S3 knows of it."""
+def receive(response: Mapping[str, Any], uri: str, largest: int = 0) -> Reading:
+    """The body of a response to GetObject, whole, with what S3 knows of it.
+
+    Raises BadDataError, before it is read, where it is too large; see `check_size` in `bounds`.
+    """
     if "ETag" not in response:
         raise foreign_answer(uri)
+    check_size(uri, int(response["ContentLength"]), largest)
     body, etag = response["Body"], str(response["ETag"])
     # botocore's body for objects whose stored checksum it compares.
     is_compared = hasattr(body, "checksum")
@@ -140,14 +144,6 @@ def check_stored(reading: Reading, uri: str) -> Reading:
             f"{mismatch.expected}: {UPLOAD}"
         )
     return reading
-
-
-def parse_json(uri: str, data: bytes) -> Any:
-    """The value; BadDataError where the object at `uri` holds no JSON."""
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise BadDataError(f"{uri} does not hold JSON ({error})") from error
 
 
 def _mismatch(response: Mapping[str, Any], problem: str, found: str) -> Mismatch:

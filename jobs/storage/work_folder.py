@@ -29,8 +29,8 @@ from jobs.storage.manifest import (
     header,
     inflate,
     manifest_of,
-    read_bounded,
     read_manifest,
+    rows_of,
 )
 from jobs.storage.s3 import Store
 from jobs.storage.verified_read import read_checked
@@ -311,13 +311,13 @@ def read_rows(store: Store, uri: str) -> list[dict[str, Any]]:
 
 
 def _read_part_as(unpack: Callable[[bytes, str], T], store: Store, uri: str) -> T:
-    read = functools.partial(read_bounded, store, uri, LARGEST_ROWS)
+    read = functools.partial(store.read, uri, largest=LARGEST_ROWS)
     return read_checked(uri, read, lambda packed: unpack(packed, uri))
 
 
 def unpack_rows(packed: bytes, name: str = "a part of rows") -> list[dict[str, Any]]:
     """The rows that `pack_rows` packed; `name` is the part's in errors."""
-    return [json.loads(line) for line in inflate(packed, name).splitlines()]
+    return list(rows_of(inflate(packed, name), name))
 
 
 def _line(row: Mapping[str, object]) -> bytes:

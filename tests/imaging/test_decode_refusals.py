@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.imaging.decode import ImageError, decode_film, decode_mask
+from jobs.imaging.decode import ImageError, decode_film, decode_mask, decode_rgb
 from tests.support.image_files import (
     COLOR,
     GRAY_PNG,
@@ -130,3 +130,12 @@ def test_a_flipped_byte_in_the_pixels_of_a_png_is_refused() -> None:
     data = bytearray(WHOLE["png"])
     data[len(data) // 2] ^= 0xFF
     assert reason(bytes(data)) == "undecodable: a damaged or unsupported PNG"
+
+
+def test_a_picture_for_the_report_is_decoded_as_drawn_and_refused_where_it_is_too_large() -> None:
+    assert np.array_equal(decode_rgb(saved(COLOR, "PNG")), COLOR)
+    huge = png_header(20_000, 20_000, 8, RGB_PNG) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    with pytest.raises(ImageError, match=r"^too large: 20000 x 20000 pixels are over 100 mega"):
+        decode_rgb(huge)
+    with pytest.raises(ImageError, match=r"^undecodable: not a PNG, JPEG or TIFF"):
+        decode_rgb(b"<svg/>")

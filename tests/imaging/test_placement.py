@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from jobs.errors import BadDataError
 from jobs.imaging.borders import Box
 from jobs.imaging.geometry import FITS, Placement, Placing, letterbox
 
@@ -154,3 +155,28 @@ def test_a_row_keeps_the_placement() -> None:
     numbers = placement.numbers()
     assert (numbers["height"], numbers["width"]) == (1000, 700)
     assert Placement.of(numbers, SIZE) == placement
+
+
+GOOD = {"height": 40, "width": 30, "crop": [0, 0, 40, 30], "box": [0, 0, SIZE, SIZE]}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"height": 10**5, "width": 10**5, "crop": [0, 0, 10**5, 10**5]},
+        {"crop": [0, 0, 41, 30]},
+        {"crop": [10, 0, 10, 30]},
+        {"crop": [-1, 0, 10, 30]},
+        {"box": [0, 0, SIZE, SIZE + 1]},
+        {"height": 0, "crop": [0, 0, 0, 30]},
+    ],
+)
+def test_a_row_that_places_a_film_where_none_fits_is_bad_data(wrong: dict[str, Any]) -> None:
+    assert Placement.of(GOOD, SIZE).numbers() == GOOD
+    with pytest.raises(BadDataError, match="which preprocess does not: run it again"):
+        Placement.of(GOOD | wrong, SIZE)
+
+
+def test_a_placement_at_a_size_that_no_film_has_is_bad_data() -> None:
+    with pytest.raises(BadDataError, match="would have 20000 x 10000 pixels"):
+        Placement.of(GOOD, SIZE).at(10_000, 20_000)

@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jobs.runtime.byte_budget import ByteBudget
+from jobs.imaging.decode import ImageError
+from jobs.runtime import byte_budget
+from jobs.runtime.byte_budget import ByteBudget, film_memory
 
 
 def most_held(limit: int, counts: list[int], threads: int) -> int:
@@ -45,3 +47,14 @@ def test_bytes_are_free_again_after_an_error() -> None:
         raise ValueError("broken")
     with budget.taking(10):
         pass
+
+
+def test_a_film_that_takes_over_half_of_the_jobs_memory_is_refused_with_both_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(byte_budget, "job_memory", lambda: 2 * 10**9)
+    with film_memory(10**9):
+        pass
+    refusal = "^too large: takes 1001 MB, over 1000, half of the job's memory$"
+    with pytest.raises(ImageError, match=refusal), film_memory(1001 * 10**6):
+        pytest.fail("it was let through")

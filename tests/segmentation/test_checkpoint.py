@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections import OrderedDict
 from typing import Any
 
@@ -93,6 +95,21 @@ def test_a_checkpoint_with_one_wrong_bit_is_bad_data() -> None:
 def test_another_file_is_bad_data(data: bytes) -> None:
     with pytest.raises(BadDataError, match=f"{len(data)} bytes"):
         checkpoint.from_bytes(data)
+
+
+def test_a_checkpoint_with_compressed_members_is_refused_before_they_inflate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(checkpoint.to_bytes({"a": torch.zeros(9)}))) as stored,
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as deflated,
+    ):
+        for name in stored.namelist():
+            deflated.writestr(name, stored.read(name))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was inflated"))
+    with pytest.raises(BadDataError, match=r"damaged \(it has compressed members\): train again"):
+        checkpoint.from_bytes(stream.getvalue())
 
 
 def test_weights_pass_through_safetensors_bit_by_bit() -> None:

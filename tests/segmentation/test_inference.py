@@ -69,6 +69,22 @@ def test_weights_of_another_architecture_are_bad_data(model: UNet) -> None:
         load_model(weights_of(model), model.architecture | {"base_channels": 8})
 
 
+def test_a_network_larger_than_its_weights_is_refused_before_it_is_built(
+    model: UNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = []
+    build = UNet.__init__
+
+    def recording(network: UNet, **architecture: int) -> None:
+        build(network, **architecture)
+        devices.append(next(network.parameters()).device.type)
+
+    monkeypatch.setattr(UNet, "__init__", recording)
+    with pytest.raises(BadDataError, match="'depth': 8"):
+        load_model(weights_of(model), model.architecture | {"base_channels": 13, "depth": 8})
+    assert devices == ["meta"]
+
+
 def test_damaged_weights_are_bad_data(model: UNet) -> None:
     with pytest.raises(BadDataError, match="bytes are damaged"):
         load_model(weights_of(model)[:100], model.architecture)

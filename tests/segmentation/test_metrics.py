@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import f1_score, jaccard_score
 
+from jobs.segmentation import metrics
 from jobs.segmentation.metrics import (
     count_overlap,
     dice,
@@ -80,6 +81,18 @@ def test_a_square_moved_by_three_pixels_is_three_pixels_away() -> None:
     square[8:18, 8:18] = True
     assert hd95(np.roll(square, 3, axis=1), square) == pytest.approx(100 * 3 / 50)
     assert hd95(square, square) == 0.0
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_hd95_of_borders_too_long_for_a_tree_is_the_same(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = np.random.default_rng(1).random((2, 61, 83)) < share
+    one[:7], other[:, :11] = False, False
+    expected = hd95_by_distance_maps(one, other)
+    monkeypatch.setattr(metrics, "MOST_POINTS", 0)
+    monkeypatch.setattr("scipy.spatial.KDTree", lambda *_, **__: pytest.fail("a tree was built"))
+    assert hd95(one, other) == pytest.approx(expected, rel=1e-6)
 
 
 def test_films_of_another_size_have_the_same_hd95() -> None:
