@@ -181,7 +181,7 @@ def test_what_is_passed_over_is_counted_by_reason_and_named(
         "ward/a.png",
         "ward/masks/a.png",
         "b_mask.png",
-        "@eaDir/a.png/SYNOPHOTO_THUMB.jpg",
+        "ward/@eaDir/a.png/SYNOPHOTO_THUMB.jpg",
     ):
         store.write(f"{out}/films/{name}", film)
     store.write(f"{out}/films/scan.dcm", b"DICM")
