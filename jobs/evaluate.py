@@ -17,7 +17,9 @@ from jobs.films.rows import (
     ProcessedRow,
     RawRow,
     ScoredRow,
+    check_scored,
     film_of,
+    in_step,
     prediction_rows,
     processed_rows,
     raw_rows,
@@ -82,6 +84,7 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
         folder="evaluations",
         recipe=RECIPE,
         inputs={"predictions": predictions, "processed": processed, "raw": raw, "trained": trained},
+        check_row=check_scored,
     )
     if manifest := work_folder.finished():
         return manifest
@@ -101,11 +104,10 @@ def _score_films(
     raw, predictions = inputs["raw"], inputs["predictions"]
     films = raw.counts["films"]
     # The three manifests have a row a film in the same order, and stream a part at a time.
-    row_triples = zip(
+    row_triples = in_step(
         raw_rows(store, raw),
         processed_rows(store, inputs["processed"]),
         prediction_rows(store, predictions),
-        strict=True,
     )
     scorer = _Scorer(store, raw, predictions, seen, test_sources)
     rows = work_folder.write_rows(row_triples, films, scorer, threads=CPU_THREADS)
@@ -163,7 +165,6 @@ class _Scorer:
 
     def __call__(self, rows: FilmRows) -> ScoredRow:
         raw, processed, prediction = rows
-        assert raw["id"] == processed["id"] == prediction["id"], "the manifests are out of step"
         if processed["status"] != "ok":
             return {"id": raw["id"], "status": "skipped", "reason": processed["reason"]}
         split = self.seen.split_of(processed["patient"])
@@ -221,7 +222,7 @@ def _worst_films(
 ) -> bytes:
     """A PNG of the films of the lowest Dice, truth green and prediction red."""
     ids = [row["id"] for row in worst]
-    rows = zip(raw_rows(store, raw), prediction_rows(store, predictions), strict=True)
+    rows = in_step(raw_rows(store, raw), prediction_rows(store, predictions))
     rows_by_id = {film["id"]: (film, prediction) for film, prediction in rows if film["id"] in ids}
     tiles = [
         (

@@ -21,8 +21,8 @@ from typing import Any, cast
 
 from jobs.errors import NotFoundError
 from jobs.films.masker import Film, Masker, log_review
-from jobs.films.rows import MASK_COLUMNS, InboxRow
-from jobs.models.champion import read_champion
+from jobs.films.rows import MASK_COLUMNS, InboxRow, check_inbox
+from jobs.models.champion_entry import read_champion
 from jobs.models.package import Package, read_package
 from jobs.models.restored_champion import versions
 from jobs.runtime.parallel import chunked
@@ -69,7 +69,9 @@ def run(config: InboxConfig, store: Store) -> Manifest:
 
 
 def _ledger_rows(ledger: Ledger) -> Iterator[InboxRow]:
-    return cast("Iterator[InboxRow]", ledger.read())
+    for row in ledger.read():
+        check_inbox(row, f"the ledger's row of {row['origin']}")
+        yield cast("InboxRow", row)
 
 
 def _films(config: InboxConfig, store: Store) -> Iterator[Film]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +10,14 @@ from typing import Any, cast
 
 from jobs.errors import BadDataError
 from jobs.films.masker import Film, Masker, log_review
-from jobs.films.rows import MASK_COLUMNS, PredictionRow, processed_rows, raw_rows
+from jobs.films.model_json import read_trained_json
+from jobs.films.rows import (
+    MASK_COLUMNS,
+    PredictionRow,
+    check_predicted,
+    processed_rows,
+    raw_rows,
+)
 from jobs.runtime.progress import track
 from jobs.settings.config import PredictConfig
 from jobs.settings.options import MANIFEST_URI
@@ -57,6 +63,7 @@ def run(config: PredictConfig, store: Store) -> Manifest:
         recipe=RECIPE,
         inputs={"trained": trained, **film_set.inputs},
         extra=film_set.extra,
+        check_row=check_predicted,
     )
     shard = config.shard_of()
     if shard[1] > 1 and film_set.extra:
@@ -159,7 +166,7 @@ def _build_masker(work_folder: WorkFolder, trained: Manifest) -> Masker:
     from jobs.films.network import Network
 
     store = work_folder.store
-    model_json = json.loads(trained.read_file(store, "model.json"))
+    model_json = read_trained_json(store, trained)
     weights = trained.read_file(store, "model.safetensors")
 
     def read(film: Film) -> bytes:

@@ -10,19 +10,20 @@ These alone are addressed by name instead of by fingerprint.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
+from jobs import typed_json
 from jobs.chain import INPUTS
 from jobs.errors import ConfigError
 from jobs.models.champion import Contest, Decision, choose
 from jobs.models.package import Package, write_package
 from jobs.reports import page
+from jobs.reports.metrics_json import read_metrics
 from jobs.settings.config import PublishConfig
 from jobs.storage.manifest import (
     Manifest,
@@ -53,6 +54,13 @@ PACKAGES = [
 ]
 
 
+class ResultJson(TypedDict):
+    """What publish reads of a task's result."""
+
+    manifest: str
+    reused: bool
+
+
 def run(config: PublishConfig, store: Store) -> Manifest:
     """Write the package, decide on the champion, write the report and, last, run.json.
 
@@ -67,7 +75,7 @@ def run(config: PublishConfig, store: Store) -> Manifest:
     check_links(manifests)
     out = config.out.rstrip("/")
     folder, models = f"{out}/runs/{config.run_id}", f"{out}/models/{config.name}"
-    metrics = json.loads(manifests["evaluation"].read_file(store, "metrics.json"))
+    metrics = read_metrics(store, manifests["evaluation"])
     challenger = write_package(store, models, manifests, metrics)
     decision = _decide(config, store, models, manifests["processed"], challenger)
     details = {
@@ -160,7 +168,7 @@ def _jobs(store: Store, results: str, manifests: Mapping[str, Manifest]) -> list
     """
     reused: dict[str, bool] = {}
     for item in store.list_objects(results):
-        result = store.read_json(item.uri)
+        result = typed_json.check(store.read_json(item.uri), ResultJson, item.uri, closed=False)
         uri = result["manifest"]
         reused[uri] = reused.get(uri, True) and result["reused"]
     return [

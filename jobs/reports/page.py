@@ -12,7 +12,7 @@ import heapq
 import io
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from jobs.errors import BadDataError
 from jobs.films.rows import (
     PredictionRow,
     ProcessedRow,
     ScoredRow,
+    in_step,
     prediction_rows,
     processed_rows,
     scored_rows,
 )
 from jobs.imaging import decode, geometry, masks
 from jobs.reports import svg
+from jobs.reports.metrics_json import read_metrics
 from jobs.reports.summary import RESAMPLES
 from jobs.runtime.profile import stages
+from jobs.segmentation.history import EpochRow, parse_history
 from jobs.settings.config import PublishConfig
 from jobs.storage.manifest import FileRow, Manifest, created_by
 from jobs.storage.s3 import Store
+from jobs.typed_json import REMEDY
 
 TEMPLATE = "report.html.j2"
 # Pixels and JPEG quality (0..100) of an inlined image.
@@ -43,6 +48,8 @@ IMAGE_WIDTH, IMAGE_QUALITY = 1600, 82
 # Characters of a setting's value, after which it is cut.
 LONGEST_VALUE = 400
 NOTHING = "–"
+# What Pillow raises for a damaged picture.
+PICTURE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 # Test films shown, and their longer side in pixels.
 SAMPLES, SAMPLE_SIDE = 6, 560
@@ -66,9 +73,9 @@ def build(
         model_json: the package's model.json.
     """
     evaluation, processed = manifests["evaluation"], manifests["processed"]
-    history = json.loads(manifests["trained"].read_file(store, "history.json"))["epochs"]
-    best = [row["epoch"] for row in history].index(model_json["metrics"]["epoch"])
-    metrics = json.loads(evaluation.read_file(store, "metrics.json"))
+    history = read_history(store, manifests["trained"])
+    best = _best(history, model_json)
+    metrics = read_metrics(store, evaluation)
     calibration = metrics["calibration"]
     return render(
         config=config,
@@ -85,9 +92,25 @@ def build(
         best=history[best],
         curves=svg.curves_svg(history, best),
         samples=[(data_uri(image), row) for image, row in _samples(store, manifests)],
-        contact_sheet=data_uri(_decode_rgb(processed.read_file(store, "contact_sheet.png"))),
-        worst=data_uri(_decode_rgb(evaluation.read_file(store, "worst.png"))),
+        contact_sheet=data_uri(_read_rgb(store, processed, "contact_sheet.png")),
+        worst=data_uri(_read_rgb(store, evaluation, "worst.png")),
     )
+
+
+def read_history(store: Store, trained: Manifest) -> list[EpochRow]:
+    data = trained.read_file(store, "history.json")
+    return parse_history(data, trained.uri_of("history.json"))
+
+
+def _best(history: Sequence[EpochRow], model_json: Mapping[str, Any]) -> int:
+    """The index of the epoch of model.json; BadDataError where the history has none."""
+    epoch: int = model_json["metrics"]["epoch"]
+    if epoch > len(history):
+        raise BadDataError(
+            f"model.json is of epoch {epoch}, history.json has {len(history)}: one of them was "
+            "edited or damaged, run train again with --force"
+        )
+    return epoch - 1
 
 
 def render(**contents: Any) -> bytes:
@@ -133,10 +156,9 @@ def _samples(
     indices = np.linspace(0, len(tested) - 1, min(SAMPLES, len(tested))).round().astype(int)
     sampled = [tested[index] for index in indices]
     ids = {row["id"] for row in sampled}
-    rows = zip(
+    rows = in_step(
         processed_rows(store, manifests["processed"]),
         prediction_rows(store, manifests["predictions"]),
-        strict=True,
     )
     overlays = {
         record["id"]: _overlay(store, manifests, record, prediction)
@@ -186,8 +208,13 @@ def data_uri(image: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 
-def _decode_rgb(png: bytes) -> NDArray[np.uint8]:
-    return np.array(Image.open(io.BytesIO(png)).convert("RGB"))
+def _read_rgb(store: Store, manifest: Manifest, key: str) -> NDArray[np.uint8]:
+    """A picture that a job drew, RGB uint8 (H, W, 3); BadDataError where it is damaged."""
+    png = manifest.read_file(store, key)
+    try:
+        return np.array(Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB"))
+    except PICTURE_ERRORS as error:
+        raise BadDataError(f"{manifest.uri_of(key)} is no picture ({error}): {REMEDY}") from error
 
 
 # Filters of the template

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Annotated, Any, TypedDict, cast
+
+from jobs import typed_json
+from jobs.errors import BadDataError
+from jobs.typed_json import Count, Fraction, Range
+
+Positive = Annotated[float, Range(0)]
 
 
 class StepRow(TypedDict):
@@ -12,9 +18,9 @@ class StepRow(TypedDict):
     data_wait: seconds until the batch was on the device.
     """
 
-    loss: float
-    learning_rate: float
-    data_wait: float
+    loss: Fraction
+    learning_rate: Positive
+    data_wait: Positive
 
 
 class EpochRow(TypedDict):
@@ -27,13 +33,37 @@ class EpochRow(TypedDict):
     per second, without validation. data_wait: 0..1 of the training time.
     """
 
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_dice: float
-    learning_rate: float
-    lung_fraction: float
-    all_lung_loss: float
-    seconds: float
-    images_per_second: float
-    data_wait: float
+    epoch: Count
+    train_loss: Fraction
+    val_loss: Fraction
+    val_dice: Fraction
+    learning_rate: Positive
+    lung_fraction: Fraction
+    all_lung_loss: Fraction
+    seconds: Positive
+    images_per_second: Positive
+    data_wait: Positive
+
+
+class History(TypedDict):
+    """The content of history.json."""
+
+    epochs: list[EpochRow]
+
+
+def parse_history(data: bytes, name: str) -> list[EpochRow]:
+    """The rows of history.json, at least one; BadDataError, naming `name`, where it is not one."""
+    value = typed_json.check(typed_json.parse(data, name), History, name)
+    if not value["epochs"]:
+        raise BadDataError(f"{name} has no epochs: {typed_json.REMEDY}")
+    return check_epochs(value["epochs"], name)
+
+
+def check_epochs(epochs: Any, name: str) -> list[EpochRow]:
+    """`epochs`, the rows of the first epochs in order; BadDataError, naming `name`, otherwise."""
+    rows = cast("list[EpochRow]", typed_json.check(epochs, list[EpochRow], name))
+    if (numbers := [row["epoch"] for row in rows]) != [*range(1, len(rows) + 1)]:
+        raise BadDataError(
+            f"{name} has the epochs {numbers[:20]}, not 1 to {len(rows)}: {typed_json.REMEDY}"
+        )
+    return rows

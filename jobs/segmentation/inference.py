@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from jobs.errors import BadDataError
 from jobs.segmentation.augment import standardize
@@ -40,7 +41,9 @@ def load_model(weights: bytes, architecture: Mapping[str, int]) -> UNet:
     """
     try:
         model = UNet(**architecture)
-        model.load_state_dict(from_safetensors(weights))
+        state = from_safetensors(weights)
+        _check_types(state, model.state_dict())
+        model.load_state_dict(state)
     except (TypeError, ValueError) as error:
         raise BadDataError(f"model.json names no network of this version: {error}") from error
     except RuntimeError as error:
@@ -49,6 +52,13 @@ def load_model(weights: bytes, architecture: Mapping[str, int]) -> UNet:
             "that was written beside them"
         ) from error
     return model.eval().to(local_device())
+
+
+def _check_types(state: Mapping[str, Tensor], of_model: Mapping[str, Tensor]) -> None:
+    """Raise RuntimeError, as torch does for shapes, where a weight has another dtype."""
+    for name, weight in state.items():
+        if name in of_model and weight.dtype != of_model[name].dtype:
+            raise RuntimeError(f"{name} is {weight.dtype}, not {of_model[name].dtype}")
 
 
 @torch.inference_mode()

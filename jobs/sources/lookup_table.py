@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 
-from jobs.errors import ConfigError
+from jobs.errors import BadDataError
 
 
 def parse_lookup(data: bytes, origin: str, key: str, value: str) -> dict[str, str]:
     """{name: value} of a UTF-8 CSV with the columns `key` and `value`; other columns are ignored.
 
-    Raises ConfigError, naming `origin`, if the file is not such a table or has no rows, if a row
+    Raises BadDataError, naming `origin`, if the file is not such a table or has no rows, if a row
     lacks one of the two columns, and if a name has two values.
     """
     form = f"give a CSV with the columns {key},{value}"
@@ -19,15 +19,15 @@ def parse_lookup(data: bytes, origin: str, key: str, value: str) -> dict[str, st
         # utf-8-sig: Excel writes a byte order mark.
         lookup = _parse(data.decode("utf-8-sig"), origin, key, value)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{origin} is not UTF-8 ({error.reason}): {form}") from None
+        raise BadDataError(f"{origin} is not UTF-8 ({error.reason}): {form}") from None
     except KeyError as error:
-        raise ConfigError(
+        raise BadDataError(
             f"{origin} is not a table of {value}s (no column {error}): {form}"
         ) from None
     except csv.Error as error:
-        raise ConfigError(f"{origin} is not a table of {value}s ({error}): {form}") from None
+        raise BadDataError(f"{origin} is not a table of {value}s ({error}): {form}") from None
     if not lookup:
-        raise ConfigError(f"{origin} names no {key}: {form}, one {key} a line")
+        raise BadDataError(f"{origin} names no {key}: {form}, one {key} a line")
     return lookup
 
 
@@ -39,11 +39,11 @@ def _parse(text: str, origin: str, key: str, value: str) -> dict[str, str]:
         # DictReader gives None for the columns that a short row lacks.
         name, entry = ((row[column] or "").strip() for column in (key, value))
         if not name or not entry:
-            raise ConfigError(
+            raise BadDataError(
                 f"{origin}: line {reader.line_num} lacks the {key} or the {value}: give both"
             )
         if (first := lookup.setdefault(name, entry)) != entry:
-            raise ConfigError(
+            raise BadDataError(
                 f"{origin}: {key} {name!r} has two {value}s, {first!r} and {entry!r}: remove one "
                 "of the lines"
             )

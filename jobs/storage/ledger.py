@@ -9,13 +9,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
+from jobs import typed_json
 from jobs.errors import ConflictError
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import pack_rows, unpack_rows
 
+REMEDY = "it was edited or damaged, delete it and its films are masked again"
 PART_NUMBER = re.compile(r"part-(\d+)\.jsonl\.gz$")
+
+
+class LedgerRow(TypedDict):
+    """What the ledger itself reads of a row."""
+
+    origin: str
+    etag: str
+    status: str
 
 
 class Ledger:
@@ -28,13 +38,18 @@ class Ledger:
         self._is_ok: dict[bytes, bool] = {}
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Every row, the oldest first. Consume it before the first call of `ok` or `append`."""
+        """Every row, the oldest first. Consume it before the first call of `ok` or `append`.
+
+        Raises BadDataError for a part that is damaged.
+        """
         uris = [item.uri for item in self._store.list_objects(self._prefix)]
         # After the last one, not by their number: a part that was deleted leaves a gap.
         numbers = [int(match[1]) for uri in uris if (match := PART_NUMBER.search(uri))]
         self._next_part = max(numbers, default=-1) + 1
-        for packed in self._store.read_many(uris):
-            rows = unpack_rows(packed)
+        for uri, packed in zip(uris, self._store.read_many(uris), strict=True):
+            rows = unpack_rows(packed, uri)
+            for row in rows:
+                typed_json.check(row, LedgerRow, uri, remedy=REMEDY, closed=False)
             self._note(rows)
             yield from rows
 

@@ -21,12 +21,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 from urllib.parse import urlsplit
 
+from jobs import typed_json
 from jobs.errors import ConfigError, JobError, ServiceUnavailableError
 from jobs.storage.s3 import Store
 from jobs.storage.s3_client import DEFAULT_REGION, S3Settings
+from jobs.typed_json import Name
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,14 @@ SECONDS_TO_START = 30.0
 SECONDS_TO_STOP = 1.0
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
+
+
+class Credentials(TypedDict):
+    """The content of credentials.json: the keys of a folder's server."""
+
+    AWS_ACCESS_KEY_ID: Name
+    AWS_SECRET_ACCESS_KEY: Name
+    AWS_DEFAULT_REGION: Name
 
 
 @contextlib.contextmanager
@@ -180,7 +190,9 @@ def _settings(folder: Path, host: str, port: int) -> S3Settings:
         with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
             json.dump(keys, file)
         partial.rename(path)
-    keys = json.loads(path.read_text())
+    remedy = "it was edited or damaged: delete it, and the next start makes new keys"
+    keys = typed_json.parse(path.read_bytes(), str(path), remedy)
+    typed_json.check(keys, Credentials, str(path), remedy=remedy)
     return S3Settings(
         endpoint_url=f"http://{host}:{port}",
         access_key=keys["AWS_ACCESS_KEY_ID"],

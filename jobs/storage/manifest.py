@@ -17,9 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
+from jobs import typed_json
 from jobs.errors import BadDataError, ConfigError
 from jobs.runtime import profile
+from jobs.storage.headers import CONFIGS, DETAILS, CreatedBy, InputJson
 from jobs.storage.s3 import Store
+from jobs.typed_json import Count, Fields, Key, Sha256
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +36,27 @@ GZIP = 16 + zlib.MAX_WBITS
 class FileRow(TypedDict):
     """A `FileEntry` as JSON, in rows and headers."""
 
-    key: str
-    bytes: int
-    sha256: str
+    key: Key
+    bytes: Count
+    sha256: Sha256
+
+
+class Header(TypedDict):
+    """manifest.json; `Manifest` says what its fields are."""
+
+    schema_version: int
+    job: str
+    recipe: str
+    created_by: CreatedBy
+    inputs: dict[str, InputJson]
+    config: dict[str, Any]
+    counts: dict[str, Count]
+    headline: dict[str, Any]
+    details: dict[str, Any]
+    files: list[FileRow]
+    records: list[FileRow]
+    parts: list[FileRow]
+    content_hash: str
 
 
 @dataclass(frozen=True)
@@ -131,10 +152,7 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
         raise BadDataError(
             f"{uri} is not a manifest of schema version {SCHEMA_VERSION}: run its job again"
         )
-    try:
-        manifest = manifest_of(uri, value)
-    except (KeyError, TypeError) as error:
-        raise BadDataError(f"{uri} is a damaged manifest ({error}): run its job again") from error
+    manifest = manifest_of(uri, _checked_header(uri, value))
     # Publish's hash is of its inputs and settings, as its report says when it was made.
     if manifest.job != "publish" and manifest.content_hash != hash_entries(
         [*manifest.parts, *manifest.files]
@@ -149,12 +167,27 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
 
 
 def manifest_of(uri: str, value: Mapping[str, Any]) -> Manifest:
-    """The manifest whose header's JSON is `value`; KeyError or TypeError where it is not one."""
+    """The manifest whose header's JSON is `value`, which is a `Header`."""
     entries = {
         name: [FileEntry(**entry) for entry in value[name]]
         for name in ("files", "records", "parts")
     }
-    return Manifest(uri=uri, **{**value, **entries})
+    fields = {
+        name: Fields(value[name], name, uri)
+        for name in ("inputs", "config", "counts", "headline", "details", "created_by")
+    }
+    return Manifest(uri=uri, **{**value, **fields, **entries})
+
+
+def _checked_header(uri: str, value: Any) -> Header:
+    """The JSON of a header; BadDataError where a field is missing, unknown or of another type."""
+    header: Header = typed_json.check(value, Header, uri)
+    for name, forms in (("config", CONFIGS), ("details", DETAILS)):
+        form, fields = forms.get(header["job"]), header[name]  # type: ignore[literal-required]
+        # A job that has no use for a field of the settings may leave it out.
+        if form and fields:
+            typed_json.check(fields, form, f"{uri}: {name}", closed=False)
+    return header
 
 
 def fingerprint(
@@ -260,4 +293,11 @@ def _unpack(packed: bytes, part: FileEntry, uri: str) -> Iterator[dict[str, Any]
     text = inflate(packed, f"{uri}: {part.key}", min(part.bytes, LARGEST_ROWS))
     if hashlib.sha256(text).hexdigest() != part.sha256:
         raise BadDataError(f"{uri}: the rows in {part.key} were changed: run its job with --force")
-    return map(json.loads, text.splitlines())
+    return parse_rows(text, f"{uri}: {part.key}")
+
+
+def parse_rows(text: bytes, name: str) -> Iterator[dict[str, Any]]:
+    """The objects of JSON lines; BadDataError, naming `name`, where a line holds no object."""
+    for line in text.splitlines():
+        row = typed_json.parse(line, name)
+        yield typed_json.check(row, dict[str, Any], name)

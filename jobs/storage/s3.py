@@ -24,6 +24,7 @@ from typing import Any
 import botocore.exceptions
 from urllib3.exceptions import HTTPError
 
+from jobs import typed_json
 from jobs.errors import (
     BadDataError,
     ConfigError,
@@ -156,10 +157,7 @@ class Store:
         raise ConflictError(f"{item.uri} was changed while it was read: start this again")
 
     def read_json(self, uri: str) -> Any:
-        try:
-            return json.loads(self.read(uri))
-        except ValueError as error:
-            raise BadDataError(f"{uri} does not hold JSON ({error})") from error
+        return typed_json.parse(self.read(uri), uri)
 
     def write(
         self,
