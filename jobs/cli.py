@@ -9,11 +9,13 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from jobs.chain import INPUTS, run_job
 from jobs.errors import InterruptedJobError, JobError, StopRequest
@@ -34,6 +36,12 @@ DESCRIPTIONS = {
     "publish": "Write the report and the model package, and keep or replace the champion",
     "inbox": "Write masks for the films of an inbox that the champion has not masked yet",
 }
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Seconds that a stop waits for the end of an import, less than a container's grace, and between
+# two looks at it.
+SECONDS_OF_IMPORT, PAUSE = 2.0, 0.05
+# When each signal came that found the main thread in an import.
+_first_stop: list[float] = []
 # Defaults of `run`, which take minutes on a laptop without a GPU; all else has the jobs' defaults.
 RUN_DEFAULTS = {
     "source": "synthetic://phantoms?films=48&seed=0",
@@ -52,9 +60,10 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     # By default torch's idle threads spin, and take the cores from threads that decode and encode.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+    former = {number: signal.getsignal(number) for number in SIGNALS}
     try:
+        for number in SIGNALS:
+            signal.signal(number, _interrupt)
         code: int = arguments.command(arguments)
     except JobError as error:
         log.error("%s: %s", type(error).__name__, error)
@@ -62,6 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     except StopRequest as request:
         log.error("%s", request)
         code = InterruptedJobError.exit_code
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
     if code == InterruptedJobError.exit_code:
         # Leave without joining threads that wait for the network: the next try writes the same.
         logging.shutdown()
@@ -211,9 +223,33 @@ def set_up_logging() -> None:
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    name = signal.Signals(number).name
-    raise StopRequest(f"stopped by {name}: finished work is kept; start the job again to resume")
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise StopRequest, once the import that the main thread is in has ended.
+
+    A library may catch what is raised in its import, or stay half imported.
+    """
+    message = (
+        f"stopped by {signal.Signals(number).name}: finished work is kept; start the job again to "
+        "resume"
+    )
+    if not _is_importing(frame):
+        raise StopRequest(message)
+    _first_stop.append(time.monotonic())
+    if time.monotonic() - _first_stop[0] > SECONDS_OF_IMPORT:
+        log.error("%s", message)
+        logging.shutdown()
+        os._exit(InterruptedJobError.exit_code)
+    again = threading.Timer(PAUSE, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _run_job(arguments: argparse.Namespace) -> int:

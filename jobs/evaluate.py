@@ -33,7 +33,7 @@ from jobs.runtime.profile import timed
 from jobs.runtime.progress import track
 from jobs.segmentation import metrics
 from jobs.settings.config import EvaluateConfig
-from jobs.storage.manifest import FileRow, Manifest, read_manifest
+from jobs.storage.manifest import FileRow, Manifest, read_input, read_manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 
@@ -75,7 +75,7 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
     predictions = read_manifest(store, config.predictions, "predict")
     processed = read_manifest(store, config.processed, "preprocess")
     raw = _read_raw(store, predictions, processed)
-    trained = read_manifest(store, predictions.inputs["trained"]["uri"], "train")
+    trained = read_input(store, predictions, "trained", "train")
     test_sources = chosen_sources(processed, "--test-sources", config.test_sources)
     work_folder = WorkFolder(
         store,
@@ -199,7 +199,7 @@ def _read_raw(store: Store, predictions: Manifest, processed: Manifest) -> Manif
             f"{predictions.uri} and {processed.uri} are of different raw films: run predict with "
             f"--films {raw['uri']}"
         )
-    return read_manifest(store, raw["uri"], "download")
+    return read_input(store, processed, "raw", "download")
 
 
 def _read_truth(store: Store, raw: Manifest, film: RawRow, shape: tuple[int, ...]) -> Mask:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from jobs.errors import BadDataError
 from jobs.films.masker import Film, Masker, log_review
-from jobs.films.model_json import read_trained_json
+from jobs.films.model_json import NetworkJson, read_trained_json
 from jobs.films.rows import (
     MASK_COLUMNS,
     PredictionRow,
@@ -166,7 +166,7 @@ def _build_masker(work_folder: WorkFolder, trained: Manifest) -> Masker:
     from jobs.films.network import Network
 
     store = work_folder.store
-    model_json = read_trained_json(store, trained)
+    model_json = read_trained_json(store, trained, NetworkJson)
     weights = trained.read_file(store, "model.safetensors")
 
     def read(film: Film) -> bytes:

@@ -30,16 +30,33 @@ class BestEpoch(TypedDict):
     val_dice: Fraction
 
 
-class Data(TypedDict):
-    """The films that the network was trained on."""
+class Sources(TypedDict):
+    """The sources of the films that the network was trained on."""
 
     train_sources: list[str]
+
+
+class Data(Sources):
+    """Those sources, and the numbers of films."""
+
     train_films: Count
     val_films: Count
 
 
 class Weights(TypedDict):
     sha256: Sha256
+
+
+class SourcesJson(TypedDict):
+    """What the films that a network has seen are found by."""
+
+    data: Sources
+
+
+class WeightsJson(TypedDict):
+    """What tells whether two packages have the same weights."""
+
+    weights: Weights
 
 
 class NetworkJson(TypedDict):
@@ -50,7 +67,7 @@ class NetworkJson(TypedDict):
 
 
 class TrainedJson(NetworkJson):
-    """The model.json of a trained manifest."""
+    """What publish needs of the model.json of a trained manifest."""
 
     metrics: BestEpoch
     data: Data
@@ -63,23 +80,21 @@ class PackageJson(NetworkJson):
     data: NotRequired[Data]
 
 
-def read_trained_json(store: Store, trained: Manifest) -> dict[str, Any]:
-    """The model.json of a trained manifest, a `TrainedJson` with more fields.
+def read_trained_json(store: Store, trained: Manifest, form: type) -> dict[str, Any]:
+    """The model.json of a trained manifest, a `form` with more fields.
 
     Raises BadDataError where it is not one.
     """
     uri = trained.uri_of("model.json")
     value = typed_json.parse(trained.read_file(store, "model.json"), uri)
-    return cast("dict[str, Any]", typed_json.check(value, TrainedJson, uri, closed=False))
+    return cast("dict[str, Any]", typed_json.check(value, form, uri, closed=False))
 
 
-def read_package_json(store: Store, uri: str) -> dict[str, Any]:
-    """The model.json of a package, a `PackageJson` with more fields.
+def read_package_json(store: Store, uri: str, form: type = PackageJson) -> dict[str, Any]:
+    """The model.json of a package, a `form` with more fields.
 
     Raises BadDataError where it is not one.
     """
     remedy = "it was edited or damaged, publish its run again or go back to another version"
     value = typed_json.parse(store.read(uri), uri, remedy)
-    return cast(
-        "dict[str, Any]", typed_json.check(value, PackageJson, uri, remedy=remedy, closed=False)
-    )
+    return cast("dict[str, Any]", typed_json.check(value, form, uri, remedy=remedy, closed=False))

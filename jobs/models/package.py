@@ -8,7 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.errors import ConflictError, NotFoundError
-from jobs.films.model_json import read_package_json, read_trained_json
+from jobs.films.model_json import (
+    TrainedJson,
+    WeightsJson,
+    read_package_json,
+    read_trained_json,
+)
 from jobs.films.training_pairs import sources_of
 from jobs.storage.manifest import Manifest, describe
 from jobs.storage.s3 import Store
@@ -53,7 +58,7 @@ def write_package(
     weights = trained.read_file(store, "model.safetensors")
     entry = describe("model.safetensors", weights)
     version = _version(store, models, trained.fingerprint, entry.sha256)
-    model_json = read_trained_json(store, trained)
+    model_json = read_trained_json(store, trained, TrainedJson)
     sources = sources_of(manifests["processed"])
     model_json |= {
         "version": version,
@@ -88,7 +93,7 @@ def _version(store: Store, models: str, fingerprint: str, sha256: str) -> str:
     On a GPU, or on a CPU of another make, the same training does not give the same bits.
     """
     try:
-        published = read_package_json(store, f"{models}/{fingerprint}/model.json")
+        published = read_package_json(store, f"{models}/{fingerprint}/model.json", WeightsJson)
     except NotFoundError:
         return fingerprint
     return (

@@ -166,6 +166,22 @@ def read_manifest(store: Store, uri: str, job: str = "") -> Manifest:
     return manifest
 
 
+def read_input(store: Store, manifest: Manifest, name: str, job: str) -> Manifest:
+    """The header of the input `name` of a manifest.
+
+    Raises BadDataError where there is none, or where it has other content than when it was read.
+    """
+    recorded = manifest.inputs[name]
+    found = read_manifest(store, recorded["uri"], job)
+    if found.content_hash != recorded["content_hash"]:
+        raise BadDataError(
+            f"{manifest.uri} was made from {name} {recorded['content_hash'][:12]}, and {found.uri} "
+            f"is {found.content_hash[:12]}: one of them was edited, run their jobs again with "
+            "--force"
+        )
+    return found
+
+
 def manifest_of(uri: str, value: Mapping[str, Any]) -> Manifest:
     """The manifest whose header's JSON is `value`, which is a `Header`."""
     entries = {

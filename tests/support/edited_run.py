@@ -31,6 +31,14 @@ class Outcome:
     lines: list[str]
     result: dict[str, Any] = field(default_factory=dict)
 
+    def headline(self) -> Any:
+        """The figures that the job printed but for its times."""
+        return {
+            name: figure
+            for name, figure in self.result.get("headline", {}).items()
+            if "seconds" not in name
+        }
+
     def __str__(self) -> str:
         return f"{self.code}: {' | '.join(self.lines)}"
 
