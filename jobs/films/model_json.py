@@ -27,7 +27,7 @@ class BestEpoch(TypedDict):
     """The epoch of the weights, from 1, and its Dice on the validation films."""
 
     epoch: Annotated[int, Range(1)]
-    val_dice: Fraction
+    val_dice: Annotated[float, Range(0, 1 + 1e-5)]
 
 
 class Sources(TypedDict):

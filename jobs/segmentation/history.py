@@ -9,6 +9,8 @@ from jobs.errors import BadDataError
 from jobs.typed_json import Count, Fraction, Range
 
 Positive = Annotated[float, Range(0)]
+# A loss or a mean Dice, 0..1 but for the rounding of float32.
+Rounded = Annotated[float, Range(-1e-5, 1 + 1e-5)]
 
 
 class StepRow(TypedDict):
@@ -18,7 +20,7 @@ class StepRow(TypedDict):
     data_wait: seconds until the batch was on the device.
     """
 
-    loss: Fraction
+    loss: Rounded
     learning_rate: Positive
     data_wait: Positive
 
@@ -34,12 +36,12 @@ class EpochRow(TypedDict):
     """
 
     epoch: Count
-    train_loss: Fraction
-    val_loss: Fraction
-    val_dice: Fraction
+    train_loss: Rounded
+    val_loss: Rounded
+    val_dice: Rounded
     learning_rate: Positive
     lung_fraction: Fraction
-    all_lung_loss: Fraction
+    all_lung_loss: Rounded
     seconds: Positive
     images_per_second: Positive
     data_wait: Positive
