@@ -23,7 +23,6 @@ from jobs.errors import ConfigError
 from jobs.models.champion import Contest, Decision, choose
 from jobs.models.package import Package, write_package
 from jobs.reports import page
-from jobs.reports.metrics_json import read_metrics
 from jobs.settings.config import PublishConfig
 from jobs.storage.manifest import (
     Manifest,
@@ -75,16 +74,19 @@ def run(config: PublishConfig, store: Store) -> Manifest:
     check_links(manifests)
     out = config.out.rstrip("/")
     folder, models = f"{out}/runs/{config.run_id}", f"{out}/models/{config.name}"
-    metrics = read_metrics(store, manifests["evaluation"])
+    # Whatever may be damaged is read before a package or a champion is written.
+    contents = page.read_contents(store, manifests)
+    metrics = contents["metrics"]
+    jobs = _jobs(store, f"{folder}/results/", manifests)
     challenger = write_package(store, models, manifests, metrics)
     decision = _decide(config, store, models, manifests["processed"], challenger)
     details = {
         "champion": asdict(decision),
         "model": f"{models}/{challenger.version}",
-        "jobs": _jobs(store, f"{folder}/results/", manifests),
+        "jobs": jobs,
         "versions": _versions(),
     }
-    html = page.build(store, manifests, details, model_json=challenger.model_json, config=config)
+    html = page.build(contents, details, model_json=challenger.model_json, config=config)
     store.write(f"{folder}/report.html", html, content_type="text/html; charset=utf-8")
     run_json = _run_json(config, manifests, metrics, details, html=html, started=started)
     store.write_json(f"{folder}/run.json", run_json)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.errors import BadDataError
+from jobs.films.model_json import TrainedJson, read_trained_json
 from jobs.films.rows import (
     PredictionRow,
     ProcessedRow,
@@ -57,9 +58,37 @@ SAMPLES, SAMPLE_SIDE = 6, 560
 FLAGGED = 10
 
 
+def read_contents(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+    """What the page shows of a run's files, by the names in its template.
+
+    Args:
+        manifests: by the names raw, processed, trained, predictions and evaluation.
+
+    Raises BadDataError where a file is damaged.
+    """
+    evaluation, processed, trained = (
+        manifests[name] for name in ("evaluation", "processed", "trained")
+    )
+    history = read_history(store, trained)
+    best = _best(history, read_trained_json(store, trained, TrainedJson))
+    metrics = read_metrics(store, evaluation)
+    calibration = metrics["calibration"]
+    return {
+        "manifests": manifests,
+        "metrics": metrics,
+        "quality": _quality(store, manifests),
+        "calibration_plot": svg.calibration_svg(calibration["curve"]) if calibration else "",
+        "history": history,
+        "best": history[best],
+        "curves": svg.curves_svg(history, best),
+        "samples": [(data_uri(image), row) for image, row in _samples(store, manifests)],
+        "contact_sheet": data_uri(_read_rgb(store, processed, "contact_sheet.png")),
+        "worst": data_uri(_read_rgb(store, evaluation, "worst.png")),
+    }
+
+
 def build(
-    store: Store,
-    manifests: Mapping[str, Manifest],
+    contents: Mapping[str, Any],
     details: Mapping[str, Any],
     *,
     model_json: Mapping[str, Any],
@@ -68,32 +97,18 @@ def build(
     """The page as UTF-8.
 
     Args:
-        manifests: by the names raw, processed, trained, predictions and evaluation.
+        contents: of `read_contents`.
         details: of run.json: champion, jobs, model and versions.
         model_json: the package's model.json.
     """
-    evaluation, processed = manifests["evaluation"], manifests["processed"]
-    history = read_history(store, manifests["trained"])
-    best = _best(history, model_json)
-    metrics = read_metrics(store, evaluation)
-    calibration = metrics["calibration"]
     return render(
+        **contents,
         config=config,
         published=created_by(time.time())["started"],
-        manifests=manifests,
         run=details,
         model=model_json,
-        metrics=metrics,
         resamples=RESAMPLES,
-        quality=_quality(store, manifests),
         plot_style={"light": svg.LIGHT, "dark": svg.DARK, "rules": svg.RULES},
-        calibration_plot=svg.calibration_svg(calibration["curve"]) if calibration else "",
-        history=history,
-        best=history[best],
-        curves=svg.curves_svg(history, best),
-        samples=[(data_uri(image), row) for image, row in _samples(store, manifests)],
-        contact_sheet=data_uri(_read_rgb(store, processed, "contact_sheet.png")),
-        worst=data_uri(_read_rgb(store, evaluation, "worst.png")),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -14,7 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jobs import cli
+from jobs.storage import s3
 from jobs.storage.manifest import FileEntry, hash_entries
 from jobs.storage.s3 import Store
 from tests.support.films import draw_pair, png, write_montgomery
@@ -54,13 +58,22 @@ class _Lines(logging.Handler):
         self.lines += logging.Formatter("%(message)s").format(record).splitlines()
 
 
+# One client for all jobs: to make one takes longer than most of the jobs.
+connect = functools.cache(s3.connect)
+
+
 def run(*arguments: str) -> Outcome:
     """Run `python -m jobs` with these arguments in this process."""
     handler, printed = _Lines(), io.StringIO()
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            patch.setattr(s3, "connect", connect)
             code = cli.main(list(arguments))
     except SystemExit as stop:
         code = int(stop.code or 0)
