@@ -229,7 +229,9 @@ def _read_rgb(store: Store, manifest: Manifest, key: str) -> NDArray[np.uint8]:
     try:
         return np.array(Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB"))
     except PICTURE_ERRORS as error:
-        raise BadDataError(f"{manifest.uri_of(key)} is no picture ({error}): {REMEDY}") from error
+        raise BadDataError(
+            f"{manifest.uri_of(key)} is no PNG ({type(error).__name__}): {REMEDY}"
+        ) from error
 
 
 # Filters of the template
