@@ -308,7 +308,8 @@ def _run_champion(arguments: argparse.Namespace) -> int:
         print(*table(store, models), sep="\n")
         return 0
     entry = restore(store, arguments.out, models, arguments.version)
-    print(f"champion of {arguments.model}: {entry['version']} since {entry['since']}")
+    since = entry.get("since", "an unknown date")
+    print(f"champion of {arguments.model}: {entry['version']} since {since}")
     return 0
 
 
