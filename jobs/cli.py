@@ -9,6 +9,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +37,12 @@ DESCRIPTIONS = {
     "publish": "Write the report and the model package, and keep or replace the champion",
     "inbox": "Write masks for the films of an inbox that the champion has not masked yet",
 }
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Seconds that a stop waits for the end of an import, less than a container's grace, and between
+# two looks at it.
+SECONDS_OF_IMPORT, PAUSE = 2.0, 0.05
+# When each signal came that found the main thread in an import.
+_first_stop: list[float] = []
 # Defaults of `run`, which take minutes on a laptop without a GPU; all else has the jobs' defaults.
 RUN_DEFAULTS = {
     "source": "synthetic://phantoms?films=48&seed=0",
@@ -53,9 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     # By default torch's idle threads spin, and take the cores from threads that decode and encode.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+    former = {number: signal.getsignal(number) for number in SIGNALS}
     try:
+        for number in SIGNALS:
+            signal.signal(number, _interrupt)
         code: int = arguments.command(arguments)
     except JobError as error:
         log.error("%s: %s", type(error).__name__, error)
@@ -63,6 +72,9 @@ def main(argv: list[str] | None = None) -> int:
     except StopRequest as request:
         log.error("%s", request)
         code = InterruptedJobError.exit_code
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
     if code == InterruptedJobError.exit_code:
         # Leave without joining threads that wait for the network: the next try writes the same.
         logging.shutdown()
@@ -224,9 +236,33 @@ def _print_traceback(
     print(LineFormatter().formatException((kind, error, traceback)), file=sys.stderr)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    name = signal.Signals(number).name
-    raise StopRequest(f"stopped by {name}: finished work is kept; start the job again to resume")
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise StopRequest, once the import that the main thread is in has ended.
+
+    A library may catch what is raised in its import, or stay half imported.
+    """
+    message = (
+        f"stopped by {signal.Signals(number).name}: finished work is kept; start the job again to "
+        "resume"
+    )
+    if not _is_importing(frame):
+        raise StopRequest(message)
+    _first_stop.append(time.monotonic())
+    if time.monotonic() - _first_stop[0] > SECONDS_OF_IMPORT:
+        log.error("%s", message)
+        logging.shutdown()
+        os._exit(InterruptedJobError.exit_code)
+    again = threading.Timer(PAUSE, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _run_job(arguments: argparse.Namespace) -> int:
@@ -287,7 +323,8 @@ def _run_champion(arguments: argparse.Namespace) -> int:
         print(*map(visible, table(store, models)), sep="\n")
         return 0
     entry = restore(store, arguments.out, models, arguments.version)
-    print(f"champion of {arguments.model}: {entry['version']} since {entry['since']}")
+    since = entry.get("since", "an unknown date")
+    print(f"champion of {arguments.model}: {entry['version']} since {since}")
     return 0
 
 

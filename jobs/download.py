@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jobs.errors import BadDataError
-from jobs.films.rows import RawRow
+from jobs.films.rows import RawRow, check_raw
 from jobs.runtime.byte_budget import ByteBudget
 from jobs.runtime.profile import moved, timed
 from jobs.runtime.progress import track
@@ -47,7 +47,13 @@ def run(config: DownloadConfig, store: Store) -> Manifest:
         if config.patients:
             extra["patients"] = patients.digest(table)
         work_folder = WorkFolder(
-            store, config, job="download", folder="raw", recipe=RECIPE, extra=extra
+            store,
+            config,
+            job="download",
+            folder="raw",
+            recipe=RECIPE,
+            extra=extra,
+            check_row=check_raw,
         )
         return work_folder.finished() or _copy(work_folder, sources, config, table)
 

@@ -18,7 +18,9 @@ from jobs.films.rows import (
     ProcessedRow,
     RawRow,
     ScoredRow,
+    check_scored,
     film_of,
+    in_step,
     prediction_rows,
     processed_rows,
     raw_rows,
@@ -33,7 +35,7 @@ from jobs.runtime.profile import timed
 from jobs.runtime.progress import track
 from jobs.segmentation import metrics
 from jobs.settings.config import EvaluateConfig
-from jobs.storage.manifest import FileRow, Manifest, read_manifest
+from jobs.storage.manifest import FileRow, Manifest, read_input, read_manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 
@@ -77,7 +79,7 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
     predictions = read_manifest(store, config.predictions, "predict")
     processed = read_manifest(store, config.processed, "preprocess")
     raw = _read_raw(store, predictions, processed)
-    trained = read_manifest(store, predictions.inputs["trained"]["uri"], "train")
+    trained = read_input(store, predictions, "trained", "train")
     test_sources = chosen_sources(processed, "--test-sources", config.test_sources)
     work_folder = WorkFolder(
         store,
@@ -86,6 +88,7 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
         folder="evaluations",
         recipe=RECIPE,
         inputs={"predictions": predictions, "processed": processed, "raw": raw, "trained": trained},
+        check_row=check_scored,
     )
     if manifest := work_folder.finished():
         return manifest
@@ -105,11 +108,10 @@ def _score_films(
     raw, predictions = inputs["raw"], inputs["predictions"]
     films = raw.counts["films"]
     # The three manifests have a row a film in the same order, and stream a part at a time.
-    row_triples = zip(
+    row_triples = in_step(
         raw_rows(store, raw),
         processed_rows(store, inputs["processed"]),
         prediction_rows(store, predictions),
-        strict=True,
     )
     scorer = _Scorer(store, raw, predictions, seen, test_sources)
     rows = work_folder.write_rows(row_triples, films, scorer, threads=CPU_THREADS)
@@ -167,7 +169,6 @@ class _Scorer:
 
     def __call__(self, rows: FilmRows) -> ScoredRow:
         raw, processed, prediction = rows
-        assert raw["id"] == processed["id"] == prediction["id"], "the manifests are out of step"
         if processed["status"] != "ok":
             return {"id": raw["id"], "status": "skipped", "reason": processed["reason"]}
         split = self.seen.split_of(processed["patient"])
@@ -205,7 +206,7 @@ def _read_raw(store: Store, predictions: Manifest, processed: Manifest) -> Manif
             f"{predictions.uri} and {processed.uri} are of different raw films: run predict with "
             f"--films {raw['uri']}"
         )
-    return read_manifest(store, raw["uri"], "download")
+    return read_input(store, processed, "raw", "download")
 
 
 @contextlib.contextmanager
@@ -248,7 +249,7 @@ def _worst_films(
 ) -> bytes:
     """A PNG of the films of the lowest Dice, truth green and prediction red."""
     ids = [row["id"] for row in worst]
-    rows = zip(raw_rows(store, raw), prediction_rows(store, predictions), strict=True)
+    rows = in_step(raw_rows(store, raw), prediction_rows(store, predictions))
     rows_by_id = {film["id"]: (film, prediction) for film, prediction in rows if film["id"] in ids}
     tiles = [
         (

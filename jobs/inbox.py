@@ -24,9 +24,9 @@ from typing import Any, cast
 from jobs.errors import NotFoundError, ServiceUnavailableError
 from jobs.films import skipped as skipped_files
 from jobs.films.masker import Film, Masker, log_review
-from jobs.films.rows import MASK_COLUMNS, InboxRow
+from jobs.films.rows import MASK_COLUMNS, InboxRow, check_inbox
 from jobs.films.skipped import SKIPPED_CSV, by_reason, described, headline
-from jobs.models.champion import read_champion
+from jobs.models.champion_entry import read_champion
 from jobs.models.package import Package, read_package
 from jobs.models.restored_champion import versions
 from jobs.runtime.parallel import chunked
@@ -84,7 +84,9 @@ def run(config: InboxConfig, store: Store) -> Manifest:
 
 
 def _ledger_rows(ledger: Ledger) -> Iterator[InboxRow]:
-    return cast("Iterator[InboxRow]", ledger.read())
+    for row in ledger.read():
+        check_inbox(row, f"the ledger's row of {row['origin']}")
+        yield cast("InboxRow", row)
 
 
 def _films(

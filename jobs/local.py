@@ -11,8 +11,9 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
+from jobs import typed_json
 from jobs.chain import INPUTS, run_job
 from jobs.errors import BadDataError, ConfigError, NotFoundError
 from jobs.films.rows import PredictionRow, prediction_rows
@@ -27,6 +28,7 @@ from jobs.storage.local_server import BUCKET, embedded_s3
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from jobs.storage.timed_store import TimedStore
+from jobs.typed_json import Uri
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +104,9 @@ def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
         raise NotFoundError(f"there is no model in {folder} yet: run `make run-local` first")
     if not films.is_dir():
         raise NotFoundError(f"{films} is not a folder: give one that holds PNG, JPEG or TIFF films")
-    trained = json.loads(last.read_text())["trained"]
     # The user chose these films, by links too. What an earlier run wrote among them is no film.
     source = FolderSource(films, follows_links=True, without=[to, folder])
+    trained = _last_run(last)["trained"]
     with embedded_s3(folder / ".s3") as settings:
         store = TimedStore(settings)
         prefix = _copy_folder(store, source, OUT)
@@ -118,6 +120,20 @@ def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
     if not predictions.counts["masks"]:
         raise BadDataError(f"none of the films in {films} could be read: see predictions.csv")
     return 0
+
+
+class LastRun(TypedDict):
+    """The content of last_run.json: a run and the manifest of its trained model."""
+
+    run_id: str
+    trained: Uri
+
+
+def _last_run(path: Path) -> LastRun:
+    """Raises BadDataError where the file is damaged."""
+    remedy = "it was edited or damaged, run `make run-local` again"
+    value = typed_json.parse(path.read_bytes(), str(path), remedy)
+    return cast("LastRun", typed_json.check(value, LastRun, str(path), remedy=remedy))
 
 
 def _print_counts(predictions: Manifest, to: Path) -> None:

@@ -11,7 +11,14 @@ from typing import Any, cast
 from jobs.errors import BadDataError
 from jobs.films import skipped as skipped_files
 from jobs.films.masker import Film, Masker, log_review
-from jobs.films.rows import MASK_COLUMNS, PredictionRow, processed_rows, raw_rows
+from jobs.films.model_json import NetworkJson, read_trained_json
+from jobs.films.rows import (
+    MASK_COLUMNS,
+    PredictionRow,
+    check_predicted,
+    processed_rows,
+    raw_rows,
+)
 from jobs.films.skipped import SKIPPED_CSV
 from jobs.runtime.progress import track
 from jobs.settings.config import PredictConfig
@@ -60,6 +67,7 @@ def run(config: PredictConfig, store: Store) -> Manifest:
         recipe=RECIPE,
         inputs={"trained": trained, **film_set.inputs},
         extra=film_set.extra,
+        check_row=check_predicted,
     )
     shard = config.shard_of()
     if shard[1] > 1 and film_set.extra:
@@ -174,7 +182,7 @@ def _build_masker(work_folder: WorkFolder, trained: Manifest) -> Masker:
     from jobs.films.network import Network
 
     store = work_folder.store
-    model_json = trained.read_json(store, "model.json")
+    model_json = read_trained_json(store, trained, NetworkJson)
     weights = trained.read_file(store, "model.safetensors")
 
     def read(film: Film) -> bytes:

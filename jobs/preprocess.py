@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.errors import BadDataError
-from jobs.films.rows import SPLITS, ProcessedRow, RawRow, Split, film_of, raw_rows
+from jobs.films.rows import (
+    SPLITS,
+    ProcessedRow,
+    RawRow,
+    Split,
+    check_processed,
+    film_of,
+    raw_rows,
+)
 from jobs.films.split import read_split_file, split_of
 from jobs.films.square import NO_MASK, SquareFilm, square_film
 from jobs.imaging import decode, geometry, masks
@@ -24,6 +32,7 @@ from jobs.settings.config import PreprocessConfig
 from jobs.storage.manifest import FileRow, Manifest, read_manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
+from jobs.typed_json import REMEDY
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +58,7 @@ def run(config: PreprocessConfig, store: Store) -> Manifest:
         recipe=RECIPE,
         inputs={"raw": raw},
         extra={"splits": splits} if config.split_file else {},
+        check_row=check_processed,
     )
     if manifest := work_folder.finished():
         return manifest
@@ -78,7 +88,8 @@ def _process_films(
     for row in track(rows, total, "preprocess"):
         repeats.remember(row)
         summary.add(row)
-    assert summary.records + len(summary.quarantined) == total, "a film was lost"
+    if (rows_read := summary.records + len(summary.quarantined)) != total:
+        raise BadDataError(f"{raw.uri} counts {total} films and has {rows_read}: {REMEDY}")
     return summary
 
 

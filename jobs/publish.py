@@ -15,8 +15,9 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
+from jobs import typed_json
 from jobs.chain import INPUTS
 from jobs.errors import ConfigError
 from jobs.models.champion import Contest, Decision, choose
@@ -52,6 +53,13 @@ PACKAGES = [
 ]
 
 
+class ResultJson(TypedDict):
+    """What publish reads of a task's result."""
+
+    manifest: str
+    reused: bool
+
+
 def run(config: PublishConfig, store: Store) -> Manifest:
     """Write the package, decide on the champion, write the report and, last, run.json.
 
@@ -66,16 +74,19 @@ def run(config: PublishConfig, store: Store) -> Manifest:
     check_links(manifests)
     out = config.out.rstrip("/")
     folder, models = f"{out}/runs/{config.run_id}", f"{out}/models/{config.name}"
-    metrics = manifests["evaluation"].read_json(store, "metrics.json")
+    # Whatever may be damaged is read before a package or a champion is written.
+    contents = page.read_contents(store, manifests)
+    metrics = contents["metrics"]
+    jobs = _jobs(store, f"{folder}/results/", manifests)
     challenger = write_package(store, models, manifests, metrics)
     decision = _decide(config, store, models, manifests["processed"], challenger)
     details = {
         "champion": asdict(decision),
         "model": f"{models}/{challenger.version}",
-        "jobs": _jobs(store, f"{folder}/results/", manifests),
+        "jobs": jobs,
         "versions": _versions(),
     }
-    html = page.build(store, manifests, details, model_json=challenger.model_json, config=config)
+    html = page.build(contents, details, model_json=challenger.model_json, config=config)
     store.write(f"{folder}/report.html", html, content_type="text/html; charset=utf-8")
     run_json = _run_json(config, manifests, metrics, details, html=html, started=started)
     store.write_json(f"{folder}/run.json", run_json)
@@ -159,7 +170,7 @@ def _jobs(store: Store, results: str, manifests: Mapping[str, Manifest]) -> list
     """
     reused: dict[str, bool] = {}
     for item in store.list_objects(results):
-        result = store.read_json(item.uri)
+        result = typed_json.check(store.read_json(item.uri), ResultJson, item.uri, closed=False)
         uri = result["manifest"]
         reused[uri] = reused.get(uri, True) and result["reused"]
     return [

@@ -121,7 +121,11 @@ class Films:
             number = int(row["id"].split("_")[1]) - 1
             prediction = {
                 "id": row["id"],
+                "origin": row["origin"],
                 "status": "ok",
+                "height": 160,
+                "width": 128,
+                "lung_fraction": 0.2,
                 "mask": work_folder.put(f"{row['id']}.png", png),
                 "quality": round(0.2 + number % 7 / 10, 6),
                 "review": number % 7 < 2,

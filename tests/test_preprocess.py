@@ -243,7 +243,7 @@ def test_a_split_file_that_does_not_say_the_split_is_refused(
     """An empty one must not pass for none, nor the last of two lines win."""
     uri = f"{out}/split.csv"
     store.write(uri, text.encode())
-    with pytest.raises(errors.ConfigError, match=words) as caught:
+    with pytest.raises(errors.BadDataError, match=words) as caught:
         run(store, out, fetch(store, out, films), split_file=uri)
     assert uri in str(caught.value)
     assert not list(store.list_objects(f"{out}/processed/")), "refused before any work"

@@ -186,7 +186,7 @@ def test_a_second_conflict_is_left_to_the_next_try(
     decide, dates = champion.decide, itertools.count()
 
     def interrupted(*arguments: Any) -> champion.Decision:
-        made.store.write_json(uri, made.champion(name) | {"since": next(dates)})
+        made.store.write_json(uri, made.champion(name) | {"since": str(next(dates))})
         return decide(*arguments)
 
     monkeypatch.setattr(champion, "decide", interrupted)

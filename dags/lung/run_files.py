@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -19,6 +20,10 @@ LIMITS = {
     "curves.svg": 4 * MIB,
     "report.html": 64 * MIB,
 }
+# The largest --epochs is 2000.
+MOST_EPOCHS = 10_000
+# What the page shows of a row of history.json.
+SHOWN = ("epoch", "train_loss", "val_loss", "val_dice", "learning_rate", "seconds")
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -47,9 +52,10 @@ class RunFiles:
         if pointer is None:
             return None
         try:
-            fingerprint = str(pointer["trained"]).rpartition("/")[2]
-            epochs = int(pointer["epochs"])
-        except (KeyError, TypeError, ValueError) as error:
+            fingerprint, epochs = pointer["trained"].rpartition("/")[2], pointer["epochs"]
+            if type(epochs) is not int or not 1 <= epochs <= MOST_EPOCHS:
+                raise ValueError(epochs)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UnreadableError(f"{self._run}/train.json was not written by train") from error
         if not FINGERPRINT.fullmatch(fingerprint):
             raise UnreadableError(f"{self._run}/train.json names no folder of train")
@@ -61,8 +67,11 @@ class RunFiles:
         if content is None:
             return []
         try:
-            return [{name: float(row[name]) for name in row} for row in content["epochs"]]
-        except (KeyError, TypeError, ValueError) as error:
+            rows = [{name: float(row[name]) for name in SHOWN} for row in content["epochs"]]
+            if not all(0 <= figure < math.inf for row in rows for figure in row.values()):
+                raise ValueError("a figure is below 0 or not finite")
+            return rows
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise UnreadableError(f"{folder}/history.json was not written by train") from error
 
     def curves(self, folder: str) -> bytes | None:
@@ -73,7 +82,7 @@ class RunFiles:
         data = self._read(uri)
         try:
             return None if data is None else json.loads(data)
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise UnreadableError(f"{uri} does not hold JSON") from error
 
     def _read(self, uri: str) -> bytes | None:

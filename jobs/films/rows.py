@@ -1,15 +1,20 @@
 """One film's row in each job's manifest: what stands in rows/part-*.jsonl.gz, a JSON line a film.
 
-All keys that may be absent are marked; the status says which are there.
+All keys that may be absent are marked; the status says which are there. Rows are checked when they
+are read: somebody may have edited them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from collections.abc import Callable, Iterator, Mapping
+from itertools import zip_longest
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
+from jobs import typed_json
+from jobs.errors import BadDataError
 from jobs.storage.manifest import FileRow, Manifest
 from jobs.storage.s3 import Store
+from jobs.typed_json import Count, Fraction, Name, Range, Sha256, Text, Uri
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -27,6 +32,10 @@ MASK_COLUMNS = [
 ]
 
 
+Line = Annotated[str, Text(r"[^\x00-\x1f\x7f]+", "a text of one line")]
+Side = Annotated[int, Range(1, 2**20)]
+
+
 class FilmRow(TypedDict):
     """What download says of a film and every later row of a film with a mask repeats.
 
@@ -35,11 +44,11 @@ class FilmRow(TypedDict):
     origin: the film's path in its source.
     """
 
-    id: str
-    patient: str
-    source: str
-    label: str
-    origin: str
+    id: Name
+    patient: Line
+    source: Line
+    label: Line
+    origin: Line
 
 
 class RawRow(FilmRow):
@@ -61,12 +70,12 @@ class ProcessedRow(FilmRow):
     split: NotRequired[Split]
     image: NotRequired[FileRow]
     mask: NotRequired[FileRow]
-    height: NotRequired[int]
-    width: NotRequired[int]
-    crop: NotRequired[list[int]]
-    box: NotRequired[list[int]]
-    lung_fraction: NotRequired[float]
-    pixels: NotRequired[str]
+    height: NotRequired[Side]
+    width: NotRequired[Side]
+    crop: NotRequired[list[Count]]
+    box: NotRequired[list[Count]]
+    lung_fraction: NotRequired[Fraction]
+    pixels: NotRequired[Sha256]
 
 
 class PredictionRow(TypedDict):
@@ -76,24 +85,24 @@ class PredictionRow(TypedDict):
     review: whether a person should look at the mask. missing: gone before it was read.
     """
 
-    id: str
-    origin: str
+    id: Name
+    origin: Line
     status: Literal["ok", "failed", "missing"]
     reason: NotRequired[str]
     mask: NotRequired[FileRow]
-    height: NotRequired[int]
-    width: NotRequired[int]
-    lung_fraction: NotRequired[float]
-    quality: NotRequired[float]
+    height: NotRequired[Side]
+    width: NotRequired[Side]
+    lung_fraction: NotRequired[Fraction]
+    quality: NotRequired[Fraction]
     review: NotRequired[bool]
 
 
 class InboxRow(PredictionRow):
     """inbox: the film as it was listed, and the run that masked it."""
 
-    uri: str
-    etag: str
-    run_id: str
+    uri: Uri
+    etag: Line
+    run_id: Name
 
 
 class ScoredRow(TypedDict):
@@ -103,36 +112,140 @@ class ScoredRow(TypedDict):
     dice, iou, quality: 0..1. hd95: percent of the film's diagonal, 0..100.
     """
 
-    id: str
+    id: Name
     status: Literal["ok", "skipped"]
     reason: NotRequired[str]
-    patient: NotRequired[str]
-    source: NotRequired[str]
-    label: NotRequired[str]
-    origin: NotRequired[str]
+    patient: NotRequired[Line]
+    source: NotRequired[Line]
+    label: NotRequired[Line]
+    origin: NotRequired[Line]
     split: NotRequired[Split]
     tested: NotRequired[bool]
-    dice: NotRequired[float]
-    iou: NotRequired[float]
-    hd95: NotRequired[float]
-    quality: NotRequired[float]
+    dice: NotRequired[Fraction]
+    iou: NotRequired[Fraction]
+    hd95: NotRequired[Annotated[float, Range(0, 100)]]
+    quality: NotRequired[Fraction]
     review: NotRequired[bool]
 
 
+# The keys of a row by its status, beside those that are always there.
+PROCESSED = {
+    "ok": ("split", "image", "mask", "height", "width", "crop", "box"),
+    "quarantined": ("reason",),
+}
+PREDICTED = {
+    "ok": ("mask", "height", "width", "lung_fraction", "quality", "review"),
+    "failed": ("reason",),
+}
+SCORED = {
+    "ok": ("patient", "source", "label", "origin", "split", "tested", "dice", "iou", "hd95"),
+    "skipped": ("reason",),
+}
+
+Row = Mapping[str, Any]
+Keys = Mapping[str, tuple[str, ...]]
+
+
 def raw_rows(store: Store, raw: Manifest) -> Iterator[RawRow]:
-    return cast("Iterator[RawRow]", raw.rows(store))
+    return cast("Iterator[RawRow]", _read(store, raw, check_raw))
 
 
 def processed_rows(store: Store, processed: Manifest) -> Iterator[ProcessedRow]:
-    return cast("Iterator[ProcessedRow]", processed.rows(store))
+    size: int = processed.config["size"]
+
+    def check(row: Row, name: str) -> None:
+        check_processed(row, name)
+        if row["status"] == "ok" and not max(row["box"][2:]) <= size:
+            raise BadDataError(_changed(f"{name}: the box {row['box']} is outside of {size}"))
+
+    return cast("Iterator[ProcessedRow]", _read(store, processed, check))
 
 
 def prediction_rows(store: Store, predictions: Manifest) -> Iterator[PredictionRow]:
-    return cast("Iterator[PredictionRow]", predictions.rows(store))
+    return cast("Iterator[PredictionRow]", _read(store, predictions, check_predicted))
 
 
 def scored_rows(store: Store, evaluation: Manifest) -> Iterator[ScoredRow]:
-    return cast("Iterator[ScoredRow]", evaluation.rows(store))
+    return cast("Iterator[ScoredRow]", _read(store, evaluation, check_scored))
+
+
+def check_raw(row: Row, name: str) -> None:
+    """Raise BadDataError, naming `name`, where the row is not a `RawRow`."""
+    typed_json.check(row, RawRow, name)
+
+
+def check_processed(row: Row, name: str) -> None:
+    _check(row, ProcessedRow, PROCESSED, name)
+    if row["status"] == "ok":
+        for part, (height, width) in (
+            ("crop", (row["height"], row["width"])),
+            ("box", (2048,) * 2),
+        ):
+            top, left, bottom, right = row[part] if len(row[part]) == 4 else (0, 0, 0, 0)
+            if not (top < bottom <= height and left < right <= width):
+                raise BadDataError(
+                    _changed(f"{name}: {part} is {row[part]}, not [top, left, bottom, right]")
+                )
+
+
+def check_predicted(row: Row, name: str) -> None:
+    _check(row, PredictionRow, PREDICTED, name)
+
+
+def check_inbox(row: Row, name: str) -> None:
+    # Ledgers of earlier versions lack the quality score.
+    _check(row, InboxRow, {"ok": ("mask",), "failed": ("reason",)}, name)
+
+
+def check_scored(row: Row, name: str) -> None:
+    _check(row, ScoredRow, SCORED, name)
+
+
+def in_step(*rows: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
+    """The rows of the same film in several manifests; BadDataError where the films differ."""
+    for group in zip_longest(*rows):
+        ids = {row and row["id"] for row in group}
+        if len(ids) > 1:
+            films = " and ".join(sorted(str(film or "none") for film in ids))
+            raise BadDataError(
+                f"the manifests have rows of different films, {films}: one was edited or damaged, "
+                "run the jobs again with --force"
+            )
+        yield group
+
+
+def _check(row: Row, form: Any, keys: Keys, name: str) -> None:
+    typed_json.check(row, form, name)
+    for key in keys.get(row["status"], ()):
+        if key not in row:
+            raise BadDataError(
+                _changed(f"{name}: {key} of a film that is {row['status']} is missing")
+            )
+
+
+def _read(
+    store: Store, manifest: Manifest, check: Callable[[Row, str], None]
+) -> Iterator[dict[str, Any]]:
+    """The manifest's rows, each checked; as many as it counts, each of another film."""
+    films = manifest.counts.get("films")
+    # Hashes, since a million ids take more memory.
+    seen: set[int] = set()
+    for row in manifest.rows(store):
+        check(row, f"{manifest.uri}: row {len(seen) + 1}")
+        if (film := hash(row["id"])) in seen:
+            raise BadDataError(_changed(f"{manifest.uri} has two rows of {row['id']}"))
+        seen.add(film)
+        if films is not None and len(seen) > films:
+            raise BadDataError(_changed(f"{manifest.uri} counts {films} films and has more rows"))
+        yield row
+    if films is not None and films != len(seen):
+        raise BadDataError(
+            _changed(f"{manifest.uri} counts {films} films and has {len(seen)} rows")
+        )
+
+
+def _changed(problem: str) -> str:
+    return f"{problem}: {typed_json.REMEDY}"
 
 
 def film_of(row: FilmRow) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jobs.films.model_json import SourcesJson, read_trained_json
 from jobs.films.rows import Split, processed_rows
-from jobs.storage.manifest import Manifest, read_manifest
+from jobs.storage.manifest import Manifest, read_input
 from jobs.storage.s3 import Store
 
 
@@ -33,8 +34,8 @@ class SeenPatients:
 
 def read_seen_patients(store: Store, trained: Manifest) -> SeenPatients:
     """The patients of the train and val films of the sources that model.json names."""
-    processed = read_manifest(store, trained.inputs["processed"]["uri"], "preprocess")
-    model_json = trained.read_json(store, "model.json")
+    processed = read_input(store, trained, "processed", "preprocess")
+    model_json = read_trained_json(store, trained, SourcesJson)
     sources = sorted(model_json["data"]["train_sources"])
     splits = {
         row["patient"]: row["split"]

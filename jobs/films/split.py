@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import cast
 
-from jobs.errors import BadDataError, ConfigError
+from jobs.errors import BadDataError
 from jobs.films.rows import SPLITS, Split
 from jobs.sources.lookup_table import parse_lookup
 from jobs.storage.s3 import Store
@@ -43,7 +43,7 @@ def split_of(patient: str, splits: Mapping[str, Split]) -> Split:
 def read_split_file(store: Store, uri: str) -> dict[str, Split]:
     """{patient: split} of a CSV with the columns patient,split; {} where `uri` is empty.
 
-    Raises ConfigError unless each patient has one of the splits, and each split a patient.
+    Raises BadDataError unless each patient has one of the splits, and each split a patient.
     """
     if not uri:
         return {}
@@ -52,9 +52,9 @@ def read_split_file(store: Store, uri: str) -> dict[str, Split]:
     names = ", ".join(SPLITS)
     for patient, split in splits.items():
         if split not in SPLITS:
-            raise ConfigError(f"{uri} gives {patient!r} the split {split!r}: give one of {names}")
+            raise BadDataError(f"{uri} gives {patient!r} the split {split!r}: give one of {names}")
     if empty := [split for split in SPLITS if split not in splits.values()]:
-        raise ConfigError(
+        raise BadDataError(
             f"{uri} puts no patient into the split {empty[0]!r}: give each of {names} at least one"
         )
     return cast("dict[str, Split]", splits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from jobs.runtime.parallel import ordered_map
 from jobs.runtime.profile import timed
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
+from jobs.typed_json import REMEDY
 
 # Bytes that decoding takes for a pixel, at most, of the kinds that preprocess writes.
 PIXEL_BYTES = 8
@@ -53,17 +55,20 @@ def read_pair(store: Store, processed: Manifest, row: ProcessedRow) -> Pair:
         store.read(processed.uri_of(entry["key"]), sha256=entry["sha256"])
         for entry in (row["image"], row["mask"])
     )
+    shape = (processed.config["size"],) * 2
     needed = decode.working_bytes(film) + decode.working_bytes(mask)
     try:
-        if needed > 2 * PIXEL_BYTES * processed.config["size"] ** 2:
+        if needed > 2 * PIXEL_BYTES * shape[0] * shape[1]:
             raise decode.ImageError("larger than the square of preprocess")
         with film_memory(needed), timed("decode"):
-            return decode.decode_film(film), decode.decode_mask(mask)
+            pair = decode.decode_film(film), decode.decode_mask(mask)
+        if any(pixels.shape != shape for pixels in pair):
+            raise decode.ImageError(f"they have {pair[0].shape} and {pair[1].shape}, not {shape}")
     except decode.ImageError as error:
         raise BadDataError(
-            f"{processed.uri_of(row['image']['key'])} or its mask cannot be read ({error}): run "
-            "preprocess again with --force"
+            f"{processed.uri}: film or mask of {row['id']} cannot be used ({error}): {REMEDY}"
         ) from error
+    return pair
 
 
 def count_films(processed: Manifest, split: Split, sources: Iterable[str]) -> int:
@@ -93,7 +98,7 @@ def chosen_sources(processed: Manifest, flag: str, names: str) -> list[str]:
 
 def _films_by_source(processed: Manifest) -> dict[str, dict[str, int]]:
     """{source: {split: films}}. Raises BadDataError for a manifest that version 0.1.0 wrote."""
-    by_source: dict[str, dict[str, int]] = processed.details["by_source"]
+    by_source: dict[str, Any] = processed.details["by_source"]
     if not all(isinstance(counts, dict) for counts in by_source.values()):
         raise BadDataError(
             f"{processed.uri} was written by version 0.1.0, which counted films in another form: "

@@ -13,19 +13,17 @@ has films of people.
 from __future__ import annotations
 
 import functools
-import gzip
 import logging
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from jobs.errors import AccessError, BadDataError, ConfigError, ConflictError, NotFoundError
+from jobs.errors import AccessError, BadDataError, ConfigError, ConflictError
 from jobs.models import contest_films
+from jobs.models.champion_entry import read_champion
 from jobs.models.contest_films import DIGITS, PHANTOMS, Comparison, FilmSet
 from jobs.models.package import Package, read_package
-from jobs.storage.bounds import LARGEST_JSON, parse_json
 from jobs.storage.manifest import Manifest, created_by, read_manifest
 from jobs.storage.s3 import Store
 
@@ -33,10 +31,7 @@ log = logging.getLogger(__name__)
 
 # What reading films raises where they were deleted, damaged or closed to these keys; a service that
 # does not answer is left to the next try.
-UNREADABLE = (
-    *(ConfigError, BadDataError, AccessError),
-    *(KeyError, TypeError, ValueError, EOFError, gzip.BadGzipFile, zlib.error),
-)
+UNREADABLE = (ConfigError, BadDataError, AccessError)
 
 
 @dataclass(frozen=True)
@@ -254,7 +249,7 @@ class Contest:
         if not reference:
             raise BadDataError(f"{self.uri} does not say where they are")
         processed = read_manifest(self.store, reference["processed"], "preprocess")
-        if processed.content_hash != entry["processed"]:
+        if processed.content_hash != entry.get("processed"):
             raise BadDataError(f"{processed.uri} was written anew with other content")
         return contest_films.val_films(self.store, processed, reference["train_sources"])
 
@@ -300,23 +295,3 @@ def choose(contest: Contest) -> Decision:
     except ConflictError:
         log.info("another run changed the champion meanwhile: deciding again")
         return contest.settle()
-
-
-def read_champion(store: Store, uri: str) -> tuple[dict[str, Any], str]:
-    """(content of champion.json, its ETag); ({}, "") where there is no champion.
-
-    Raises BadDataError where the file names no version.
-    """
-    try:
-        text, etag = store.read_tagged(uri, largest=LARGEST_JSON)
-    except NotFoundError:
-        return {}, ""
-    try:
-        entry: dict[str, Any] = parse_json(text, uri)
-        entry["version"]
-    except (BadDataError, KeyError, TypeError) as error:
-        raise BadDataError(
-            f"{uri} names no version ({error!r}): delete it, and the next model that reaches the "
-            "minimum becomes the champion"
-        ) from error
-    return entry, etag

@@ -8,6 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.errors import ConflictError, NotFoundError
+from jobs.films.model_json import (
+    TrainedJson,
+    WeightsJson,
+    read_package_json,
+    read_trained_json,
+)
 from jobs.films.training_pairs import sources_of
 from jobs.storage.manifest import Manifest, describe
 from jobs.storage.s3 import Store
@@ -52,7 +58,7 @@ def write_package(
     weights = trained.read_file(store, "model.safetensors")
     entry = describe("model.safetensors", weights)
     version = _version(store, models, trained.fingerprint, entry.sha256)
-    model_json = trained.read_json(store, "model.json")
+    model_json = read_trained_json(store, trained, TrainedJson)
     sources = sources_of(manifests["processed"])
     model_json |= {
         "version": version,
@@ -71,8 +77,11 @@ def write_package(
 
 
 def read_package(store: Store, models: str, version: str) -> Package:
-    """The package models/<name>/<version>, its weights checked by their sha256."""
-    model_json = store.read_json(f"{models}/{version}/model.json")
+    """The package models/<name>/<version>, its weights checked by their sha256.
+
+    Raises BadDataError where it is damaged.
+    """
+    model_json = read_package_json(store, f"{models}/{version}/model.json")
     sha256 = model_json["weights"]["sha256"]
     weights = store.read(f"{models}/{version}/model.safetensors", sha256=sha256)
     return Package(version, model_json, weights)
@@ -84,7 +93,9 @@ def _version(store: Store, models: str, fingerprint: str, sha256: str) -> str:
     On a GPU, or on a CPU of another make, the same training does not give the same bits.
     """
     try:
-        published = store.read_json(f"{models}/{fingerprint}/model.json")["weights"]["sha256"]
+        published = read_package_json(store, f"{models}/{fingerprint}/model.json", WeightsJson)
     except NotFoundError:
         return fingerprint
-    return fingerprint if published == sha256 else f"{fingerprint}-{sha256[:8]}"
+    return (
+        fingerprint if published["weights"]["sha256"] == sha256 else f"{fingerprint}-{sha256[:8]}"
+    )

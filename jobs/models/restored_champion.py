@@ -9,17 +9,37 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
+from jobs import typed_json
 from jobs.errors import BadDataError, ConflictError, NotFoundError
-from jobs.models.champion import Decision, read_champion
+from jobs.models.champion import Decision
+from jobs.models.champion_entry import read_champion
 from jobs.models.package import read_package
 from jobs.settings.config import PublishConfig
 from jobs.settings.options import check
+from jobs.storage.headers import InputJson
 from jobs.storage.manifest import created_by
 from jobs.storage.s3 import Store
+from jobs.typed_json import Fraction
 
 DAMAGED = "it is damaged: publish its run again, or give another version"
+
+
+class RunDetails(TypedDict):
+    model: str
+
+
+class RunHeadline(TypedDict):
+    val_dice: Fraction
+
+
+class RunJson(TypedDict):
+    """What going back to a version reads of run.json."""
+
+    details: RunDetails
+    headline: RunHeadline
+    inputs: dict[str, InputJson]
 
 
 def models_folder(out: str, name: str) -> str:
@@ -61,11 +81,8 @@ def restore(store: Store, out: str, models: str, version: str) -> dict[str, Any]
     folder = f"{models}/{version}"
     try:
         model_json = read_package(store, models, version).model_json
-        recipe = {"architecture", "recipe"} <= model_json.keys()
-    except (BadDataError, NotFoundError, KeyError, TypeError, AttributeError) as error:
+    except (BadDataError, NotFoundError) as error:
         raise BadDataError(f"the package {folder} is not whole ({error}): {DAMAGED}") from error
-    if not recipe:
-        raise BadDataError(f"{folder}/model.json has no architecture or recipe: {DAMAGED}")
     uri = f"{models}/champion.json"
     former, etag = read_champion(store, uri)
     if former.get("version") == version:
@@ -120,8 +137,9 @@ def _run_of(store: Store, out: str, folder: str) -> dict[str, Any]:
         run_id, _, name = item.uri.removeprefix(runs).partition("/")
         if name == "run.json":
             # A damaged run.json of another run is no reason not to go back.
-            with contextlib.suppress(BadDataError, KeyError, TypeError):
+            with contextlib.suppress(BadDataError):
                 run: dict[str, Any] = store.read_json(item.uri)
+                typed_json.check(run, RunJson, item.uri, closed=False)
                 if run["details"]["model"] == folder:
                     return run | {"run_id": run_id}
     return {}

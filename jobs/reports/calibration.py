@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.films.model_json import NetworkJson, read_trained_json
 from jobs.films.rows import ProcessedRow, processed_rows
 from jobs.films.training_pairs import read_pair
 from jobs.imaging import geometry
@@ -92,7 +93,7 @@ def _predict(
     # Loads torch, which takes seconds.
     from jobs.films.network import load_network
 
-    model_json = trained.read_json(store, "model.json")
+    model_json = read_trained_json(store, trained, NetworkJson)
     probabilities_of = load_network(model_json, trained.read_file(store, "model.safetensors"))
     size = model_json["recipe"]["spatial_size"]
     pairs = ordered_map(lambda row: read_pair(store, processed, row), rows, threads=CPU_THREADS)

@@ -12,7 +12,7 @@ import heapq
 import io
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.errors import BadDataError
+from jobs.films.model_json import TrainedJson, read_trained_json
 from jobs.films.rows import (
     PredictionRow,
     ProcessedRow,
     ScoredRow,
+    in_step,
     prediction_rows,
     processed_rows,
     scored_rows,
@@ -33,10 +35,12 @@ from jobs.films.rows import (
 from jobs.films.training_pairs import read_pair
 from jobs.imaging import decode, geometry, masks
 from jobs.reports import svg
+from jobs.reports.metrics_json import read_metrics
 from jobs.reports.summary import RESAMPLES
 from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.profile import stages
 from jobs.runtime.visible_text import visible
+from jobs.segmentation.history import EpochRow, parse_history
 from jobs.settings.config import PublishConfig
 from jobs.storage.manifest import Manifest, created_by
 from jobs.storage.s3 import Store
@@ -47,6 +51,8 @@ IMAGE_WIDTH, IMAGE_QUALITY = 1600, 82
 # Characters of a setting's value, after which it is cut.
 LONGEST_VALUE = 400
 NOTHING = "–"
+# What Pillow raises for a damaged picture.
+PICTURE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 # Test films shown, and their longer side in pixels.
 SAMPLES, SAMPLE_SIDE = 6, 560
@@ -54,9 +60,37 @@ SAMPLES, SAMPLE_SIDE = 6, 560
 FLAGGED = 10
 
 
+def read_contents(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+    """What the page shows of a run's files, by the names in its template.
+
+    Args:
+        manifests: by the names raw, processed, trained, predictions and evaluation.
+
+    Raises BadDataError where a file is damaged.
+    """
+    evaluation, processed, trained = (
+        manifests[name] for name in ("evaluation", "processed", "trained")
+    )
+    history = read_history(store, trained)
+    best = _best(history, read_trained_json(store, trained, TrainedJson))
+    metrics = read_metrics(store, evaluation)
+    calibration = metrics["calibration"]
+    return {
+        "manifests": manifests,
+        "metrics": metrics,
+        "quality": _quality(store, manifests),
+        "calibration_plot": svg.calibration_svg(calibration["curve"]) if calibration else "",
+        "history": history,
+        "best": history[best],
+        "curves": svg.curves_svg(history, best),
+        "samples": [(data_uri(image), row) for image, row in _samples(store, manifests)],
+        "contact_sheet": data_uri(_picture(store, processed, "contact_sheet.png")),
+        "worst": data_uri(_picture(store, evaluation, "worst.png")),
+    }
+
+
 def build(
-    store: Store,
-    manifests: Mapping[str, Manifest],
+    contents: Mapping[str, Any],
     details: Mapping[str, Any],
     *,
     model_json: Mapping[str, Any],
@@ -65,33 +99,35 @@ def build(
     """The page as UTF-8.
 
     Args:
-        manifests: by the names raw, processed, trained, predictions and evaluation.
+        contents: of `read_contents`.
         details: of run.json: champion, jobs, model and versions.
         model_json: the package's model.json.
     """
-    evaluation, processed = manifests["evaluation"], manifests["processed"]
-    history = manifests["trained"].read_json(store, "history.json")["epochs"]
-    best = [row["epoch"] for row in history].index(model_json["metrics"]["epoch"])
-    metrics = evaluation.read_json(store, "metrics.json")
-    calibration = metrics["calibration"]
     return render(
+        **contents,
         config=config,
         published=created_by(time.time())["started"],
-        manifests=manifests,
         run=details,
         model=model_json,
-        metrics=metrics,
         resamples=RESAMPLES,
-        quality=_quality(store, manifests),
         plot_style={"light": svg.LIGHT, "dark": svg.DARK, "rules": svg.RULES},
-        calibration_plot=svg.calibration_svg(calibration["curve"]) if calibration else "",
-        history=history,
-        best=history[best],
-        curves=svg.curves_svg(history, best),
-        samples=[(data_uri(image), row) for image, row in _samples(store, manifests)],
-        contact_sheet=data_uri(_picture(store, processed, "contact_sheet.png")),
-        worst=data_uri(_picture(store, evaluation, "worst.png")),
     )
+
+
+def read_history(store: Store, trained: Manifest) -> list[EpochRow]:
+    data = trained.read_file(store, "history.json")
+    return parse_history(data, trained.uri_of("history.json"))
+
+
+def _best(history: Sequence[EpochRow], model_json: Mapping[str, Any]) -> int:
+    """The index of the epoch of model.json; BadDataError where the history has none."""
+    epoch: int = model_json["metrics"]["epoch"]
+    if epoch > len(history):
+        raise BadDataError(
+            f"model.json is of epoch {epoch}, history.json has {len(history)}: one of them was "
+            "edited or damaged, run train again with --force"
+        )
+    return epoch - 1
 
 
 def render(**contents: Any) -> bytes:
@@ -143,10 +179,9 @@ def _samples(
     indices = np.linspace(0, len(tested) - 1, min(SAMPLES, len(tested))).round().astype(int)
     sampled = [tested[index] for index in indices]
     ids = {row["id"] for row in sampled}
-    rows = zip(
+    rows = in_step(
         processed_rows(store, manifests["processed"]),
         prediction_rows(store, manifests["predictions"]),
-        strict=True,
     )
     overlays = {
         record["id"]: _overlay(store, manifests, record, prediction)

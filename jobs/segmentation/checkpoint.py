@@ -17,8 +17,14 @@ from torch import Tensor
 
 from jobs.errors import BadDataError
 
-# The exceptions of zipfile and torch on damaged bytes.
+# The exceptions of zipfile, torch and safetensors on damaged bytes.
 DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    MemoryError,
+    OSError,
+    TypeError,
     RuntimeError,
     ValueError,
     EOFError,
@@ -53,6 +59,8 @@ def from_bytes(data: bytes) -> dict[str, Any]:
         contents: dict[str, Any] = torch.load(
             io.BytesIO(data), map_location="cpu", weights_only=True
         )
+        if not isinstance(contents, dict):
+            raise ValueError(f"it holds a {type(contents).__name__}")
     except DAMAGE as error:
         raise BadDataError(
             f"the checkpoint of {len(data)} bytes is damaged ({_first_line(error)}): train again "
@@ -67,10 +75,17 @@ def to_safetensors(state_dict: Mapping[str, Tensor]) -> bytes:
 
 
 def from_safetensors(data: bytes) -> dict[str, Tensor]:
-    """The weights by name, on the CPU. Raises BadDataError where `data` is not safetensors."""
+    """The weights by name, on the CPU.
+
+    Raises BadDataError where `data` is not safetensors, or a weight is not a finite number.
+    """
     try:
-        return safetensors.torch.load(data)
-    except SafetensorError as error:
+        weights = safetensors.torch.load(data)
+        for name, weight in weights.items():
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"{name} has numbers that are not finite")
+        return weights
+    except (SafetensorError, *DAMAGE) as error:
         raise BadDataError(
             f"the weights of {len(data)} bytes are damaged ({_first_line(error)}): give a "
             "safetensors file"

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Annotated, Any, TypedDict, cast
+
+from jobs import typed_json
+from jobs.errors import BadDataError
+from jobs.typed_json import Count, Fraction, Range
+
+Positive = Annotated[float, Range(0)]
+# A loss or a mean Dice, 0..1 but for the rounding of float32.
+Rounded = Annotated[float, Range(-1e-5, 1 + 1e-5)]
 
 
 class StepRow(TypedDict):
@@ -12,9 +20,9 @@ class StepRow(TypedDict):
     data_wait: seconds until the batch was on the device.
     """
 
-    loss: float
-    learning_rate: float
-    data_wait: float
+    loss: Rounded
+    learning_rate: Positive
+    data_wait: Positive
 
 
 class EpochRow(TypedDict):
@@ -27,13 +35,37 @@ class EpochRow(TypedDict):
     per second, without validation. data_wait: 0..1 of the training time.
     """
 
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_dice: float
-    learning_rate: float
-    lung_fraction: float
-    all_lung_loss: float
-    seconds: float
-    images_per_second: float
-    data_wait: float
+    epoch: Count
+    train_loss: Rounded
+    val_loss: Rounded
+    val_dice: Rounded
+    learning_rate: Positive
+    lung_fraction: Fraction
+    all_lung_loss: Rounded
+    seconds: Positive
+    images_per_second: Positive
+    data_wait: Positive
+
+
+class History(TypedDict):
+    """The content of history.json."""
+
+    epochs: list[EpochRow]
+
+
+def parse_history(data: bytes, name: str) -> list[EpochRow]:
+    """The rows of history.json, at least one; BadDataError, naming `name`, where it is not one."""
+    value = typed_json.check(typed_json.parse(data, name), History, name)
+    if not value["epochs"]:
+        raise BadDataError(f"{name} has no epochs: {typed_json.REMEDY}")
+    return check_epochs(value["epochs"], name)
+
+
+def check_epochs(epochs: Any, name: str) -> list[EpochRow]:
+    """`epochs`, the rows of the first epochs in order; BadDataError, naming `name`, otherwise."""
+    rows = cast("list[EpochRow]", typed_json.check(epochs, list[EpochRow], name))
+    if (numbers := [row["epoch"] for row in rows]) != [*range(1, len(rows) + 1)]:
+        raise BadDataError(
+            f"{name} has the epochs {numbers[:20]}, not 1 to {len(rows)}: {typed_json.REMEDY}"
+        )
+    return rows

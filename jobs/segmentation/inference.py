@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from jobs.errors import BadDataError
 from jobs.segmentation.augment import standardize
@@ -42,6 +43,7 @@ def load_model(weights: bytes, architecture: Mapping[str, int]) -> UNet:
         tensors = from_safetensors(weights)
         check_bytes(architecture, len(weights))
         model = UNet(**architecture)
+        _check_types(tensors, model.state_dict())
         model.load_state_dict(tensors)
     except (TypeError, ValueError) as error:
         raise BadDataError(f"model.json names no network of this version: {error}") from error
@@ -63,6 +65,13 @@ def check_bytes(architecture: Mapping[str, int], count: int) -> None:
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if count < needed:
         raise RuntimeError(f"{count} bytes of weights for a network of {needed}")
+
+
+def _check_types(state: Mapping[str, Tensor], of_model: Mapping[str, Tensor]) -> None:
+    """Raise RuntimeError, as torch does for shapes, where a weight has another dtype."""
+    for name, weight in state.items():
+        if name in of_model and weight.dtype != of_model[name].dtype:
+            raise RuntimeError(f"{name} is {weight.dtype}, not {of_model[name].dtype}")
 
 
 @torch.inference_mode()

@@ -31,6 +31,7 @@ from jobs.segmentation.history import EpochRow, StepRow
 from jobs.segmentation.losses import all_lung_loss, dice_loss
 from jobs.segmentation.memory_probe import most_films
 from jobs.segmentation.metrics import count_overlap, dice_from_counts
+from jobs.segmentation.resumed_state import check_state
 
 Ordered = TypeVar("Ordered", Indices, Tensor)
 # Called after a step of the main rank with (epoch, step, steps of the epoch, loss), from 1.
@@ -291,11 +292,21 @@ class Trainer:
     def resume(self, state: bytes) -> None:
         """Continue from a `last` checkpoint of the same config."""
         saved = checkpoint.from_bytes(state)
-        if saved["config"] != asdict(self.config):
+        config = asdict(self.config)
+        if saved.get("config") != config:
             raise BadDataError(
-                f"the checkpoint is of {saved['config']}, this run of {asdict(self.config)}: train "
-                "with --force"
+                f"the checkpoint is of {saved.get('config')}, this run of {config}: train with "
+                "--force"
             )
+        groups = self.optimizer.state_dict()["param_groups"]
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        fresh = {
+            "model": self.model.state_dict(),
+            "config": config,
+            "optimizer": {"state": dict(enumerate(weights)), "param_groups": groups},
+            "scheduler": self.scheduler.state_dict(),
+        }
+        check_state(saved, fresh, self.config.epochs, self.steps_per_epoch)
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])

@@ -14,7 +14,7 @@ import io
 import re
 from collections.abc import Iterator
 
-from jobs.errors import ConfigError
+from jobs.errors import BadDataError
 from jobs.sources.file_kinds import HEAD, kind_of
 
 DELIMITERS = (",", ";", "\t")
@@ -31,7 +31,7 @@ Row = tuple[int, list[str]]
 def parse_lookup(data: bytes, origin: str, key: str, value: str) -> dict[str, str]:
     """{name: value} of a CSV with the columns `key` and `value`; other columns are ignored.
 
-    Raises ConfigError, naming `origin` and the line, if the file is not such a table or has no
+    Raises BadDataError, naming `origin` and the line, if the file is not such a table or has no
     rows, if a row lacks one of the two columns or has more cells than the heading, and if a name
     has two values.
     """
@@ -40,26 +40,26 @@ def parse_lookup(data: bytes, origin: str, key: str, value: str) -> dict[str, st
     try:
         lookup = _parse(text, origin, key, value)
     except csv.Error as error:
-        raise ConfigError(f"{origin} is not a table of {value}s ({error}): {form}") from None
+        raise BadDataError(f"{origin} is not a table of {value}s ({error}): {form}") from None
     if not lookup:
-        raise ConfigError(f"{origin} names no {key}: {form}, one {key} a line")
+        raise BadDataError(f"{origin} names no {key}: {form}, one {key} a line")
     return lookup
 
 
 def _text(data: bytes, origin: str) -> str:
-    """The decoded file without its byte order mark; ConfigError for another encoding."""
+    """The decoded file without its byte order mark; BadDataError for another encoding."""
     kind = kind_of(data[:HEAD])
     if kind and kind.sort != "text":
-        raise ConfigError(f"{origin} is no CSV but {kind.what}: {SAVE_AS}")
+        raise BadDataError(f"{origin} is no CSV but {kind.what}: {SAVE_AS}")
     is_utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     # UTF-32 begins like UTF-16.
     if data[2:4] == b"\0\0" if is_utf_16 else b"\0" in data:
-        raise ConfigError(f"{origin} has NUL bytes, as UTF-16 without its mark: {SAVE_AS}")
+        raise BadDataError(f"{origin} has NUL bytes, as UTF-16 without its mark: {SAVE_AS}")
     try:
         return data.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = len(re.findall(rb"\r\n?|\n", data[: error.start])) + 1
-        raise ConfigError(
+        raise BadDataError(
             f"{origin} is not UTF-{16 if is_utf_16 else 8} (line {line}: {error.reason}), and its "
             f"encoding is not guessed: {SAVE_AS}"
         ) from None
@@ -71,17 +71,17 @@ def _parse(text: str, origin: str, key: str, value: str) -> dict[str, str]:
     lines: dict[str, int] = {}
     for line, cells in rows:
         if any(cells[len(heading) :]):
-            raise ConfigError(
+            raise BadDataError(
                 f"{origin}: line {line} has {len(cells)} cells, the heading {len(heading)}: put "
                 f'a cell with a separator in it between quotes ("a,b")'
             )
         by_column = dict(zip(heading, cells, strict=False))
         name, entry = by_column.get(key, ""), by_column.get(value, "")
         if not name or not entry:
-            raise ConfigError(f"{origin}: line {line} lacks the {key} or the {value}: give both")
+            raise BadDataError(f"{origin}: line {line} lacks the {key} or the {value}: give both")
         lines.setdefault(name, line)
         if (first := lookup.setdefault(name, entry)) != entry:
-            raise ConfigError(
+            raise BadDataError(
                 f"{origin}: {key} {name!r} has two {value}s, {first!r} and {entry!r}: remove one "
                 f"of the lines {lines[name]} and {line}"
             )
@@ -89,7 +89,7 @@ def _parse(text: str, origin: str, key: str, value: str) -> dict[str, str]:
 
 
 def _below_heading(text: str, origin: str, key: str, value: str) -> tuple[Iterator[Row], list[str]]:
-    """The rows below the heading, and the heading in lower case; ConfigError without one.
+    """The rows below the heading, and the heading in lower case; BadDataError without one.
 
     The delimiter is the one that shows both columns in the heading.
     """
@@ -102,12 +102,14 @@ def _below_heading(text: str, origin: str, key: str, value: str) -> tuple[Iterat
             line, cells = next(rows, (0, []))
             heading = [cell.casefold() for cell in cells]
             if twice := [name for name in (key, value) if heading.count(name) > 1]:
-                raise ConfigError(f"{origin}: line {line} has two columns {twice[0]!r}: remove one")
+                raise BadDataError(
+                    f"{origin}: line {line} has two columns {twice[0]!r}: remove one"
+                )
             if key in heading and value in heading:
                 return rows, heading
     if not body.strip():
         return iter(()), []
-    raise ConfigError(
+    raise BadDataError(
         f"{origin} is not a table of {value}s (its first line is "
         f"{body.strip().splitlines()[0][:SHOWN]!r} instead of the heading {key},{value}): give a "
         f"CSV with the columns {key},{value}"

@@ -141,7 +141,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 def read_table(uri: str, store: Store) -> dict[str, str]:
     """{film: patient} of the CSV at s3:// or file://; a film is its path in the source or its id.
 
-    Raises ConfigError if the CSV is not such a table, NotFoundError if it does not exist.
+    Raises BadDataError if the CSV is not such a table, NotFoundError if it does not exist.
     """
     return parse_lookup(_read(uri, store), uri, "film", "patient")
 

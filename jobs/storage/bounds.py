@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from jobs import typed_json
 from jobs.errors import BadDataError
 from jobs.runtime.memory import job_memory
 
@@ -45,17 +45,4 @@ def parse_json(data: bytes, name: str) -> Any:
     """The value of a JSON text; BadDataError where it is none, too large or nested too deeply."""
     check_bound(name, len(data), LARGEST_JSON)
     check_memory(name, len(data), JSON_BYTES)
-    return load_json(data, name)
-
-
-def load_json(data: bytes, name: str) -> Any:
-    """`parse_json` of a text whose size is known to be small, such as a row."""
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise BadDataError(f"{name} does not hold JSON ({error})") from error
-    except RecursionError:
-        raise BadDataError(
-            f"{name} is nested more deeply than any JSON that a job writes: it was replaced, run "
-            "its job again with --force"
-        ) from None
+    return typed_json.parse(data, name)

@@ -10,14 +10,24 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
+from jobs import typed_json
 from jobs.errors import ConflictError
 from jobs.runtime.parallel import ordered_map
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import pack_rows, read_rows
 
+REMEDY = "it was edited or damaged, delete it and its films are masked again"
 PART_NUMBER = re.compile(r"part-(\d+)\.jsonl\.gz$")
+
+
+class LedgerRow(TypedDict):
+    """What the ledger itself reads of a row."""
+
+    origin: str
+    etag: str
+    status: str
 
 
 class Ledger:
@@ -30,13 +40,19 @@ class Ledger:
         self._is_ok: dict[bytes, bool] = {}
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Every row, the oldest first. Consume it before the first call of `ok` or `append`."""
+        """Every row, the oldest first. Consume it before the first call of `ok` or `append`.
+
+        Raises BadDataError for a part that is damaged.
+        """
         uris = [item.uri for item in self._store.list_objects(self._prefix)]
         # After the last one, not by their number: a part that was deleted leaves a gap.
         numbers = [int(match[1]) for uri in uris if (match := PART_NUMBER.search(uri))]
         self._next_part = max(numbers, default=-1) + 1
         read = functools.partial(read_rows, self._store)
-        for rows in ordered_map(read, uris, threads=self._store.threads):
+        parts = ordered_map(read, uris, threads=self._store.threads)
+        for uri, rows in zip(uris, parts, strict=True):
+            for row in rows:
+                typed_json.check(row, LedgerRow, uri, remedy=REMEDY, closed=False)
             self._note(rows)
             yield from rows
 

@@ -17,8 +17,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import urlsplit
 
+from jobs import typed_json
 from jobs.errors import JobError, ServiceUnavailableError
 from jobs.storage import weed
 from jobs.storage.s3 import Store
@@ -31,6 +33,7 @@ from jobs.storage.server_folder import (
     record_port,
     scratch_folder,
 )
+from jobs.typed_json import Name
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,14 @@ SECONDS_BETWEEN_TRIES = 0.02
 LOG_LINES = 3
 LOG_BYTES = 4096
 LINE_CHARACTERS = 160
+
+
+class Credentials(TypedDict):
+    """The content of credentials.json: the keys of a folder's server."""
+
+    AWS_ACCESS_KEY_ID: Name
+    AWS_SECRET_ACCESS_KEY: Name
+    AWS_DEFAULT_REGION: Name
 
 
 @contextlib.contextmanager
@@ -154,7 +165,9 @@ def _keys_of(folder: Path) -> tuple[str, str]:
         with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
             json.dump(keys, file)
         partial.rename(path)
-    keys = json.loads(path.read_text())
+    remedy = "it was edited or damaged: delete it, and the next start makes new keys"
+    keys = typed_json.parse(path.read_bytes(), str(path), remedy)
+    typed_json.check(keys, Credentials, str(path), remedy=remedy)
     return keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"]
 
 

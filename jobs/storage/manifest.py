@@ -19,11 +19,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
+from jobs import typed_json
 from jobs.errors import BadDataError, ConfigError
 from jobs.runtime import profile
-from jobs.storage.bounds import LARGEST_JSON, check_bound, load_json, parse_json
+from jobs.storage.bounds import LARGEST_JSON, check_bound, parse_json
+from jobs.storage.headers import CONFIGS, DETAILS, CreatedBy, InputJson
 from jobs.storage.s3 import Store
 from jobs.storage.verified_read import read_checked
+from jobs.typed_json import Count, Fields, Key, Sha256
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +40,27 @@ GZIP = 16 + zlib.MAX_WBITS
 class FileRow(TypedDict):
     """A `FileEntry` as JSON, in rows and headers."""
 
-    key: str
-    bytes: int
-    sha256: str
+    key: Key
+    bytes: Count
+    sha256: Sha256
+
+
+class Header(TypedDict):
+    """manifest.json; `Manifest` says what its fields are."""
+
+    schema_version: int
+    job: str
+    recipe: str
+    created_by: CreatedBy
+    inputs: dict[str, InputJson]
+    config: dict[str, Any]
+    counts: dict[str, Count]
+    headline: dict[str, Any]
+    details: dict[str, Any]
+    files: list[FileRow]
+    records: list[FileRow]
+    parts: list[FileRow]
+    content_hash: str
 
 
 @dataclass(frozen=True)
@@ -148,10 +169,7 @@ def _parse(uri: str, data: bytes) -> Manifest:
         raise BadDataError(
             f"{uri} is not a manifest of schema version {SCHEMA_VERSION}: run its job again"
         )
-    try:
-        manifest = manifest_of(uri, value)
-    except (KeyError, TypeError) as error:
-        raise BadDataError(f"{uri} is a damaged manifest ({error}): run its job again") from error
+    manifest = manifest_of(uri, _checked_header(uri, value))
     # Publish's hash is of its inputs and settings, as its report says when it was made.
     found = hash_entries([*manifest.parts, *manifest.files])
     if manifest.job != "publish" and manifest.content_hash != found:
@@ -162,13 +180,44 @@ def _parse(uri: str, data: bytes) -> Manifest:
     return manifest
 
 
+def read_input(store: Store, manifest: Manifest, name: str, job: str) -> Manifest:
+    """The header of the input `name` of a manifest.
+
+    Raises BadDataError where there is none, or where it has other content than when it was read.
+    """
+    recorded = manifest.inputs[name]
+    found = read_manifest(store, recorded["uri"], job)
+    if found.content_hash != recorded["content_hash"]:
+        raise BadDataError(
+            f"{manifest.uri} was made from {name} {recorded['content_hash'][:12]}, and {found.uri} "
+            f"is {found.content_hash[:12]}: one of them was edited, run their jobs again with "
+            "--force"
+        )
+    return found
+
+
 def manifest_of(uri: str, value: Mapping[str, Any]) -> Manifest:
-    """The manifest whose header's JSON is `value`; KeyError or TypeError where it is not one."""
+    """The manifest whose header's JSON is `value`, which is a `Header`."""
     entries = {
         name: [FileEntry(**entry) for entry in value[name]]
         for name in ("files", "records", "parts")
     }
-    return Manifest(uri=uri, **{**value, **entries})
+    fields = {
+        name: Fields(value[name], name, uri)
+        for name in ("inputs", "config", "counts", "headline", "details", "created_by")
+    }
+    return Manifest(uri=uri, **{**value, **fields, **entries})
+
+
+def _checked_header(uri: str, value: Any) -> Header:
+    """The JSON of a header; BadDataError where a field is missing, unknown or of another type."""
+    header: Header = typed_json.check(value, Header, uri)
+    for name, forms in (("config", CONFIGS), ("details", DETAILS)):
+        form, fields = forms.get(header["job"]), header[name]  # type: ignore[literal-required]
+        # A job that has no use for a field of the settings may leave it out.
+        if form and fields:
+            typed_json.check(fields, form, f"{uri}: {name}", closed=False)
+    return header
 
 
 def fingerprint(
@@ -270,7 +319,4 @@ def rows_of(text: bytes, name: str) -> Iterator[dict[str, Any]]:
     name_of_row = f"a row of {name}"
     for line in io.BytesIO(text):
         check_bound(name_of_row, len(line), LARGEST_ROW)
-        row = load_json(line, name_of_row)
-        if not isinstance(row, dict):
-            raise BadDataError(f"{name} holds {line[:40]!r}, no row: run its job with --force")
-        yield row
+        yield typed_json.check(typed_json.parse(line, name_of_row), dict[str, Any], name_of_row)

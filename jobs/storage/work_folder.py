@@ -11,12 +11,13 @@ import gzip
 import itertools
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast
 
-from jobs.errors import ConflictError, ServiceUnavailableError
+from jobs.errors import BadDataError, ConflictError, ServiceUnavailableError
 from jobs.runtime.parallel import chunked, ordered_map
 from jobs.storage.csv_table import csv_bytes
 from jobs.storage.manifest import (
@@ -40,9 +41,11 @@ log = logging.getLogger(__name__)
 # Rows in a part, and how many parts a set of medium size has.
 SMALLEST_PART, LARGEST_PART = 8, 256
 PARTS = 64
+PART_NUMBER = re.compile(r"/part-(\d{5,})\.jsonl\.gz$")
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Mapping[str, object])
+CheckRow = Callable[[Mapping[str, Any], str], object]
 
 
 class JobSettings(Protocol):
@@ -65,6 +68,8 @@ class WorkFolder:
 
     `inputs` are the manifests that the job reads, by name; `extra` is all else, beside the config's
     identity, that decides the bytes written. Together they give the folder's fingerprint.
+    `check_row` takes a row that an earlier try wrote, with the name of its part, and raises
+    BadDataError where it is not one of this job.
     """
 
     def __init__(
@@ -77,10 +82,12 @@ class WorkFolder:
         recipe: str,
         inputs: Mapping[str, Manifest] | None = None,
         extra: Mapping[str, Any] | None = None,
+        check_row: CheckRow | None = None,
     ) -> None:
         self.store = store
         self.job = job
         self.recipe = recipe
+        self.check_row = check_row
         self.inputs = dict(inputs or {})
         self.config = config.identity() | dict(extra or {})
         self.fingerprint = fingerprint(
@@ -186,6 +193,7 @@ class WorkFolder:
         for number, chunk in mine:
             if number in written:
                 part = cast("list[R]", self._read_part(number))
+                self._check_length(number, len(part), total)
             else:
                 part = list(itertools.islice(rows, len(chunk)))
                 if finish_part:
@@ -262,7 +270,8 @@ class WorkFolder:
 
     def _parts_written(self) -> set[int]:
         listed = self.store.list_objects(self.uri_of("rows/part-"))
-        return {int(item.uri.rpartition("part-")[2].partition(".")[0]) for item in listed}
+        matches = (PART_NUMBER.search(item.uri) for item in listed)
+        return {int(match[1]) for match in matches if match}
 
     def _all_parts(self) -> list[int]:
         """The numbers of all parts, each of which S3 has to list."""
@@ -275,7 +284,21 @@ class WorkFolder:
         return sorted(numbers)
 
     def _read_part(self, number: int) -> list[dict[str, Any]]:
-        return read_rows(self.store, self._part_uri(number))
+        uri = self._part_uri(number)
+        rows = read_rows(self.store, uri)
+        if self.check_row:
+            for row in rows:
+                self.check_row(row, uri)
+        return rows
+
+    def _check_length(self, number: int, rows: int, total: int) -> None:
+        """Raise BadDataError where an earlier try's part has not as many rows as it has films."""
+        size = rows_per_part(total)
+        if rows != (expected := min(size, total - number * size)):
+            raise BadDataError(
+                f"{self._part_uri(number)} has {rows} rows of {expected} films: it was edited or "
+                "damaged, delete it and run the job again"
+            )
 
     def _write_part(self, number: int, rows: Sequence[Mapping[str, object]]) -> None:
         self.store.write(self._part_uri(number), pack_rows(rows), content_type="application/gzip")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from tests.support.edits import byte_edits, json_edits, text_edits
 from tests.support.pages import Page
 from tests.support.report_server import DAG, FINGERPRINT, FOLDER, RUN, Served, api_server
 
@@ -245,6 +248,27 @@ def test_a_train_json_that_train_did_not_write_is_refused(training: Served, poin
     answer = training.get()
     assert answer.status_code == 503
     assert "train.json" in answer.text
+
+
+@pytest.mark.parametrize("name", ["train.json", "history.json"])
+def test_every_edit_of_a_file_gives_a_page_or_says_which_file_cannot_be_read(
+    training: Served, name: str
+) -> None:
+    folder = {"train.json": f"runs/{FOLDER}", "history.json": f"trained/{FINGERPRINT}"}[name]
+    uri = f"{training.out}/{folder}/{name}"
+    written = training.store.read(uri)
+    edits = [*byte_edits(written), *text_edits(written), *json_edits(json.loads(written), each=3)]
+    statuses: Counter[int] = Counter()
+    for edit in edits:
+        training.store.write(uri, edit.data)
+        answer = training.get()
+        statuses[answer.status_code] += 1
+        if answer.status_code == 503:
+            assert name in answer.text and "cannot be read" in answer.text, edit.name
+        else:
+            assert answer.status_code == 200, f"{edit.name}: {answer.status_code} {answer.text}"
+            assert "nan" not in answer.text and "inf " not in answer.text, edit.name
+    assert statuses[503] > len(edits) / 2, statuses
 
 
 def test_an_object_above_its_size_limit_is_not_shown(training: Served) -> None:

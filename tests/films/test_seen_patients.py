@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -21,15 +22,27 @@ FILMS = (
     ("both", "montgomery", "train"),
     ("both", "shenzhen", "train"),
 )
-QUARANTINED = {"patient": "q1", "source": "montgomery", "status": "quarantined", "reason": "blank"}
+FILE = {"key": "images/a.png", "bytes": 1, "sha256": "0" * 64}
+FILM = {"id": "q1", "patient": "q1", "source": "montgomery", "label": "normal", "origin": "q1.png"}
+QUARANTINED = {**FILM, "status": "quarantined", "reason": "blank"}
+OK = {
+    **FILM,
+    "status": "ok",
+    "image": FILE,
+    "mask": FILE,
+    "height": 80,
+    "width": 64,
+    "crop": [0, 0, 80, 64],
+    "box": [0, 0, 512, 512],
+}
 
 
 @pytest.fixture
 def processed(store: Store, out: str) -> Manifest:
     config = PreprocessConfig(raw=f"{out}/manifest.json", out=out)
     work_folder = WorkFolder(store, config, job="preprocess", folder="processed", recipe="test")
-    rows: list[dict[str, str]] = [
-        {"patient": patient, "source": source, "split": split, "status": "ok"}
+    rows: list[dict[str, Any]] = [
+        {**OK, "id": f"{source}-{patient}", "patient": patient, "source": source, "split": split}
         for patient, source, split in FILMS
     ]
     for _ in work_folder.write_rows([*rows, QUARANTINED], len(rows) + 1, lambda row: row):

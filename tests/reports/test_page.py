@@ -51,14 +51,14 @@ def build(
     published: Manifest,
     five: Mapping[str, Manifest],
     details: Mapping[str, Any] | None = None,
+    **contents: Any,
 ) -> Page:
-    """The page of the published run with other manifests and details."""
+    """The page of the published run with other manifests, details and contents."""
     model_json = films.store.read_json(published.details["model"] + "/model.json")
     uris: dict[str, Any] = {name: manifest.uri for name, manifest in five.items()}
     config = PublishConfig(out=films.out, run_id="shown", **uris)
     html = page.build(
-        films.store,
-        five,
+        page.read_contents(films.store, five) | contents,
         {**published.details, **(details or {})},
         model_json=model_json,
         config=config,
@@ -227,8 +227,9 @@ def test_a_run_whose_films_need_no_review_says_so(films: Chain, published: Manif
 
 
 def test_a_flagged_films_name_is_shown_as_text(films: Chain, published: Manifest) -> None:
-    hostile = [{"id": HOSTILE, "quality": 0.1, "review": True}]
-    page = build(films, published, with_quality(films, films.five(0.7), hostile))
+    row = {"id": HOSTILE, "quality": 0.1, "dice": None, "split": ""}
+    quality = {"scored": 1, "flagged": 1, "lowest": [row]}
+    page = build(films, published, films.five(0.7), quality=quality)
     assert HOSTILE in page.text
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert {tag for tag, _ in page.elements} & {"script"} == set()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs import download
-from jobs.errors import ConfigError, NotFoundError
+from jobs.errors import BadDataError, ConfigError, NotFoundError
 from jobs.films.rows import raw_rows
 from jobs.settings.config import DownloadConfig
 from jobs.sources.layouts import recognise
@@ -223,7 +223,7 @@ def test_two_lines_that_give_a_film_different_patients_are_refused() -> None:
 def test_a_file_that_is_not_a_table_of_patients_is_refused(
     store: Store, tmp_path: Path, text: str, words: str
 ) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(BadDataError, match=words):
         read_table(write(tmp_path / "patients.csv", text), store)
 
 
@@ -231,7 +231,7 @@ def test_a_table_of_another_encoding_and_an_absent_one_are_refused(
     store: Store, tmp_path: Path
 ) -> None:
     uri = write(tmp_path / "patients.csv", "film,patient\nä,1\n", "latin-1")
-    with pytest.raises(ConfigError, match="not UTF-8"):
+    with pytest.raises(BadDataError, match="not UTF-8"):
         read_table(uri, store)
     for absent in ((tmp_path / "none.csv").as_uri(), "s3://lung/none.csv"):
         with pytest.raises(NotFoundError, match=r"none\.csv"):
