@@ -26,7 +26,7 @@ def processed(out: str) -> Manifest:
 
 
 def pair(store: Store, out: str, image: bytes, mask: bytes) -> Any:
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = {"id": "film1"}
     for name, data in (("image", image), ("mask", mask)):
         store.write(f"{out}/{name}.png", data)
         row[name] = describe(f"{name}.png", data).row()
@@ -49,11 +49,11 @@ def test_a_film_far_larger_than_the_square_is_refused_before_it_is_decoded(
     mask = encode_mask(np.zeros((sides["mask"],) * 2, np.bool_))
     for name in ("decode_film", "decode_mask"):
         monkeypatch.setattr(decode, name, lambda _: pytest.fail("it was decoded"))
-    with pytest.raises(BadDataError, match=r"image.png or its mask cannot be read \(larger than"):
+    with pytest.raises(BadDataError, match=r"mask of film1 cannot be used \(larger than"):
         pair(store, out, image, mask)
 
 
 def test_a_film_that_is_no_image_is_bad_data_with_its_name(store: Store, out: str) -> None:
     mask = encode_mask(np.ones((SIZE, SIZE), np.bool_))
-    with pytest.raises(BadDataError, match=r"image.png or its mask .* empty file\): run preproc"):
+    with pytest.raises(BadDataError, match=r"mask of film1 .* empty file\): "):
         pair(store, out, b"", mask)

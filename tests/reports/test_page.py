@@ -239,8 +239,9 @@ def test_control_characters_in_a_films_name_are_shown_as_escapes(
     films: Chain, published: Manifest, source: bytes
 ) -> None:
     name = "肺\n\x1b[2J\u202egnp\u2066.png"
-    flagged = [{"id": name, "quality": 0.1, "review": True}]
-    page = build(films, published, with_quality(films, films.five(0.7), flagged))
+    row = {"id": name, "quality": 0.1, "dice": None, "split": ""}
+    quality = {"scored": 1, "flagged": 1, "lowest": [row]}
+    page = build(films, published, films.five(0.7), quality=quality)
     assert r"肺\n\x1b[2J\u202egnp\u2066.png" in page.text
     assert not {"\x1b", "\u202e", "\u2066"} & set(page.text)
     assert not re.search(r"\\n|\\x[0-9a-f]{2}", Page(source).text)

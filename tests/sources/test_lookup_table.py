@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.errors import ConfigError
+from jobs.errors import BadDataError
 from jobs.sources.lookup_table import parse_lookup
 from tests.support.archives import zipped
 
@@ -18,7 +18,7 @@ def parsed(data: bytes | str) -> dict[str, str]:
 
 
 def refusal(data: bytes | str) -> str:
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(BadDataError) as raised:
         parsed(data)
     message = str(raised.value)
     assert message.startswith("s3://lung/patients.csv") and "\n" not in message
