@@ -59,6 +59,9 @@ def is_right(kind: Kind, edited: EditedRun, outcome: Outcome) -> bool:
         return len(outcome.lines) == 1 and "Traceback" not in outcome.lines[0]
     if outcome.code == 2:
         return any(words in outcome.lines[0] for words in OTHER_MANIFEST)
+    if kind.name == "ledger":
+        # A film whose row is gone is new, and is masked again.
+        return outcome.code == 0
     if outcome.code == 0 and not kind.sealed:
         untouched = Edit("untouched", edited.objects[kind.uri(edited)])
         return outcome.headline() == kind.outcome(edited, untouched).headline()

@@ -89,7 +89,7 @@ def read_checked(
     # Not the bytes: a film may have 128 MB.
     digest = hash(received)
     del received
-    log.warning("reading %s again: %s", name, first)
+    log.info("reading %s again: %s", name, first)
     received = read()
     if hash(received) == digest:
         raise first
