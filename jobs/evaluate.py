@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.errors import ConfigError
+from jobs.errors import BadDataError, ConfigError
 from jobs.films.rows import (
     PredictionRow,
     ProcessedRow,
@@ -24,7 +24,8 @@ from jobs.films.rows import (
 )
 from jobs.films.seen_patients import SeenPatients, read_seen_patients
 from jobs.films.training_pairs import chosen_sources
-from jobs.imaging import decode, geometry, masks
+from jobs.imaging import decode, geometry, mask_values, masks
+from jobs.imaging.mask_levels import Value
 from jobs.reports import calibration, summary
 from jobs.runtime.parallel import CPU_THREADS
 from jobs.runtime.profile import timed
@@ -107,7 +108,7 @@ def _score_films(
         prediction_rows(store, predictions),
         strict=True,
     )
-    scorer = _Scorer(store, raw, predictions, seen, test_sources)
+    scorer = _Scorer(_Truths.of(work_folder), predictions, seen, test_sources)
     rows = work_folder.write_rows(row_triples, films, scorer, threads=CPU_THREADS)
     return [row for row in track(rows, films, "evaluate") if row["status"] == "ok"]
 
@@ -132,7 +133,7 @@ def _write_files(
     lines = ({name: value for name, value in row.items() if name in COLUMNS} for row in scored)
     work_folder.add_table("per_film.csv", COLUMNS, lines)
     worst = sorted(tested, key=lambda row: row["dice"])[:WORST_FILMS]
-    sheet = _worst_films(store, inputs["raw"], inputs["predictions"], worst)
+    sheet = _worst_films(_Truths.of(work_folder), inputs["predictions"], worst)
     work_folder.add_file("worst.png", sheet, "image/png")
     return figures
 
@@ -155,8 +156,7 @@ def _headline(test: Mapping[str, Any]) -> dict[str, Any]:
 class _Scorer:
     """Scores a film from its rows in the three manifests; threads share it."""
 
-    store: Store
-    raw: Manifest
+    truths: _Truths
     predictions: Manifest
     seen: SeenPatients
     test_sources: Collection[str]
@@ -178,8 +178,8 @@ class _Scorer:
     def _scores(self, raw: RawRow, prediction: PredictionRow) -> dict[str, Any]:
         if prediction["status"] != "ok":
             return {**LOWEST_SCORES, "reason": prediction["reason"]}
-        predicted = _read_mask(self.store, self.predictions, prediction["mask"])
-        truth = _read_truth(self.store, self.raw, raw, predicted.shape)
+        predicted = _read_predicted(self.truths.store, self.predictions, prediction)
+        truth = self.truths.read(raw, predicted.shape)
         with timed("compute"):
             scores = {
                 "dice": metrics.dice(predicted, truth),
@@ -201,31 +201,54 @@ def _read_raw(store: Store, predictions: Manifest, processed: Manifest) -> Manif
     return read_manifest(store, raw["uri"], "download")
 
 
-def _read_truth(store: Store, raw: Manifest, film: RawRow, shape: tuple[int, ...]) -> Mask:
-    """The union of the film's masks, bool of `shape` (H, W), resized if they have another size."""
-    truth = masks.merge([_read_mask(store, raw, entry) for entry in film["masks"].values()])
-    height, width = shape
-    if truth.shape == shape:
-        return truth
-    return geometry.resize(truth.astype(np.float32), height, width) >= 0.5
+@dataclass(frozen=True)
+class _Truths:
+    """The raw masks; pixels of the `named` values are lung, as they were in preprocess."""
+
+    store: Store
+    raw: Manifest
+    named: Sequence[Value]
+
+    @staticmethod
+    def of(work_folder: WorkFolder) -> _Truths:
+        settings = work_folder.inputs["processed"].config
+        named = mask_values.parse(settings.get("mask_values", ""))
+        return _Truths(work_folder.store, work_folder.inputs["raw"], named)
+
+    def read(self, film: RawRow, shape: tuple[int, ...]) -> Mask:
+        """The union of the film's masks, bool of `shape` (H, W), resized if of another size."""
+        truth = masks.merge([self._decoded(film, entry) for entry in film["masks"].values()])
+        height, width = shape
+        if truth.shape == shape:
+            return truth
+        return geometry.resize(truth.astype(np.float32), height, width) >= 0.5
+
+    def _decoded(self, film: RawRow, entry: FileRow) -> Mask:
+        data = self.store.read(self.raw.uri_of(entry["key"]), sha256=entry["sha256"])
+        try:
+            with timed("decode"):
+                return decode.decode_truth(data, self.named).pixels
+        except decode.MaskError as error:
+            # Versions before --mask-values used such masks.
+            raise BadDataError(f"mask of {film['id']}: {error}: run preprocess again") from error
 
 
-def _read_mask(store: Store, manifest: Manifest, entry: FileRow) -> Mask:
-    data = store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"])
+def _read_predicted(store: Store, predictions: Manifest, row: PredictionRow) -> Mask:
+    entry = row["mask"]
+    data = store.read(predictions.uri_of(entry["key"]), sha256=entry["sha256"])
     with timed("decode"):
         return decode.decode_mask(data)
 
 
-def _worst_films(
-    store: Store, raw: Manifest, predictions: Manifest, worst: Sequence[ScoredRow]
-) -> bytes:
+def _worst_films(truths: _Truths, predictions: Manifest, worst: Sequence[ScoredRow]) -> bytes:
     """A PNG of the films of the lowest Dice, truth green and prediction red."""
     ids = [row["id"] for row in worst]
-    rows = zip(raw_rows(store, raw), prediction_rows(store, predictions), strict=True)
+    store = truths.store
+    rows = zip(raw_rows(store, truths.raw), prediction_rows(store, predictions), strict=True)
     rows_by_id = {film["id"]: (film, prediction) for film, prediction in rows if film["id"] in ids}
     tiles = [
         (
-            _overlay(store, raw, predictions, *rows_by_id[row["id"]]),
+            _overlay(truths, predictions, *rows_by_id[row["id"]]),
             f"{row['id']} · Dice {row['dice']:.3f}",
         )
         for row in worst
@@ -234,14 +257,15 @@ def _worst_films(
 
 
 def _overlay(
-    store: Store, raw: Manifest, predictions: Manifest, film: RawRow, prediction: PredictionRow
+    truths: _Truths, predictions: Manifest, film: RawRow, prediction: PredictionRow
 ) -> NDArray[np.uint8]:
     """The film, RGB uint8 (H, W, 3), its longer side WORST_TILE pixels, both masks outlined."""
     entry = film["film"]
-    pixels = decode.decode_film(store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"]))
-    colored = [(_read_truth(store, raw, film, pixels.shape), masks.TRUTH_COLOR)]
+    data = truths.store.read(truths.raw.uri_of(entry["key"]), sha256=entry["sha256"])
+    pixels = decode.decode_film(data)
+    colored = [(truths.read(film, pixels.shape), masks.TRUTH_COLOR)]
     if prediction["status"] == "ok":
-        predicted = _read_mask(store, predictions, prediction["mask"])
+        predicted = _read_predicted(truths.store, predictions, prediction)
         colored.append((predicted, masks.PREDICTION_COLOR))
     scale = WORST_TILE / max(pixels.shape)
     height, width = (max(1, round(side * scale)) for side in pixels.shape)

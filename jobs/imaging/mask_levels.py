@@ -5,7 +5,7 @@ The values between two levels along an edge, which resizing and JPEG leave, are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -29,7 +29,7 @@ BOX, WIDE_BOX = (128, 3), (40, 11)
 SEARCHED = 2**22
 # Distinct values, the most frequent ones, that are considered.
 COUNTED = 4096
-# A mask of more distinct values away from edges may be a blurred or a much enlarged one.
+# A mask of more distinct values is resized, blurred or lossy, or holds probabilities.
 FEW_VALUES = 32
 # Pixels of color compared at a time.
 STRIPE = 2**22
@@ -70,7 +70,7 @@ def find_levels(samples: Samples) -> list[Level]:
     if len(values) <= 2 or sum(counts[:2]) >= (1 - SMALLEST_LEVEL) * size:
         main = values[:2]
     else:
-        main = _flat_values(searched, size)
+        main = _flat_values(searched, size, is_exact=len(values) <= FEW_VALUES)
     if not main:
         return []
     owners = _nearest_of(_array_of(values), main)
@@ -134,38 +134,39 @@ def stripes(samples: Samples) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, len(samples), rows)]
 
 
-def _flat_values(searched: Samples, size: int) -> list[Value]:
-    """The values that fill boxes of their own, the most frequent first."""
-    ringing = RINGING * _span(searched)
+def _flat_values(searched: Samples, size: int, *, is_exact: bool) -> list[Value]:
+    """The values that fill boxes of their own, the most frequent first.
+
+    Values close to another level's are levels in masks of few values alone (`is_exact`): in others
+    they are the ringing of a JPEG, or probabilities close to 0 and 1.
+    """
+    smallest, span = SMALLEST_LEVEL * size, _span(searched)
     flat = list(zip(*count(searched[_is_flat(searched, *BOX)]), strict=True))
-    groups = _grouped(flat, SPREAD * _span(searched))
     wide: dict[Value, int] = {}
-    kept: list[Value] = []
-    for value in sorted(groups, key=lambda value: -groups[value]):
-        pixels = groups[value]
-        if any(distance(value, other) <= ringing for other in kept):
-            if not wide:
-                boxes = searched[_is_flat(searched, *WIDE_BOX)]
-                wide = dict(zip(*count(boxes), strict=True))
+    levels: dict[Value, int] = {}
+    for value, pixels in flat:
+        if pixels < smallest / 10:
+            break
+        if any(distance(value, level) <= RINGING * span for level in levels):
+            wide = wide or (dict(_wide(searched)) if is_exact else {})
             pixels = wide.get(value, 0)
-        if pixels >= SMALLEST_LEVEL * size:
-            kept.append(value)
-    main = kept[:2]
+        else:
+            pixels = sum(count for near, count in flat if distance(value, near) <= SPREAD * span)
+        if pixels >= smallest:
+            levels[value] = pixels
+    main = list(levels)[:2]
     between = sum(
-        pixels for value, pixels in flat if all(distance(value, item) > ringing for item in main)
+        pixels
+        for value, pixels in flat
+        if all(distance(value, level) > RINGING * span for level in main)
     )
     # Of a continuum, a few values happen to be frequent.
-    is_continuum = len(flat) > FEW_VALUES and 2 * sum(groups[v] for v in kept[2:]) < between
-    return main if is_continuum else kept
+    third = sum(pixels for value, pixels in levels.items() if value not in main)
+    return main if len(flat) > FEW_VALUES and 2 * third < between else list(levels)
 
 
-def _grouped(flat: Sequence[tuple[Value, int]], spread: float) -> dict[Value, int]:
-    """Pixels by value, of the most frequent value of those within `spread` of it."""
-    groups: dict[Value, int] = {}
-    for value, pixels in flat:
-        owner = next((group for group in groups if distance(group, value) <= spread), value)
-        groups[owner] = groups.get(owner, 0) + pixels
-    return groups
+def _wide(searched: Samples) -> Iterator[tuple[Value, int]]:
+    return zip(*count(searched[_is_flat(searched, *WIDE_BOX)]), strict=True)
 
 
 def _is_flat(searched: Samples, part: int, smallest: int) -> NDArray[np.bool_]:

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import ConfigError
-from jobs.settings.options import IF_SET, check, check_apart, manifest_uri, model_name, option
+from jobs.settings.options import (
+    IF_SET,
+    check,
+    check_apart,
+    lung_values,
+    manifest_uri,
+    model_name,
+    option,
+)
 from jobs.sources.patients import compile_pattern
 from jobs.sources.source import split_sources
 
@@ -135,6 +143,7 @@ class PreprocessConfig(JobConfig):
         title="Crop black borders",
         form="Advanced",
     )
+    mask_values: str = lung_values(form="Advanced")
     max_quarantined: float = option(
         "Largest share of the films with a mask that may be quarantined; above it the job fails",
         0.2,
