@@ -51,9 +51,10 @@ def names_in(reason: str) -> list[str]:
 def find_lungs(samples: Samples, named: Sequence[Value] = ()) -> Lungs:
     """The lungs of a mask from its samples: bool, uint8 or uint16 (H, W), or BGR uint8 (H, W, 3).
 
-    With `named` values, each pixel belongs to the nearest level of the mask, and those of the named
-    values are lung. Otherwise lung is above half of the file's maximum, or above the mean of two
-    levels that are both above that half; the value of a color is its strongest channel.
+    With `named` values, lung is what has one of them or is, where a mask is resized or lossy,
+    nearer to one of them than to any other level. Otherwise lung is above half of the file's
+    maximum, or above the mean of two levels that are both above that half; the value of a color is
+    its strongest channel.
 
     Raises MaskValuesError for a mask with three levels or more, but for 127 beside 0 and 255, and
     with two colors that are both bright, unless values are named; and for one with several levels
@@ -115,7 +116,15 @@ def _named_lungs(samples: Samples, levels: Sequence[Level], named: Sequence[Valu
         raise _absent(levels or [Level(value, 0.0) for value in present[:2]])
     if not lung:
         return Lungs(np.zeros(samples.shape[:2], np.bool_), ())
-    values = [*lung, *(level.value for level in levels if level.value not in lung)]
+    others = [level.value for level in levels if level.value not in lung]
+    if len(present) <= mask_levels.FEW_VALUES:
+        slack, main = mask_levels.ringing(samples), [*lung, *others]
+        others += [
+            value
+            for value in present
+            if all(mask_levels.distance(value, item) > slack for item in main)
+        ]
+    values = [*lung, *others]
     return Lungs(mask_levels.nearest(samples, values) < len(lung), found)
 
 
