@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Pixels of a coarse copy's shorter side, at least, where the mask has as many.
-COARSE = 256
+COARSE = 128
 
 # Share of the rim that an inverted mask fills, corners that it fills, and the share of the frame
 # above which a hole in it is a lung. Lungs that reach the film's rim fill up to this share of it.
@@ -46,10 +46,11 @@ def unlike_lungs(mask: NDArray[np.bool_]) -> str:
     area = coarse.mean()
     if not AREA[0] <= area <= AREA[1]:
         return "too small or too large"
-    rows, columns = np.nonzero(coarse)
-    if not CENTER[0] <= (rows.mean() + 0.5) / coarse.shape[0] <= CENTER[1]:
+    height, width = coarse.shape
+    center = coarse.sum(axis=1) @ (np.arange(height) + 0.5) / coarse.sum() / height
+    if not CENTER[0] <= center <= CENTER[1]:
         return "too high or too low"
-    left = float(np.mean(columns + 0.5 < coarse.shape[1] / 2))
+    left = coarse[:, : width // 2].sum() / coarse.sum()
     if min(left, 1 - left) < SMALLER_SIDE:
         return "on one side"
     parts = _large_parts(coarse)
@@ -65,7 +66,9 @@ def share_of_rim(mask: NDArray[np.bool_]) -> float:
 
 def _coarse(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     step = max(1, min(mask.shape) // COARSE)
-    return np.ascontiguousarray(mask[::step, ::step])
+    size = -(-mask.shape[1] // step), -(-mask.shape[0] // step)
+    pixels = np.ascontiguousarray(mask).view(np.uint8)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST) > 0)
 
 
 def _boxed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

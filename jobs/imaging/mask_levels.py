@@ -65,6 +65,8 @@ def distance(one: Value, other: Value) -> int:
 def find_levels(samples: Samples) -> list[Level]:
     """The levels of a mask, the darkest first; none where no value has an area of its own."""
     searched = thinned(samples)
+    if levels := _two_levels(searched):
+        return levels
     values, counts = count(_pixels(searched))
     size = searched.shape[0] * searched.shape[1]
     if len(values) <= 2 or sum(counts[:2]) >= (1 - SMALLEST_LEVEL) * size:
@@ -132,6 +134,18 @@ def stripes(samples: Samples) -> list[slice]:
     """The rows of a mask in parts of at most STRIPE pixels."""
     rows = max(1, STRIPE // samples.shape[1])
     return [slice(start, start + rows) for start in range(0, len(samples), rows)]
+
+
+def _two_levels(searched: Samples) -> list[Level]:
+    """The levels of gray with two values at most, without a histogram's cost; [] for others."""
+    if searched.ndim != 2:
+        return []
+    darkest, brightest = int(searched.min()), int(searched.max())
+    share = float(np.count_nonzero(searched == brightest) / searched.size)
+    if darkest == brightest:
+        return [Level(brightest, share)]
+    rest = float(np.count_nonzero(searched == darkest) / searched.size)
+    return [Level(darkest, rest), Level(brightest, share)] if rest + share > 1 - 1e-9 else []
 
 
 def _flat_values(searched: Samples, size: int, *, is_exact: bool) -> list[Value]:
