@@ -82,6 +82,8 @@ def check_not_inverted(samples: Samples, lungs: NDArray[np.bool_]) -> None:
         return
     thinned, outside = mask_levels.thinned(samples), mask_levels.thinned(lungs)
     values = [_commonest(thinned[part]) for part in (outside, ~outside)]
+    if isinstance(values[1], int) and values[1] <= mask_levels.ringing(thinned.astype(np.uint16)):
+        values[1] = 0
     shares = outside.mean(), 1 - outside.mean()
     outer, inner = (Level(*item) for item in zip(values, shares, strict=True))
     remedy = f"give --mask-values {mask_levels.name_of(inner.value)}"

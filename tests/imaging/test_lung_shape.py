@@ -48,6 +48,16 @@ def test_the_background_of_lungs_is_inverted(mask: Mask) -> None:
     assert is_inverted(np.pad(~mask, ((0, 0), (40, 40))))
 
 
+def test_a_trunk_without_its_lungs_is_inverted_as_its_holes_show() -> None:
+    small = ellipse(HEIGHT, WIDTH, (0.5, 0.35)) | ellipse(HEIGHT, WIDTH, (0.5, 0.65))
+    assert is_inverted(TRUNK & ~small)
+
+
+def test_lungs_within_a_drawn_frame_are_not_inverted() -> None:
+    framed = np.pad(LUNGS[2:-2, 2:-2], 2, constant_values=True)
+    assert not is_inverted(framed) and unlike_lungs(framed) == ""
+
+
 def test_a_background_that_lungs_cut_at_the_films_rim_is_inverted() -> None:
     cut = np.ascontiguousarray(~WIDE[:, 10:-10])
     assert (~cut)[:, 0].any() and (~cut)[:, -1].any()

@@ -293,7 +293,8 @@ INVERTED: dict[str, bytes] = {
 def test_an_inverted_mask_is_refused_and_0_is_its_lung(kind: str) -> None:
     data = INVERTED[kind]
     reason = refusal(data)
-    assert reason.startswith("inverted: ") and reason.endswith("; give --mask-values 0")
+    assert reason.startswith("inverted: ") and " surrounds 0 (" in reason
+    assert reason.endswith("; give --mask-values 0")
     truth = LEFT if kind == "one lung" else LUNGS
     found = lungs(data, "0")
     assert abs(float(found.mean()) - float(truth.mean())) < 0.01
