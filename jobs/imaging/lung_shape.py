@@ -14,8 +14,8 @@ COARSE = 128
 # Share of the rim that an inverted mask fills, corners that it fills, and the share of the frame
 # above which a hole in it is a lung. Lungs that reach the film's rim fill up to this share of it.
 FILLED_RIM, FILLED_CORNERS, SMALLEST_HOLE, OPEN_RIM = 0.5, 3, 0.01, 0.25
-# Share of an inverted mask that is in one part, unlike lungs within a drawn frame.
-ONE_PART = 0.8
+# Share of an inverted mask in parts that reach its rim, unlike lungs within a drawn frame.
+REACHING_RIM = 0.6
 # Lungs have no two closed holes of this share of the frame; a trunk without its lungs has.
 LARGE_HOLE = 0.03
 
@@ -99,8 +99,9 @@ def _surrounds_holes(mask: NDArray[np.bool_], corners: int, open_rim: float) -> 
     """
     if _rim(mask).mean() < FILLED_RIM or mask[[0, 0, -1, -1], [0, -1, 0, -1]].sum() < corners:
         return False
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    if stats[1:, cv2.CC_STAT_AREA].max() < ONE_PART * np.count_nonzero(mask):
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    reaching = np.setdiff1d(_rim(labels), [0])
+    if stats[reaching, cv2.CC_STAT_AREA].sum() < REACHING_RIM * np.count_nonzero(mask):
         return False
     _, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).view(np.uint8), connectivity=4)
     holes = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_HOLE * mask.size
