@@ -33,7 +33,7 @@ is an event of the asset `lung_champion`, which starts `lung_masks`.
 |---|---|---|
 | shards | numbers the shards of `predict` | No job runs in this task: its log has an error of Airflow. Clear it. |
 | download | copies films and masks to S3 | 77: accept the data set's terms on kaggle.com, or renew the token in the connection `kaggle`. 65: the archive is damaged; the log names the member. 2: the source is misspelt. |
-| preprocess | merges left and right masks, resizes, splits by patient | 65: too many films were quarantined; the log counts the reasons. Mend the films, or raise **Largest share quarantined**. |
+| preprocess | merges left and right masks, resizes, splits by patient | 65: too many films were quarantined; the log counts the reasons. Mend the films, name the **Values of the masks that are lung**, or raise **Largest share quarantined**. |
 | train | trains; one checkpoint per epoch in S3 | Killed for memory: lower **Batch size**, **Image size** or **Network**, or raise **Memory**. 75: nothing to do, the next try resumes at the last step. Queued for a long time: the pool `gpu` is missing, or another training has its slot. |
 | predict | writes a mask for every film, in **Shards** parallel tasks | Clear the failed shard only: its finished work is reused. |
 | evaluate | Dice, IoU and HD95 at the films' original size with confidence intervals; calibration | 65: no test film has a truth mask; look at `preprocess`. |

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.errors import BadDataError, ConfigError
+from jobs.errors import ConfigError
 from jobs.films.rows import (
     PredictionRow,
     ProcessedRow,
@@ -27,9 +26,9 @@ from jobs.films.rows import (
 )
 from jobs.films.seen_patients import SeenPatients, read_seen_patients
 from jobs.films.training_pairs import chosen_sources
+from jobs.films.truths import Mask, Truths, decoding
 from jobs.imaging import decode, geometry, masks
 from jobs.reports import calibration, summary
-from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.parallel import CPU_THREADS
 from jobs.runtime.profile import timed
 from jobs.runtime.progress import track
@@ -65,7 +64,6 @@ SCORING = 5
 LOWEST_SCORES = {"dice": 0.0, "iou": 0.0, "hd95": metrics.FARTHEST}
 
 FilmRows = tuple[RawRow, ProcessedRow, PredictionRow]
-Mask = NDArray[np.bool_]
 
 
 def run(config: EvaluateConfig, store: Store) -> Manifest:
@@ -100,6 +98,11 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
     return work_folder.finish(counts=counts, headline=_headline(figures["test"]))
 
 
+def _truths(work_folder: WorkFolder) -> Truths:
+    inputs = work_folder.inputs
+    return Truths.of(work_folder.store, inputs["raw"], inputs["processed"])
+
+
 def _score_films(
     work_folder: WorkFolder, seen: SeenPatients, test_sources: Collection[str]
 ) -> list[ScoredRow]:
@@ -113,7 +116,7 @@ def _score_films(
         processed_rows(store, inputs["processed"]),
         prediction_rows(store, predictions),
     )
-    scorer = _Scorer(store, raw, predictions, seen, test_sources)
+    scorer = _Scorer(_truths(work_folder), predictions, seen, test_sources)
     rows = work_folder.write_rows(row_triples, films, scorer, threads=CPU_THREADS)
     return [row for row in track(rows, films, "evaluate") if row["status"] == "ok"]
 
@@ -138,7 +141,7 @@ def _write_files(
     lines = ({name: value for name, value in row.items() if name in COLUMNS} for row in scored)
     work_folder.add_table("per_film.csv", COLUMNS, lines)
     worst = sorted(tested, key=lambda row: row["dice"])[:WORST_FILMS]
-    sheet = _worst_films(store, inputs["raw"], inputs["predictions"], worst)
+    sheet = _worst_films(_truths(work_folder), inputs["predictions"], worst)
     work_folder.add_file("worst.png", sheet, "image/png")
     return figures
 
@@ -161,8 +164,7 @@ def _headline(test: Mapping[str, Any]) -> dict[str, Any]:
 class _Scorer:
     """Scores a film from its rows in the three manifests; threads share it."""
 
-    store: Store
-    raw: Manifest
+    truths: Truths
     predictions: Manifest
     seen: SeenPatients
     test_sources: Collection[str]
@@ -183,11 +185,11 @@ class _Scorer:
     def _scores(self, raw: RawRow, prediction: PredictionRow) -> dict[str, Any]:
         if prediction["status"] != "ok":
             return {**LOWEST_SCORES, "reason": prediction["reason"]}
-        predicted_file = _read(self.store, self.predictions, prediction["mask"])
-        truth_files = _read_masks(self.store, self.raw, raw)
-        with _decoding(raw, SCORING * decode.working_bytes(predicted_file), truth_files):
+        predicted_file = _read(self.truths.store, self.predictions, prediction["mask"])
+        truth_files = self.truths.files(raw)
+        with decoding(raw, SCORING * decode.working_bytes(predicted_file), truth_files):
             predicted = _mask(predicted_file)
-            truth = _truth(truth_files, predicted.shape)
+            truth = self.truths.decode(truth_files, predicted.shape)
             with timed("compute"):
                 scores = {
                     "dice": metrics.dice(predicted, truth),
@@ -209,25 +211,8 @@ def _read_raw(store: Store, predictions: Manifest, processed: Manifest) -> Manif
     return read_input(store, processed, "raw", "download")
 
 
-@contextlib.contextmanager
-def _decoding(film: RawRow, count: int, masks: Sequence[bytes]) -> Iterator[None]:
-    """Hold `count` bytes and what the masks take; BadDataError where the block cannot decode."""
-    try:
-        with film_memory(count + sum(map(decode.working_bytes, masks))):
-            yield
-    except decode.ImageError as error:
-        raise BadDataError(
-            f"{film['origin']} or a mask of it cannot be scored ({error}): give the job more "
-            "memory, or leave the film out of the source and start again at download"
-        ) from error
-
-
 def _read(store: Store, manifest: Manifest, entry: FileRow) -> bytes:
     return store.read(manifest.uri_of(entry["key"]), sha256=entry["sha256"])
-
-
-def _read_masks(store: Store, raw: Manifest, film: RawRow) -> list[bytes]:
-    return [_read(store, raw, entry) for entry in film["masks"].values()]
 
 
 def _mask(data: bytes) -> Mask:
@@ -235,25 +220,15 @@ def _mask(data: bytes) -> Mask:
         return decode.decode_mask(data)
 
 
-def _truth(files: Sequence[bytes], shape: tuple[int, ...]) -> Mask:
-    """The union of the film's masks, bool of `shape` (H, W), resized if they have another size."""
-    truth = masks.merge(map(_mask, files))
-    height, width = shape
-    if truth.shape == shape:
-        return truth
-    return geometry.resize(truth.astype(np.float32), height, width) >= 0.5
-
-
-def _worst_films(
-    store: Store, raw: Manifest, predictions: Manifest, worst: Sequence[ScoredRow]
-) -> bytes:
+def _worst_films(truths: Truths, predictions: Manifest, worst: Sequence[ScoredRow]) -> bytes:
     """A PNG of the films of the lowest Dice, truth green and prediction red."""
     ids = [row["id"] for row in worst]
-    rows = in_step(raw_rows(store, raw), prediction_rows(store, predictions))
+    store = truths.store
+    rows = in_step(raw_rows(store, truths.raw), prediction_rows(store, predictions))
     rows_by_id = {film["id"]: (film, prediction) for film, prediction in rows if film["id"] in ids}
     tiles = [
         (
-            _overlay(store, raw, predictions, *rows_by_id[row["id"]]),
+            _overlay(truths, predictions, *rows_by_id[row["id"]]),
             f"{row['id']} · Dice {row['dice']:.3f}",
         )
         for row in worst
@@ -262,15 +237,15 @@ def _worst_films(
 
 
 def _overlay(
-    store: Store, raw: Manifest, predictions: Manifest, film: RawRow, prediction: PredictionRow
+    truths: Truths, predictions: Manifest, film: RawRow, prediction: PredictionRow
 ) -> NDArray[np.uint8]:
     """The film, RGB uint8 (H, W, 3), its longer side WORST_TILE pixels, both masks outlined."""
-    data, truth_files = _read(store, raw, film["film"]), _read_masks(store, raw, film)
-    with _decoding(film, decode.working_bytes(data), truth_files):
+    data, truth_files = _read(truths.store, truths.raw, film["film"]), truths.files(film)
+    with decoding(film, decode.working_bytes(data), truth_files):
         pixels = decode.decode_film(data)
-        colored = [(_truth(truth_files, pixels.shape), masks.TRUTH_COLOR)]
+        colored = [(truths.decode(truth_files, pixels.shape), masks.TRUTH_COLOR)]
         if prediction["status"] == "ok":
-            predicted = _mask(_read(store, predictions, prediction["mask"]))
+            predicted = _mask(_read(truths.store, predictions, prediction["mask"]))
             colored.append((predicted, masks.PREDICTION_COLOR))
         return _tile(pixels, colored)
 

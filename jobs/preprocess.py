@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.errors import BadDataError
+from jobs.errors import BadDataError, ConfigError
 from jobs.films.rows import (
     SPLITS,
     ProcessedRow,
@@ -23,8 +23,9 @@ from jobs.films.rows import (
 )
 from jobs.films.split import read_split_file, split_of
 from jobs.films.square import NO_MASK, SquareFilm, square_film
-from jobs.imaging import decode, geometry, masks
+from jobs.imaging import decode, geometry, mask_values, masks
 from jobs.imaging.geometry import Placing
+from jobs.imaging.mask_levels import Value, name_of
 from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.parallel import CPU_THREADS, ordered_map
 from jobs.runtime.progress import track
@@ -36,7 +37,7 @@ from jobs.typed_json import REMEDY
 
 log = logging.getLogger(__name__)
 
-RECIPE = "4"
+RECIPE = "5"
 REPEATED = "repeated"
 SHEET_FILMS, SHEET_COLUMNS, TILE_PIXELS = 24, 6, 256
 QUARANTINE_COLUMNS = ["id", "patient", "source", "origin", "reason"]
@@ -46,7 +47,8 @@ def run(config: PreprocessConfig, store: Store) -> Manifest:
     """Write images/<id>.png and masks/<id>.png (uint8 and 1-bit, size x size) for every good film.
 
     A film that cannot be used is quarantined with its reason; none is dropped silently.
-    Raises BadDataError where too many are, or where a split is empty.
+    Raises BadDataError where too many are, or where a split is empty; ConfigError where a value of
+    --mask-values occurs in no mask.
     """
     raw = read_manifest(store, config.raw, "download")
     splits = read_split_file(store, config.split_file)
@@ -71,11 +73,12 @@ def _process_films(
 ) -> _Summary:
     """Write the films, their masks and their rows; return what the manifest says of them."""
     placing = Placing(config.size, config.fit, config.crop_borders)
+    named = mask_values.parse(config.mask_values)
     repeats = _Repeats(work_folder)
     total = raw.counts["films"]
 
     def process(row: RawRow) -> ProcessedRow:
-        return _process(work_folder, raw, row, splits, placing)
+        return _process(work_folder, raw, row, splits, placing, named)
 
     rows = work_folder.write_rows(
         raw_rows(work_folder.store, raw),
@@ -98,6 +101,7 @@ def _complete(work_folder: WorkFolder, summary: _Summary, config: PreprocessConf
     lines = ({name: film[name] for name in QUARANTINE_COLUMNS} for film in summary.quarantined)
     work_folder.add_table("quarantine.csv", QUARANTINE_COLUMNS, lines)
     _check_quarantine(summary, config.max_quarantined, work_folder.uri_of("quarantine.csv"))
+    _check_mask_values(summary, config.mask_values)
     summary.log()
     counts = summary.counts()
     _check_splits(counts)
@@ -112,6 +116,7 @@ def _process(
     row: RawRow,
     splits: Mapping[str, Split],
     placing: Placing,
+    named: Sequence[Value],
 ) -> ProcessedRow:
     """The processed row of one film, its image and mask written; or its reason for quarantine."""
 
@@ -119,10 +124,15 @@ def _process(
         return work_folder.store.read(raw.uri_of(entry["key"]), sha256=entry["sha256"])
 
     try:
-        square = square_film(row, read, placing)
+        square = square_film(row, read, placing, named)
     except decode.ImageError as error:
         return _quarantined(row, str(error))
-    return _processed(work_folder, row, square, split_of(row["patient"], splits))
+    processed = _processed(work_folder, row, square, split_of(row["patient"], splits))
+    if square.unlike_lungs:
+        processed["unlike_lungs"] = square.unlike_lungs
+    if named:
+        processed["mask_values"] = [name_of(value) for value in square.named]
+    return processed
 
 
 def _processed(
@@ -188,6 +198,8 @@ class _Summary:
         self._splits: Counter[str] = Counter()
         self._by_source: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._by_label: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._unlike_lungs: Counter[str] = Counter()
+        self.mask_values: set[str] = set()
 
     def add(self, row: ProcessedRow) -> None:
         if row["status"] != "ok":
@@ -197,6 +209,9 @@ class _Summary:
         self._splits[split] += 1
         self._by_source[row["source"]][split] += 1
         self._by_label[row["label"]][split] += 1
+        if reason := row.get("unlike_lungs"):
+            self._unlike_lungs[reason] += 1
+        self.mask_values.update(row.get("mask_values", []))
 
     @property
     def records(self) -> int:
@@ -215,9 +230,12 @@ class _Summary:
         return Counter(film["reason"].partition(":")[0] for film in self.quarantined)
 
     def details(self) -> dict[str, Any]:
-        """Reasons of the quarantine, and films of each source and label by split."""
+        """Reasons of the quarantine, films of each source and label by split, and why masks look
+        unlike lungs.
+        """
         return {
             "reasons": dict(self.reasons().most_common()),
+            "unlike_lungs": dict(self._unlike_lungs.most_common()),
             "by_source": _sorted_counts(self._by_source),
             "by_label": _sorted_counts(self._by_label),
         }
@@ -229,6 +247,8 @@ class _Summary:
                 log.info("%s %s: %s", name, group, splits)
         for reason, count in self.reasons().most_common():
             log.info("quarantined: %s: %d", reason, count)
+        for reason, count in self._unlike_lungs.most_common():
+            log.warning("masks that look unlike lungs: %s: %d", reason, count)
 
 
 def _sorted_counts(groups: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
@@ -248,8 +268,44 @@ def _check_quarantine(summary: _Summary, limit: float, uri: str) -> None:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in unusable.most_common(3))
         raise BadDataError(
             f"{unusable.total()} of {with_mask} films with a mask are quarantined ({share:.0%}, "
-            f"at most {limit:.0%} by --max-quarantined): {reasons or 'no film has a mask'}: "
-            f"see {uri}"
+            f"at most {limit:.0%} by --max-quarantined): {reasons or 'no film has a mask'}"
+            f"{_remedy(summary)}: see {uri}"
+        )
+
+
+def _remedy(summary: _Summary) -> str:
+    """What to do about masks whose values do not say which pixels are lung, "" without any."""
+    reasons = [film["reason"] for film in summary.quarantined]
+    inverted = [reason for reason in reasons if reason.startswith(mask_values.INVERTED)]
+    unclear = [
+        reason for reason in reasons if reason.startswith((mask_values.SEVERAL, mask_values.ABSENT))
+    ]
+    if unclear:
+        names = sorted(
+            {name for reason in unclear for name in mask_values.names_in(reason)}, key=_order
+        )
+        return (
+            f"; the masks have the values {', '.join(names)}: name those that are lung, joined by "
+            "commas, in --mask-values"
+        )
+    remedies = {reason.rpartition("; ")[2] for reason in inverted}
+    if inverted and not summary.records:
+        return f"; {' or '.join(sorted(remedies))}"
+    return "; inverted masks among others: invert them" if inverted else ""
+
+
+def _order(name: str) -> tuple[bool, int]:
+    """Gray values by size, then colors."""
+    return name.startswith("#"), int(name.removeprefix("#"), 16 if name.startswith("#") else 10)
+
+
+def _check_mask_values(summary: _Summary, values: str) -> None:
+    """Raise ConfigError where one of the values of --mask-values occurs in no mask."""
+    names = [name_of(value) for value in mask_values.parse(values)]
+    if missing := [name for name in names if name not in summary.mask_values]:
+        raise ConfigError(
+            f"--mask-values {values}: no mask has the value {missing[0]}, give only values that "
+            "the masks have"
         )
 
 

@@ -21,6 +21,7 @@ from jobs import typed_json
 from jobs.chain import INPUTS
 from jobs.errors import ConfigError
 from jobs.models.champion import Contest, Decision, choose
+from jobs.models.contest_films import unlike_lungs
 from jobs.models.package import Package, write_package
 from jobs.reports import page
 from jobs.settings.config import PublishConfig
@@ -82,6 +83,7 @@ def run(config: PublishConfig, store: Store) -> Manifest:
     decision = _decide(config, store, models, manifests["processed"], challenger)
     details = {
         "champion": asdict(decision),
+        "unlike_lungs": unlike_lungs(manifests["processed"]),
         "model": f"{models}/{challenger.version}",
         "jobs": jobs,
         "versions": _versions(),

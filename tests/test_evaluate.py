@@ -121,11 +121,8 @@ class Films:
             number = int(row["id"].split("_")[1]) - 1
             prediction = {
                 "id": row["id"],
-                "origin": row["origin"],
-                "status": "ok",
-                "height": 160,
-                "width": 128,
-                "lung_fraction": 0.2,
+                **{"origin": row["origin"], "status": "ok", "lung_fraction": 0.2},
+                **{"height": 160, "width": 128},
                 "mask": work_folder.put(f"{row['id']}.png", png),
                 "quality": round(0.2 + number % 7 / 10, 6),
                 "review": number % 7 < 2,
@@ -240,7 +237,7 @@ def test_a_film_that_could_not_be_predicted_has_the_lowest_scores(films: Films) 
     assert line["quality"] == line["review"] == ""
 
 
-def test_a_mask_too_large_for_the_jobs_memory_is_bad_data_with_its_films_name(
+def test_a_mask_too_large_for_the_memory_is_bad_data_with_its_films_name(
     films: Films, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.runtime.byte_budget.FILM_SHARE", 0)

@@ -63,6 +63,8 @@ class ProcessedRow(FilmRow):
 
     crop and box: [top, left, bottom, right] of `Placement`, in pixels of the film and the square.
     lung_fraction: 0..1 of the whole film. pixels: sha256 (hex) of the film's decoded pixels.
+    unlike_lungs: why the mask looks unlike lungs, where it does.
+    mask_values: those of --mask-values that the film's masks have, where the flag is given.
     """
 
     status: Literal["ok", "quarantined"]
@@ -76,6 +78,8 @@ class ProcessedRow(FilmRow):
     box: NotRequired[list[Count]]
     lung_fraction: NotRequired[Fraction]
     pixels: NotRequired[Sha256]
+    unlike_lungs: NotRequired[str]
+    mask_values: NotRequired[list[str]]
 
 
 class PredictionRow(TypedDict):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.films.rows import RawRow
-from jobs.imaging import decode, geometry, masks
+from jobs.imaging import decode, geometry, lung_shape, masks
 from jobs.imaging.geometry import Placement, Placing
+from jobs.imaging.mask_levels import Value
 from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.profile import timed
 from jobs.storage.manifest import FileRow
@@ -32,6 +33,8 @@ class SquareFilm:
         mask: PNG of 1 bit (S, S), the union of the lungs.
         lung_fraction: 0..1, of the whole film.
         pixels: sha256 (hex) of the decoded film's shape and pixels.
+        unlike_lungs: why the mask looks unlike lungs, "" where it looks like them.
+        named: which of the named values the masks have.
     """
 
     image: bytes
@@ -39,12 +42,17 @@ class SquareFilm:
     placement: Placement
     lung_fraction: float
     pixels: str
+    unlike_lungs: str
+    named: tuple[Value, ...]
 
 
-def square_film(row: RawRow, read: Read, placing: Placing) -> SquareFilm:
+def square_film(
+    row: RawRow, read: Read, placing: Placing, named: Sequence[Value] = ()
+) -> SquareFilm:
     """Read, decode, check, merge, resize and encode the film of a raw row and its lung masks.
 
-    At full size only the merged mask and the image decoded last are in memory at once.
+    Pixels of the `named` values are lung; without any, each mask must have two values. At full size
+    only the merged mask and the image decoded last are in memory at once.
     Raises ImageError with the reason where the film or a mask cannot be used; details of the
     single film, such as a shape, follow a colon.
     """
@@ -53,16 +61,26 @@ def square_film(row: RawRow, read: Read, placing: Placing) -> SquareFilm:
     if missing := {"left", "right"} - set(row["masks"]) if "lungs" not in row["masks"] else set():
         raise decode.ImageError(f"the {missing.pop()} lung's mask is missing")
     image, placement, pixels = _square_image(read(row["film"]), placing)
-    lungs = _read_lungs(map(read, row["masks"].values()))
+    found: set[Value] = set()
+    lungs = _merged(_read_masks(map(read, row["masks"].values()), named, found))
     film_shape = (placement.height, placement.width)
     if not geometry.same_aspect(film_shape, lungs.shape):
         raise decode.ImageError(f"mask of another aspect: {lungs.shape} for {film_shape}")
     with timed("check"):
         fraction = _checked_fraction(lungs)
+        unlike_lungs = lung_shape.unlike_lungs(lungs)
     with timed("resize"):
         mask = placement.mask_to_square(lungs)
     with timed("encode"):
-        return SquareFilm(image, decode.encode_mask(mask), placement, fraction, pixels)
+        return SquareFilm(
+            image=image,
+            mask=decode.encode_mask(mask),
+            placement=placement,
+            lung_fraction=fraction,
+            pixels=pixels,
+            unlike_lungs=unlike_lungs,
+            named=tuple(value for value in named if value in found),
+        )
 
 
 def _square_image(data: bytes, placing: Placing) -> tuple[bytes, Placement, str]:
@@ -80,20 +98,28 @@ def _square_image(data: bytes, placing: Placing) -> tuple[bytes, Placement, str]
         return decode.encode_png(square), placement, pixels.hexdigest()
 
 
-def _read_lungs(files: Iterable[bytes]) -> NDArray[np.bool_]:
+def _merged(lungs: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """The union of the masks, bool (H, W)."""
     try:
         with timed("decode"):
-            return masks.merge(map(_read_mask, files))
+            return masks.merge(lungs)
+    except decode.MaskError:
+        raise
     except decode.ImageError as error:
         raise decode.ImageError(f"mask {error}") from error
     except ValueError as error:
         raise decode.ImageError(str(error)) from error
 
 
-def _read_mask(data: bytes) -> NDArray[np.bool_]:
-    with film_memory(decode.working_bytes(data)):
-        return decode.decode_mask(data)
+def _read_masks(
+    files: Iterable[bytes], named: Sequence[Value], found: set[Value]
+) -> Iterator[NDArray[np.bool_]]:
+    """The lungs of each file; the named values that it has are added to `found`."""
+    for data in files:
+        with film_memory(decode.working_bytes(data)):
+            lungs = decode.decode_truth(data, named)
+        found.update(lungs.named)
+        yield lungs.pixels
 
 
 def _checked_fraction(lungs: NDArray[np.bool_]) -> float:

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageChops
+from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import (
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
     TiffImageFile,
 )
 
-from jobs.imaging import decode_cost, file_parts, png
+from jobs.imaging import decode_cost, file_parts, full_scale, mask_values, png
+from jobs.imaging.color import COLORS, LUMA, Color
+from jobs.imaging.mask_levels import Value
+from jobs.imaging.mask_values import Lungs, MaskValuesError
 
 # Pixels; five times the largest film of Montgomery.
 MAX_PIXELS = 100_000_000
@@ -31,8 +34,6 @@ MAX_PIXELS = 100_000_000
 LONGEST_SIDE = 1_000_000
 # Pixels of a large image that are converted at a time.
 STRIPE = 2**24
-# Bits of a detector's samples; samples stored in 16 bits have one of these depths.
-BIT_DEPTHS = (8, 10, 12, 14, 16)
 # The first bytes of an accepted file and its format.
 SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -62,44 +63,12 @@ FAILURES = (
 Image.MAX_IMAGE_PIXELS = None
 
 
-class Flatten(NamedTuple):
-    """How color with 8 bits a channel becomes one channel.
-
-    `image` maps a Pillow image to mode "L", `bgr` maps uint8 BGR (H, W, 3) to uint8 (H, W). Both
-    give the same values, lest those of a film depend on how its PNG was written.
-    """
-
-    image: Callable[[Image.Image], Image.Image]
-    bgr: Callable[[NDArray[Any]], NDArray[Any]]
-
-
-def _luma(image: Image.Image) -> Image.Image:
-    # Pillow's own luma differs by 1 from OpenCV's for one color in 2000, and for more of a palette.
-    rgb = np.asarray(image.convert("RGB"))
-    return Image.fromarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
-
-
-def _luma_of_bgr(pixels: NDArray[Any]) -> NDArray[Any]:
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-
-
-def _strongest(image: Image.Image) -> Image.Image:
-    red, green, blue = image.convert("RGB").split()
-    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
-
-
-def _strongest_of_bgr(pixels: NDArray[Any]) -> NDArray[Any]:
-    blue, green, red = cv2.split(pixels)
-    return cv2.max(cv2.max(blue, green), red)
-
-
-# ITU-R BT.601 luma for films, the strongest channel for masks.
-LUMA = Flatten(image=_luma, bgr=_luma_of_bgr)
-STRONGEST = Flatten(image=_strongest, bgr=_strongest_of_bgr)
-
-
 class ImageError(ValueError):
     """A file that cannot be used; its message is a short, stable reason for the quarantine list."""
+
+
+class MaskError(ImageError):
+    """A mask that can be read, whose values or shape do not say which pixels are lung."""
 
 
 def decode_film(data: bytes) -> NDArray[np.uint8]:
@@ -117,7 +86,7 @@ def decode_film(data: bytes) -> NDArray[np.uint8]:
         return np.asarray(samples.view(np.uint8) * np.uint8(255))
     if samples.dtype == np.uint8:
         return np.asarray(samples, dtype=np.uint8)
-    return np.asarray(cv2.LUT(samples, _to_eight_bits(samples)), dtype=np.uint8)
+    return np.asarray(cv2.LUT(samples, full_scale.to_eight_bits(samples)), dtype=np.uint8)
 
 
 def decode_mask(data: bytes) -> NDArray[np.bool_]:
@@ -125,15 +94,37 @@ def decode_mask(data: bytes) -> NDArray[np.bool_]:
 
     A pixel is lung if its value is above half of the file's maximum. Masks of 0/1, 0/255, 0/65535
     and 1 bit thus give the same result, and 127 ("ignore") and the ringing of JPEG are not lung.
-    The value of a color is its strongest channel, so that red and blue are both lung; alpha is
-    dropped.
+    The value of a color is its strongest channel; alpha is dropped.
 
-    Raises ImageError as `decode_film` does.
+    Raises ImageError as `decode_film` does, and MaskError "several values: ...".
     """
-    samples = _samples(data, STRONGEST)
-    if samples.dtype == np.bool_:
-        return np.asarray(samples, dtype=np.bool_)
-    return np.asarray(samples > samples.max() // 2)
+    return _lungs(_samples(data, COLORS), ()).pixels
+
+
+def decode_truth(data: bytes, named: Sequence[Value]) -> Lungs:
+    """The lung pixels of a mask that a source gave: those of the `named` values, where there are.
+
+    Raises ImageError as `decode_mask` does, and MaskError "inverted: ..." and "no value of
+    --mask-values: ...".
+    """
+    samples = _samples(data, COLORS)
+    lungs = _lungs(samples, named)
+    with _mask_errors():
+        mask_values.check_not_inverted(samples, lungs.pixels)
+    return lungs
+
+
+def _lungs(samples: NDArray[Any], named: Sequence[Value]) -> Lungs:
+    with _mask_errors():
+        return mask_values.find_lungs(samples, named)
+
+
+@contextmanager
+def _mask_errors() -> Iterator[None]:
+    try:
+        yield
+    except MaskValuesError as error:
+        raise MaskError(str(error)) from error
 
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:
@@ -166,14 +157,14 @@ def _encoded(result: tuple[bool, NDArray[np.uint8]]) -> bytes:
     return buffer.tobytes()
 
 
-def _samples(data: bytes, flatten: Flatten) -> NDArray[Any]:
-    """One upright channel of a file, bool, uint8 or uint16 (H, W)."""
+def _samples(data: bytes, color: Color) -> NDArray[Any]:
+    """A file upright: bool, uint8 or uint16 (H, W), or what `color` makes of color."""
     _check_parts(data)
     plain = png.open_plain(data)
     if plain and not _excess(plain.width, plain.height):
         samples = plain.read()
         if samples is not None:
-            return samples if samples.ndim == 2 else flatten.bgr(samples)
+            return samples if samples.ndim == 2 else color.bgr(samples)
     image = _opened(data)
     _check_cost(image, data)
     with _image_errors(data):
@@ -184,14 +175,13 @@ def _samples(data: bytes, flatten: Flatten) -> NDArray[Any]:
         raise ImageError("truncated")
     image.info.pop("transparency", None)
     if decode_cost.bits_per_sample(image, data) > 8 and image.mode in COLOR_MODES:
-        return _upright(_deep_luminance(image, data), orientation)
+        return _upright(color.deep(_deep_color(image, data)), orientation)
     if image.mode in GRAY_MODES:
         gray = _by_stripes(image, lambda part: np.array(part.convert("L")))
         return _upright(gray, orientation)
     if image.mode in DEEP_GRAY_MODES:
         return _upright(_deep_gray(image), orientation)
-    flat = _by_stripes(image, lambda part: np.array(flatten.image(part)))
-    return _upright(flat, orientation)
+    return _upright(_by_stripes(image, color.image), orientation)
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -244,7 +234,7 @@ def _by_stripes(image: Image.Image, convert: Callable[[Image.Image], NDArray[Any
         bottom = min(top + rows, image.height)
         part = convert(image.crop((0, top, image.width, bottom)))
         if samples is None:
-            samples = np.empty((image.height, image.width), part.dtype)
+            samples = np.empty((image.height, *part.shape[1:]), part.dtype)
         samples[top:bottom] = part
     return np.asarray(samples)
 
@@ -293,8 +283,8 @@ def _ends_early(data: bytes, kind: str) -> bool:
     return bool(directory + 2 + 12 * entries > len(data))
 
 
-def _deep_luminance(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
-    """The luma of a file with more than 8 bits a channel, uint8 (H, W)."""
+def _deep_color(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
+    """A file with more than 8 bits a channel, uint16 BGR (H, W, 3) or BGRA (H, W, 4)."""
     planar = isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR_CONFIGURATION) == 2
     if planar or image.mode not in ("RGB", "RGBA", "RGBX"):
         raise ImageError(f"undecodable: {image.mode} of 16 bits a channel is not read in this form")
@@ -306,22 +296,7 @@ def _deep_luminance(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
     samples = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16:
         raise ImageError(_reason(data, "not read by OpenCV"))
-    return _deep_luma(samples)
-
-
-def _deep_luma(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """The luma of uint16 BGR (H, W, 3) or BGRA (H, W, 4), uint8 (H, W).
-
-    Scaled before it is flattened: the luma of a strong blue has three bits less than the film.
-    """
-    table = _to_eight_bits(pixels[:, :, :3])
-    code = cv2.COLOR_BGR2GRAY if pixels.shape[2] == 3 else cv2.COLOR_BGRA2GRAY
-    luma = np.empty(pixels.shape[:2], np.uint8)
-    rows = max(1, STRIPE // pixels.shape[1])
-    for top in range(0, len(luma), rows):
-        stripe = slice(top, top + rows)
-        luma[stripe] = cv2.cvtColor(cv2.LUT(pixels[stripe], table), code)
-    return luma
+    return np.asarray(samples, dtype=np.uint16)
 
 
 def _deep_gray(image: Image.Image) -> NDArray[np.uint16]:
@@ -331,7 +306,9 @@ def _deep_gray(image: Image.Image) -> NDArray[np.uint16]:
         image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
     )
     # Pillow inverts such a file at 8 bits, but not at 16.
-    return (_full_scale(samples) - samples).astype(np.uint16) if white_is_zero else samples
+    return (
+        (full_scale.full_scale(samples) - samples).astype(np.uint16) if white_is_zero else samples
+    )
 
 
 def _sixteen_bits(image: Image.Image) -> NDArray[np.uint16]:
@@ -341,24 +318,10 @@ def _sixteen_bits(image: Image.Image) -> NDArray[np.uint16]:
     return pixels.astype(np.uint16, copy=False)
 
 
-def _to_eight_bits(samples: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """The table from the values of samples of up to 16 bits to 0..255, uint8 (65536,)."""
-    limit = _full_scale(samples)
-    table = np.zeros(2**16, np.uint8)
-    table[: limit + 1] = np.round(np.arange(limit + 1) * (255 / limit))
-    return table
-
-
-def _full_scale(samples: NDArray[np.integer[Any]]) -> int:
-    """The largest value of the smallest of BIT_DEPTHS that holds the samples."""
-    maximum = int(samples.max())
-    return int(next(2**bits - 1 for bits in BIT_DEPTHS if maximum < 2**bits))
-
-
 def _upright(pixels: NDArray[np.integer[Any]], orientation: int) -> NDArray[np.integer[Any]]:
     """Undo an EXIF orientation, 1 to 8 (CIPA DC-008, tag 274); other values count as upright."""
     if orientation not in range(1, 9):
         return pixels
-    turned = pixels.T if orientation > 4 else pixels
+    turned = np.swapaxes(pixels, 0, 1) if orientation > 4 else pixels
     rows, columns = ((1, 1), (1, -1), (-1, -1), (-1, 1))[(orientation - 1) % 4]
     return np.ascontiguousarray(turned[::rows, ::columns])

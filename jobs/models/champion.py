@@ -67,7 +67,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Scores:
-    """The figures of a contest: of `Decision`, with the reasons why the challenger cannot win."""
+    """The figures of a contest: of `Decision`, with the reasons why the challenger cannot win.
+
+    unlike_lungs: what is wrong with the truth masks, a sentence, or "".
+    """
 
     val_dice: float
     champion_dice: float | None = None
@@ -75,6 +78,7 @@ class Scores:
     champions: Comparison | None = None
     missing: str = ""
     set_aside: bool = False
+    unlike_lungs: str = ""
 
 
 def decide(
@@ -102,6 +106,8 @@ def decide(
         return decision("kept", champion, "This version is the champion already.")
     if forced:
         return decision(won, challenger, f"Forced, whatever the scores: {forced.rstrip('.')}.")
+    if scores.unlike_lungs:
+        return decision("kept" if champion else "none", champion, scores.unlike_lungs)
     if scores.val_dice < min_dice:
         reason = f"{score} is below the minimum of {min_dice:g}."
         return decision("kept" if champion else "none", champion, reason)
@@ -164,8 +170,9 @@ class Contest:
         if decision := self._earlier_decision(entry):
             return decision
         version, champion = self.challenger.version, entry.get("version")
-        scores = Scores(self.val_dice)
-        if champion and champion != version:
+        unlike = contest_films.unlike_lungs(self.processed)
+        scores = Scores(self.val_dice, unlike_lungs=unlike)
+        if champion and champion != version and (self.forced or not unlike):
             scores = self._scores(entry)
         decision = decide(version, champion, scores, self.min_dice, self.forced)
         if decision.outcome in ("first", "replaced"):

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 # Of a mean Dice, and of the interval of a difference.
 DIGITS, INTERVAL_DIGITS = 4, 6
 PHANTOMS = "phantoms"
+# The largest share of the films used whose true masks may look unlike lungs.
+MOST_UNLIKE = 0.2
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,19 @@ class Comparison:
 def val_films(store: Store, processed: Manifest, sources: Sequence[str]) -> FilmSet:
     # The validation films of a source left out of a network's training are its test films.
     return FilmSet(processed, list(rows_of(store, processed, "val", sources=sources)))
+
+
+def unlike_lungs(processed: Manifest) -> str:
+    """The sentence that says so where too many true masks look unlike lungs, else "".
+
+    "" for films that preprocess judged by no shape, before version 0.2.0.
+    """
+    reasons: dict[str, int] = processed.details.get("unlike_lungs", {})
+    films, unlike = processed.counts["records"], sum(reasons.values())
+    if unlike <= MOST_UNLIKE * films:
+        return ""
+    listed = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+    return f"The true masks of {unlike} of {films} films look unlike lungs ({listed})."
 
 
 def without_trained_on(

@@ -1,8 +1,7 @@
 """One validated dataclass for each job; the command line and the Airflow form are built from them.
 
-A field that changes the bytes that a job writes is part of the job's identity, and thus of its
-fingerprint. `identity=False` marks a field that does not change them, such as the prefix to write
-to, the run and the number of processes, or a URI whose content is hashed instead.
+A field that changes the bytes that a job writes is part of its identity, and thus its fingerprint.
+`identity=False` marks the others, and URIs whose content is hashed instead.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from jobs.settings.options import (
     SOURCES_URI,
     check,
     check_apart,
+    lung_values,
     manifest_uri,
     model_name,
     option,
@@ -27,8 +27,7 @@ from jobs.settings.options import (
 from jobs.sources.patients import compile_pattern
 from jobs.sources.source import split_sources
 
-# Patterns must match the whole value.
-# Names joined by commas, or nothing.
+# Patterns must match the whole value. Names joined by commas, or nothing.
 SOURCES = r"([a-z]+(,[a-z]+)*)?"
 SHARD = r"[1-9]\d*/[1-9]\d*"
 
@@ -144,6 +143,7 @@ class PreprocessConfig(JobConfig):
         title="Crop black borders",
         form="Advanced",
     )
+    mask_values: str = lung_values(form="Advanced")
     max_quarantined: float = option(
         "Largest share of the films with a mask that may be quarantined; above it the job fails",
         0.2,

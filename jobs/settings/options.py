@@ -37,6 +37,9 @@ UNSOUND = {
     r"/\.\.?(/|$)": "a folder named . or ..",
     r"//": "an empty folder (//)",
 }
+# Gray values of 16 bits, 0 to 65535, and colors, joined by commas, or nothing.
+GRAY = "[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+MASK_VALUES = f"(({GRAY}|#[0-9a-fA-F]{{6}})(,({GRAY}|#[0-9a-fA-F]{{6}}))*)?"
 # Of a field that is part of the fingerprint only where it has a value.
 IF_SET = "if set"
 
@@ -80,6 +83,19 @@ def model_name(*, form: str) -> Any:
         title="Model name",
         pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
         form=form,
+    )
+
+
+def lung_values(*, form: str) -> Any:
+    return option(
+        "Values of the masks that are lung, joined by commas: gray values from 0 to 65535 such as "
+        "1,2 or 255, colors such as #ff0000. Empty: the brighter of two values; a mask of more is "
+        "quarantined",
+        "",
+        title="Values of the masks that are lung",
+        pattern=MASK_VALUES,
+        form=form,
+        identity=IF_SET,
     )
 
 

@@ -44,6 +44,13 @@ def preprocess(**changes: Any) -> PreprocessConfig:
         ({"out": "/tmp"}, ("--out", "s3://BUCKET/PREFIX")),
         ({"run_id": "../../etc"}, ("--run-id", "wrong form")),
         ({"split_file": "split.csv"}, ("--split-file", "wrong form")),
+        ({"mask_values": "lung"}, ("--mask-values 'lung'", "wrong form", "1,2 or 255", "#ff0000")),
+        ({"mask_values": "1, 2"}, ("--mask-values", "wrong form")),
+        ({"mask_values": "-1"}, ("--mask-values", "wrong form")),
+        ({"mask_values": "65536"}, ("--mask-values", "wrong form")),
+        ({"mask_values": "1,,2"}, ("--mask-values", "wrong form")),
+        ({"mask_values": "ff0000"}, ("--mask-values", "wrong form")),
+        ({"mask_values": "#f00"}, ("--mask-values", "wrong form")),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_with_the_accepted_form(
@@ -53,6 +60,15 @@ def test_a_value_out_of_bounds_is_refused_with_the_accepted_form(
         preprocess(**changes)
     assert all(word in str(caught.value) for word in words), caught.value
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("values", ["0", "1,2", "255", "65535", "#ff0000", "#ff0000,#0000FF,7"])
+def test_mask_values_are_gray_values_and_colors(values: str) -> None:
+    assert preprocess(mask_values=values).identity()["mask_values"] == values
+
+
+def test_a_config_without_mask_values_has_the_identity_of_earlier_versions() -> None:
+    assert preprocess().identity() == {"size": 512, "fit": "stretch", "crop_borders": False}
 
 
 def test_a_precision_that_does_not_exist_is_refused() -> None:

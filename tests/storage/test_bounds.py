@@ -71,7 +71,9 @@ def test_json_that_cannot_be_parsed_is_bad_data_and_never_a_recursion(text: str 
 
 @pytest.mark.parametrize("line", [b"[]", b'"film"', b"7"])
 def test_a_line_that_is_no_row_is_bad_data(line: bytes) -> None:
-    with pytest.raises(BadDataError, match=r"a row of rows/part-00000\.jsonl\.gz is .*, not an object"):
+    with pytest.raises(
+        BadDataError, match=r"a row of rows/part-00000\.jsonl\.gz is .*, not an object"
+    ):
         list(rows_of(b'{"id": 1}\n' + line + b"\n", "rows/part-00000.jsonl.gz"))
 
 
