@@ -36,6 +36,7 @@ SIZE, FILMS = 64, 30
 SHENZHEN = range(21, 31)  # the numbers of the films with names as in the Shenzhen set
 SPLITS = ("train", "val", "test", "train", "train")
 SOURCES = ("montgomery", "shenzhen")
+PREDICTED = {"status": "ok", "height": 160, "width": 128, "lung_fraction": 0.2}
 
 
 def truth_of(film_id: str) -> NDArray[np.bool_]:
@@ -121,8 +122,8 @@ class Films:
             number = int(row["id"].split("_")[1]) - 1
             prediction = {
                 "id": row["id"],
-                **{"origin": row["origin"], "status": "ok", "lung_fraction": 0.2},
-                **{"height": 160, "width": 128},
+                **PREDICTED,
+                "origin": row["origin"],
                 "mask": work_folder.put(f"{row['id']}.png", png),
                 "quality": round(0.2 + number % 7 / 10, 6),
                 "review": number % 7 < 2,
