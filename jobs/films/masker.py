@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.films.rows import PredictionRow
-from jobs.imaging import decode, masks
+from jobs.imaging import decode, masks, pictures
 from jobs.imaging.geometry import Placement
 from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.parallel import CORES, batched_map, ordered_map
@@ -128,6 +128,7 @@ class Masker:
         data = self.read(film)
         if data is None:
             return film.row(status="missing")
+        pictures.log_left_out(film.origin, data)
         try:
             with film_memory(decode.working_bytes(data)), self._cores:
                 with timed("decode"):
