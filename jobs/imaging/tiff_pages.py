@@ -109,14 +109,18 @@ class _Layout:
         """The chained directories in order, then those that they hold (SubIFDs); each once."""
         chained = list(itertools.islice(self._chain(), MOST_PAGES))
         yield from (page for page, _ in chained)
-        seen = {page.offset for page, _ in chained}
+        seen, entries = {page.offset for page, _ in chained}, 0
         for offset in itertools.chain.from_iterable(held for _, held in chained):
-            if offset not in seen and len(seen) < MOST_PAGES:
-                seen.add(offset)
-                try:
-                    yield self._page(offset)[0]
-                except struct.error:
+            if offset in seen or len(seen) == MOST_PAGES:
+                continue
+            seen.add(offset)
+            try:
+                entries += self._read(self.number, offset)
+                if entries > MOST_ENTRIES:
                     return
+                yield self._page(offset)[0]
+            except struct.error:
+                return
 
     def _chain(self) -> Iterator[tuple[Page, list[int]]]:
         seen: set[int] = set()

@@ -56,7 +56,7 @@ def test_a_bmp_of_every_depth_is_read_by_its_colors(kind: str) -> None:
     assert decode_mask(BMPS[kind]).tolist() == [[v == 255 for v in row] for row in DRAWN]
 
 
-LOSSLESS = {
+LOSSLESS: dict[str, dict[str, Any]] = {
     "BMP": {},
     "GIF": {},
     "WEBP": {"lossless": True},
