@@ -76,8 +76,8 @@ def _jpeg_2000(data: bytes) -> Canvas | None:
     width, height = right - left, bottom - top
     pixels = width * height
     tile = min(pixels, tile_size[0] * tile_size[1])
-    if not tile:
-        return Canvas(width, height, 0)
+    if min(width, height, tile) < 1:
+        return None
     tiles = -(-pixels // tile)
     codings = list(_codings(data, start + 2, 2 if channels > 256 else 1))
     if not codings:

@@ -46,6 +46,7 @@ FAILURES = (
     EOFError,
     LookupError,
     TypeError,
+    OverflowError,
     struct.error,
     Warning,
 )

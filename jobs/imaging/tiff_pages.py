@@ -162,11 +162,17 @@ class _Layout:
         value = place + 4 + struct.calcsize(f"{self.order}{self.count}")
         if count * struct.calcsize(f"={kind}") > struct.calcsize(f"={self.offset}"):
             value = self._read(self.offset, value)
-        return list(struct.unpack_from(f"{self.order}{count}{kind}", self.data, value))
+        return self._read_all(f"{count}{kind}", value)
 
     @property
     def _entry_size(self) -> int:
         return 4 + 2 * struct.calcsize(f"={self.count}")
 
     def _read(self, kind: str, place: int) -> int:
-        return int(struct.unpack_from(self.order + kind, self.data, place)[0])
+        return self._read_all(kind, place)[0]
+
+    def _read_all(self, kinds: str, place: int) -> list[int]:
+        """Numbers from a place on; struct.error if they are not all in the file."""
+        if place > len(self.data):
+            raise struct.error("beyond the end")
+        return list(struct.unpack_from(self.order + kinds, self.data, place))

@@ -164,3 +164,11 @@ def test_a_cut_file_of_pages_is_refused_or_decoded_whole(layout: str) -> None:
             assert str(error).startswith(("truncated", "undecodable"))
         else:
             assert film.shape in (FILM.shape, THUMBNAIL.shape)
+
+
+@pytest.mark.parametrize("place", [2**62, 2**63 + 5, 2**64 - 1])
+def test_a_directory_far_beyond_the_file_is_a_truncated_file(place: int) -> None:
+    data = b"II+\0" + struct.pack("<HHQ", 8, 0, place) + bytes(99)
+    with pytest.raises(ImageError, match=r"^truncated$"):
+        decode_film(data)
+    assert pictures.left_out(data) == ""
