@@ -142,7 +142,10 @@ def orientation_of(data: bytes) -> int:
     """
     if formats.kind_of(data) == "PNG" and not png.may_be_turned(data):
         return 1
-    image = _opened(pictures.film_alone(data))
+    data = _checked(data)
+    image = _opened(data)
+    # Pillow decodes a PNG for the orientation after its pixels.
+    _check_cost(image, data)
     with _image_errors(data):
         orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     return orientation if orientation in range(1, 9) else 1

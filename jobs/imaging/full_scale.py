@@ -40,31 +40,37 @@ def full_scale(samples: NDArray[np.integer[Any]]) -> int:
     """
     maximum = int(samples.max())
     depth = next(bits for bits in BIT_DEPTHS if maximum < 2**bits)
-    if depth > BIT_DEPTHS[0]:
-        counts = _histogram(samples)
-        smaller = (bits for bits in BIT_DEPTHS if bits < depth)
-        depth = next((bits for bits in smaller if _is_marked(counts, bits)), depth)
+    smaller = [bits for bits in BIT_DEPTHS if bits < depth]
+    # Every eighth row shows of most films that they go on above all smaller depths.
+    for rows in (samples[::8], samples):
+        if smaller:
+            counts = _histogram(rows, 2**depth)
+            smaller = [bits for bits in smaller if not _goes_on(counts, bits, samples.size)]
+    depth = next((bits for bits in smaller if _is_marked(counts, bits)), depth)
     return int(2**depth - 1)
 
 
-def _histogram(samples: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """How many samples have each value, int64 (65536,)."""
+def _histogram(samples: NDArray[np.integer[Any]], values: int) -> NDArray[np.int64]:
+    """How many samples have each value from 0 on, int64 (values,)."""
     pixels = samples.astype(np.uint16, copy=False).reshape(samples.shape[0], -1)
-    counts = cv2.calcHist([pixels], [0], None, [2**16], [0, 2**16])
+    counts = cv2.calcHist([pixels], [0], None, [values], [0, values])
     return np.asarray(counts, dtype=np.int64).ravel()
 
 
-def _is_marked(counts: NDArray[np.int64], bits: int) -> bool:
-    """Whether a film of `bits` has all values above them from markers, padding or hot pixels.
+def _goes_on(counts: NDArray[np.int64], bits: int, size: int) -> bool:
+    """Whether some of a film's `size` samples show that it has values of its own above `bits`."""
+    if counts[2**bits : 2 ** (bits + 1)].sum() > MOST_BETWEEN * size:
+        return True
+    above = counts[2**bits :]
+    commonest = np.sort(above[above > 0])[::-1]
+    return bool(commonest[MARKER_VALUES:].sum() > MOST_MARKED * size)
 
-    Such values are few, or have few pixels, and none is close above the film's own: there a film
-    of more bits goes on.
+
+def _is_marked(counts: NDArray[np.int64], bits: int) -> bool:
+    """Whether all values above `bits`, which are few, are markers, padding or hot pixels.
+
+    None is close above the film's own: there a film of more bits goes on.
     """
-    above, between = counts[2**bits :], int(counts[2**bits : 2 ** (bits + 1)].sum())
-    pixels, bright = int(counts.sum()), int(above.sum())
-    if between > min(MOST_BETWEEN * pixels, bright / 10):
-        return False
-    if np.count_nonzero(counts[: 2**bits]) < FILM_VALUES:
-        return False
-    others = bright - int(np.partition(above, -MARKER_VALUES)[-MARKER_VALUES:].sum())
-    return others <= MOST_MARKED * pixels
+    above, between = counts[2**bits :], counts[2**bits : 2 ** (bits + 1)]
+    is_film = np.count_nonzero(counts[: 2**bits]) >= FILM_VALUES
+    return bool(is_film and between.sum() <= above.sum() / 10)

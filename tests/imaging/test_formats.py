@@ -203,6 +203,7 @@ def bmp_of(width: int, height: int) -> bytes:
 
 
 OVER = "pixels are over 100 megapixels"
+DAMAGED = "undecodable: a damaged or unsupported JPEG 2000"
 JP2_BOX = jpeg_2000_of(9999, 9999, box=True, codestream=False)
 
 
@@ -219,10 +220,10 @@ JP2_BOX = jpeg_2000_of(9999, 9999, box=True, codestream=False)
             jpeg_2000_of(2**31, 2**31, box=False, codestream=True),
             f"too large: {2**31} x {2**31} {OVER}",
         ),
-        (JP2_BOX, "undecodable: a damaged or unsupported JPEG 2000"),
+        (JP2_BOX, DAMAGED),
         (gif_of(65535, 65535), f"too large: 65535 x 65535 {OVER}"),
         (bmp_of(65535, 65535), f"too large: 65535 x 65535 {OVER}"),
-        (jpeg_2000_of(0, 0, box=False, codestream=True), "undecodable: a damaged or unsupported JPEG 2000"),
+        (jpeg_2000_of(0, 0, box=False, codestream=True), DAMAGED),
         (webp_of(53, 37)[:15], "truncated"),
     ],
 )
