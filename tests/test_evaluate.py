@@ -102,10 +102,7 @@ class Films:
         changes: Mapping[str, dict[str, Any]] | None = None,
         **inputs: Manifest,
     ) -> Manifest:
-        """Shifted masks; every seventh number and the one after it are flagged for review.
-
-        `changes` has, by the film's id, what to change in its row.
-        """
+        """Shifted masks, two of seven flagged for review; `changes`: of rows, by the film's id."""
         changes = dict(changes or {})
         work_folder = WorkFolder(
             self.store,
@@ -122,8 +119,7 @@ class Films:
             number = int(row["id"].split("_")[1]) - 1
             prediction = {
                 "id": row["id"],
-                **PREDICTED,
-                "origin": row["origin"],
+                **PREDICTED | {"origin": row["origin"]},
                 "mask": work_folder.put(f"{row['id']}.png", png),
                 "quality": round(0.2 + number % 7 / 10, 6),
                 "review": number % 7 < 2,

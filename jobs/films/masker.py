@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.films.rows import PredictionRow
-from jobs.imaging import decode, masks
+from jobs.imaging import decode, masks, pictures
 from jobs.imaging.geometry import Placement
 from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.parallel import CORES, batched_map, ordered_map
@@ -133,7 +133,10 @@ class Masker:
             return film.failed(reason)
 
         def square(data: bytes | None) -> _Square | PredictionRow:
-            return film.row(status="missing") if data is None else self._square(film, data)
+            if data is None:
+                return film.row(status="missing")
+            pictures.log_left_out(film.origin, data)
+            return self._square(film, data)
 
         try:
             return read_checked(film.uri, lambda: self.read(film), square, decode.ImageError)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.films.rows import RawRow
-from jobs.imaging import decode, geometry, lung_shape, masks
+from jobs.imaging import decode, geometry, lung_shape, masks, pictures
 from jobs.imaging.geometry import Placement, Placing
 from jobs.imaging.mask_levels import Value
 from jobs.runtime.byte_budget import film_memory
@@ -60,10 +60,16 @@ def square_film(
         raise decode.ImageError(NO_MASK)
     if missing := {"left", "right"} - set(row["masks"]) if "lungs" not in row["masks"] else set():
         raise decode.ImageError(f"the {missing.pop()} lung's mask is missing")
-    image, placement, pixels = _square_image(read(row["film"]), placing)
+    film = read(row["film"])
+    pictures.log_left_out(row["origin"], film)
+    image, placement, pixels = _square_image(film, placing)
+    turned = _Turned(decode.orientation_of(film), set())
+    del film
     found: set[Value] = set()
-    lungs = _merged(_read_masks(map(read, row["masks"].values()), named, found))
+    files = turned.noted(map(read, row["masks"].values()))
+    lungs = _merged(_read_masks(files, named, found))
     film_shape = (placement.height, placement.width)
+    turned.check(film_shape, lungs.shape)
     if not geometry.same_aspect(film_shape, lungs.shape):
         raise decode.ImageError(f"mask of another aspect: {lungs.shape} for {film_shape}")
     with timed("check"):
@@ -81,6 +87,35 @@ def square_film(
             unlike_lungs=unlike_lungs,
             named=tuple(value for value in named if value in found),
         )
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """The EXIF orientation of a film, 1 to 8, and those of its masks' files."""
+
+    film: int
+    masks: set[int]
+
+    def noted(self, files: Iterable[bytes]) -> Iterable[bytes]:
+        """The files of the masks, whose orientations are noted where the film is turned."""
+        for data in files:
+            if self.film != 1:
+                self.masks.add(decode.orientation_of(data))
+            yield data
+
+    def check(self, film_shape: tuple[int, int], mask_shape: tuple[int, int]) -> None:
+        """Raise ImageError where a mask may have been drawn on the film as it is stored.
+
+        Programs that ignore EXIF draw there, and the shapes of a square tell neither.
+        """
+        stored = film_shape[::-1] if self.film > 4 else film_shape
+        others = sorted(self.masks - {self.film})
+        is_upright = mask_shape == film_shape != stored
+        if others and not is_upright and geometry.same_aspect(stored, mask_shape):
+            raise decode.ImageError(
+                f"orientation: {self.film} in the film's EXIF and {others[0]} in its mask's: write "
+                "both upright (mogrify -auto-orient), or give the mask the film's orientation"
+            )
 
 
 def _square_image(data: bytes, placing: Placing) -> tuple[bytes, Placement, str]:

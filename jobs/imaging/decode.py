@@ -23,7 +23,16 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
-from jobs.imaging import decode_cost, file_parts, full_scale, mask_values, png
+from jobs.imaging import (
+    decode_cost,
+    file_parts,
+    formats,
+    full_scale,
+    mask_values,
+    pictures,
+    png,
+)
+from jobs.imaging.canvas import canvas_of
 from jobs.imaging.color import COLORS, LUMA, Color
 from jobs.imaging.mask_levels import Value
 from jobs.imaging.mask_values import Lungs, MaskValuesError
@@ -34,13 +43,6 @@ MAX_PIXELS = 100_000_000
 LONGEST_SIDE = 1_000_000
 # Pixels of a large image that are converted at a time.
 STRIPE = 2**24
-# The first bytes of an accepted file and its format.
-SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}
 
 # Pillow's modes of gray up to 8 bits, of deeper gray, and of color.
 GRAY_MODES = ("1", "L", "LA")
@@ -55,6 +57,7 @@ FAILURES = (
     EOFError,
     LookupError,
     TypeError,
+    OverflowError,
     struct.error,
     Warning,
 )
@@ -74,10 +77,10 @@ class MaskError(ImageError):
 def decode_film(data: bytes) -> NDArray[np.uint8]:
     """The luminance of a film, uint8 (H, W) in 0..255, upright by its EXIF orientation.
 
-    Reads PNG, JPEG and TIFF (the first page) of 1 to 16 bits. Samples of more than 8 bits are
-    scaled from the smallest of BIT_DEPTHS that holds the maximum of all channels, so that a 12-bit
-    film stored in 16 bits is not black. Color becomes ITU-R BT.601 luma; alpha is dropped, not
-    composited.
+    Reads the formats of `formats`, of 1 to 16 bits; of a file with several pictures the first.
+    Samples of more than 8 bits are scaled from the smallest depth that holds the film without
+    markers burned in (`full_scale`), so that a 12-bit film stored in 16 bits is not black. Color
+    becomes ITU-R BT.601 luma; alpha is dropped, not composited.
 
     Raises ImageError: "truncated", "too large: ...", "undecodable: ...".
     """
@@ -129,11 +132,27 @@ def _mask_errors() -> Iterator[None]:
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     """A picture that a job drew, RGB uint8 (H, W, 3). Raises ImageError as `decode_film` does."""
-    _check_parts(data)
+    data = _checked(data)
     image = _opened(data)
     _check_cost(image, data)
     with _image_errors(data):
         return np.array(image.convert("RGB"))
+
+
+def orientation_of(data: bytes) -> int:
+    """The EXIF orientation by which the decoders turn a film or a mask upright; 1 without any.
+
+    Raises ImageError as `decode_film` does.
+    """
+    if formats.kind_of(data) == "PNG" and not png.may_be_turned(data):
+        return 1
+    data = _checked(data)
+    image = _opened(data)
+    # Pillow decodes a PNG for the orientation after its pixels.
+    _check_cost(image, data)
+    with _image_errors(data):
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return orientation if orientation in range(1, 9) else 1
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -159,7 +178,7 @@ def _encoded(result: tuple[bool, NDArray[np.uint8]]) -> bytes:
 
 def _samples(data: bytes, color: Color) -> NDArray[Any]:
     """A file upright: bool, uint8 or uint16 (H, W), or what `color` makes of color."""
-    _check_parts(data)
+    data = _checked(data)
     plain = png.open_plain(data)
     if plain and not _excess(plain.width, plain.height):
         samples = plain.read()
@@ -186,10 +205,16 @@ def _samples(data: bytes, color: Color) -> NDArray[Any]:
 
 def _opened(data: bytes) -> Image.Image:
     """The image with its header read and its pixels not yet decoded."""
+    kind = formats.kind_of(data)
+    if kind is None:
+        raise ImageError(formats.reason(data, ""))
+    size = _check_canvas(data, kind) if kind in ("WEBP", "JPEG2000") else None
     with _image_errors(data):
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF"))
-    if excess := _excess(image.width, image.height):
-        raise ImageError(f"too large: {image.width} x {image.height} pixels are over {excess}")
+        image = Image.open(io.BytesIO(data), formats=(kind,))
+    _check_size(image.width, image.height)
+    if size and size != image.size:
+        # The box around a JPEG 2000 gives another size than its pixels' header.
+        raise ImageError(formats.reason(data, ""))
     if image.mode == "F":
         raise ImageError("undecodable: floating point pixels have no fixed range")
     if image.mode not in GRAY_MODES + DEEP_GRAY_MODES + COLOR_MODES:
@@ -197,10 +222,29 @@ def _opened(data: bytes) -> Image.Image:
     return image
 
 
-def _check_parts(data: bytes) -> None:
-    """Raise ImageError, before Pillow goes through its parts, for a file of far too many."""
+def _checked(data: bytes) -> bytes:
+    """The file with the film alone; ImageError, before Pillow opens it, for too many parts."""
+    data = pictures.film_alone(data)
     if excess := file_parts.excess(data):
         raise ImageError(f"too large: {excess}")
+    return data
+
+
+def _check_canvas(data: bytes, kind: str) -> tuple[int, int]:
+    """The size by a file's own header; ImageError where its decoder would allocate too much."""
+    canvas = canvas_of(data, kind)
+    if canvas is None:
+        raise ImageError(formats.reason(data, ""))
+    _check_size(canvas.width, canvas.height)
+    _check_bytes(canvas.cost)
+    return canvas.width, canvas.height
+
+
+def _check_size(width: int, height: int) -> None:
+    if excess := _excess(width, height):
+        raise ImageError(f"too large: {width} x {height} pixels are over {excess}")
+    if min(width, height) < 1:
+        raise ImageError(f"undecodable: {width} x {height} pixels")
 
 
 def _check_cost(image: Image.Image, data: bytes) -> None:
@@ -209,6 +253,10 @@ def _check_cost(image: Image.Image, data: bytes) -> None:
         if not decode_cost.may_hold_pixels(image, data):
             raise ImageError("truncated")
         needed = decode_cost.decoding(image, data)
+    _check_bytes(needed)
+
+
+def _check_bytes(needed: int) -> None:
     if needed > (most := decode_cost.MOST_BYTES):
         raise ImageError(f"too large: decoding takes {needed // 10**6} MB, over {most // 10**6}")
 
@@ -216,7 +264,7 @@ def _check_cost(image: Image.Image, data: bytes) -> None:
 def working_bytes(data: bytes) -> int:
     """The memory that decoding takes, an estimate in bytes; 0 for a file that is not decoded."""
     try:
-        _check_parts(data)
+        data = _checked(data)
         image = _opened(data)
         with _image_errors(data):
             return decode_cost.decoding(image, data)
@@ -252,35 +300,7 @@ def _image_errors(data: bytes) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        raise ImageError(_reason(data, str(error))) from error
-
-
-def _reason(data: bytes, message: str) -> str:
-    """Why a file cannot be read, from its bytes and the decoder's message."""
-    kind = next((name for start, name in SIGNATURES.items() if data.startswith(start)), None)
-    if not data:
-        return "undecodable: an empty file"
-    if kind is None:
-        return "undecodable: not a PNG, JPEG or TIFF"
-    if "truncated" in message.lower() or _ends_early(data, kind):
-        return "truncated"
-    return f"undecodable: a damaged or unsupported {kind}"
-
-
-def _ends_early(data: bytes, kind: str) -> bool:
-    """Whether the end of a file is missing: PNG's IEND, JPEG's EOI, TIFF's first directory.
-
-    Most programs write a TIFF's directory after its pixels, so that a truncated file lacks it.
-    """
-    if kind != "TIFF":
-        return {"PNG": b"IEND", "JPEG": b"\xff\xd9"}[kind] not in data[-1024:]
-    order = "<" if data.startswith(b"II") else ">"
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", data, 4)
-        (entries,) = struct.unpack_from(f"{order}H", data, directory)
-    except struct.error:
-        return True
-    return bool(directory + 2 + 12 * entries > len(data))
+        raise ImageError(formats.reason(data, str(error))) from error
 
 
 def _deep_color(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
@@ -292,10 +312,10 @@ def _deep_color(image: Image.Image, data: bytes) -> NDArray[np.uint16]:
     image.close()
     pixels = png.pixels_only(data) if image.format == "PNG" else data
     if pixels is None:
-        raise ImageError(_reason(data, "not read by OpenCV"))
+        raise ImageError(formats.reason(data, "not read by OpenCV"))
     samples = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16:
-        raise ImageError(_reason(data, "not read by OpenCV"))
+        raise ImageError(formats.reason(data, "not read by OpenCV"))
     return np.asarray(samples, dtype=np.uint16)
 
 
@@ -305,10 +325,11 @@ def _deep_gray(image: Image.Image) -> NDArray[np.uint16]:
     white_is_zero = isinstance(image, TiffImageFile) and (
         image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
     )
+    if not white_is_zero:
+        return samples
     # Pillow inverts such a file at 8 bits, but not at 16.
-    return (
-        (full_scale.full_scale(samples) - samples).astype(np.uint16) if white_is_zero else samples
-    )
+    limit = full_scale.full_scale(samples)
+    return np.asarray(limit - np.minimum(samples, limit), dtype=np.uint16)
 
 
 def _sixteen_bits(image: Image.Image) -> NDArray[np.uint16]:

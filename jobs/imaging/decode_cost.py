@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
@@ -14,6 +15,7 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
+from jobs.imaging.canvas import canvas_of
 from jobs.imaging.file_parts import has_several_scans
 from jobs.imaging.png import MOST_INFLATED
 
@@ -33,11 +35,16 @@ def decoding(image: Image.Image, data: bytes) -> int:
     """Bytes that decoding an opened file takes at its peak, with the samples that it returns."""
     pixels = image.width * image.height
     whole = pixels * PILLOW_BYTES.get(image.mode, 4)
+    if canvas := canvas_of(data, image.format):
+        return canvas.cost
     bits = bits_per_sample(image, data)
     if isinstance(image, JpegImageFile):
         # All coefficients of a file with several scans are in memory, 2 bytes each.
         coefficients = int(pixels * _full_components(image)) if has_several_scans(data) else 0
         return whole + pixels + 2 * coefficients
+    if isinstance(image, BmpImageFile):
+        # Pillow inflates run lengths in Python: the pixels, a copy, and up to 256 rows too many.
+        return 3 * whole + pixels + 256 * image.width
     buffer = _tiff_buffer(image, bits) if isinstance(image, TiffImageFile) else 0
     if bits > 8:
         # OpenCV reads color after Pillow, whose freed memory is seldom in one piece.
@@ -52,6 +59,9 @@ def may_hold_pixels(image: Image.Image, data: bytes) -> bool:
     if isinstance(image, JpegImageFile):
         # A block of 8 x 8 samples has a code of a bit at least.
         return pixels <= 64 * 8 * len(data) or any(frame in data for frame in ARITHMETIC)
+    if image.format not in ("PNG", "TIFF"):
+        # An empty picture takes some bytes, however large it is.
+        return True
     size = pixels * bits_per_sample(image, data) * _channels(image, data) // 8
     if not isinstance(image, TiffImageFile):
         return size <= MOST_INFLATED * len(data)

@@ -88,5 +88,5 @@ def _strips(data: bytes) -> int:
             for index in range(min(entries, len(data)))
         )
         return max((count for tag, _, count in listed if tag in (STRIPS, TILES)), default=0)
-    except struct.error:
+    except (struct.error, OverflowError):
         return 0

@@ -119,6 +119,11 @@ def pixels_only(data: bytes) -> bytes | None:
     return b"".join((SIGNATURE, *kept))
 
 
+def may_be_turned(data: bytes) -> bool:
+    """Whether a PNG may have an orientation, without going through its chunks: seldom wrongly."""
+    return any(word in data for word in (*ORIENTED, *ORIENTED_TEXT))
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """(kind, whole chunk) of each chunk before the first that is truncated or damaged.
 

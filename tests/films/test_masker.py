@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from jobs.films import masker as masker_module
@@ -180,6 +182,14 @@ def test_an_empty_mask_is_always_for_review() -> None:
 def test_a_film_that_cannot_be_read_has_neither_mask_nor_quality() -> None:
     row = row_of(about(), b"no film")
     assert row.keys() == {"id", "origin", "status", "reason"}
+
+
+def test_a_film_of_several_pages_is_said_with_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    buffer = io.BytesIO()
+    pages = [Image.fromarray(FILM), Image.fromarray(255 - FILM)]
+    pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+    assert row_of(about(), buffer.getvalue())["status"] == "ok"
+    assert caplog.messages == ["films/a.png: the first of 2 pages is read"]
 
 
 def test_what_is_for_review_is_said_in_one_line_and_nothing_in_none(

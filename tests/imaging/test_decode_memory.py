@@ -78,6 +78,19 @@ def black(mode: str, file_format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def black_of(megapixels: int, mode: str, file_format: str, **options: Any) -> bytes:
+    """A black picture of so many megapixels, nearly: about the most that is decoded."""
+    side = int((megapixels * 10**6) ** 0.5) // 4 * 4
+    return saved(Image.new(mode, (side, side)), file_format, **options)
+
+
+def black_bmp() -> bytes:
+    """Run lengths that skip 255 rows at a time."""
+    rows = b"\0\2\0\xff" * 40 + b"\0\1"
+    header = struct.pack("<IiiHHIIiiII", 40, SIDE, SIDE, 1, 8, 1, len(rows), 0, 0, 1, 0)
+    return b"BM" + struct.pack("<IHHI", 58 + len(rows), 0, 0, 58) + header + bytes(4) + rows
+
+
 def resized_jpeg(mode: str, side: int) -> bytes:
     """A progressive JPEG of 16 x 16 pixels that claims `side` x `side`."""
     data = bytearray(saved(Image.new(mode, (16, 16)), "JPEG", progressive=True))
@@ -109,6 +122,13 @@ WORST: dict[str, Callable[[], bytes]] = {
     "TIFF, 32 bits": lambda: black("I", "TIFF", compression="tiff_adobe_deflate"),
     "TIFF, four colors": lambda: black("CMYK", "TIFF", compression="tiff_adobe_deflate"),
     "a tile of 1.6 gigapixels": lambda: tiled_tiff(40_000),
+    "JPEG 2000, gray": lambda: black_of(96, "L", "JPEG2000"),
+    "JPEG 2000, four channels": lambda: black_of(33, "RGBA", "JPEG2000"),
+    "JPEG 2000, tiny blocks": lambda: black_of(19, "L", "JPEG2000", codeblock_size=(4, 4)),
+    "JPEG 2000, tiny tiles": lambda: black_of(1, "L", "JPEG2000", tile_size=(4, 4)),
+    "WebP": lambda: black_of(53, "RGB", "WEBP", lossless=True),
+    "GIF": lambda: black("P", "GIF"),
+    "BMP, run lengths": black_bmp,
 }
 
 

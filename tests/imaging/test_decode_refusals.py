@@ -83,6 +83,13 @@ WHOLE = {
     "tiff": saved(NOISE, "TIFF"),
     "lzw tiff": saved(NOISE, "TIFF", compression="tiff_lzw"),
     "tiff by another writer": cv2.imencode(".tif", NOISE)[1].tobytes(),
+    "gif": saved(NOISE, "GIF"),
+    "bmp": saved(NOISE, "BMP"),
+    "webp": saved(NOISE, "WEBP", lossless=True),
+    "lossy webp": saved(COLOR, "WEBP"),
+    "jp2": saved(NOISE, "JPEG2000"),
+    "deep jp2": saved(NOISE.astype(np.uint16) * 257, "JPEG2000"),
+    "jpeg 2000 codestream": saved(NOISE, "JPEG2000", no_jp2=True),
 }
 
 
@@ -103,12 +110,33 @@ def test_a_film_cut_anywhere_is_refused_or_decoded_whole(kind: str) -> None:
         assert np.array_equal(film, whole), length
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"lungs", b"<html>404</html>" * 99, saved(NOISE, "BMP"), saved(NOISE, "GIF"), bytes(999)],
-)
+NO_PICTURE = "undecodable: not a PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000"
+
+
+@pytest.mark.parametrize("data", [b"lungs", bytes(999), b"RIFF\0\0\0\0WAVE", b"DICM"])
 def test_a_file_of_another_format_is_refused(data: bytes) -> None:
-    assert reason(data) == "undecodable: not a PNG, JPEG or TIFF"
+    assert reason(data) == NO_PICTURE
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (bytes(128) + b"DICM" + bytes(99), "a DICOM file"),
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"\0\0\0\x1cftypheic" + bytes(99), "a HEIC picture"),
+        (b"\0\0\0\x1cftypavif" + bytes(99), "an AVIF picture"),
+        (b"8BPS\0\1" + bytes(99), "a Photoshop file"),
+        (saved(NOISE, "PPM"), "a PNM picture"),
+        (saved(NOISE, "TGA"), "a TGA picture"),
+        (bytes(344) + b"n+1\0" + bytes(99), "a NIfTI file"),
+        (b"\x93NUMPY\1\0", "a NumPy array"),
+        (b"PK\x03\x04" + bytes(99), "a zip"),
+        (b"\n<!DOCTYPE html><title>Sign in</title>", "an HTML page"),
+        (b"<html>404</html>" * 99, "an HTML page"),
+    ],
+)
+def test_a_file_that_is_surely_something_else_is_named(data: bytes, name: str) -> None:
+    assert reason(data) == f"undecodable: {name}"
 
 
 def test_an_empty_file_is_refused_as_empty() -> None:
@@ -137,5 +165,5 @@ def test_a_picture_for_the_report_is_decoded_as_drawn_and_refused_where_it_is_to
     huge = png_header(20_000, 20_000, 8, RGB_PNG) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     with pytest.raises(ImageError, match=r"^too large: 20000 x 20000 pixels are over 100 mega"):
         decode_rgb(huge)
-    with pytest.raises(ImageError, match=r"^undecodable: not a PNG, JPEG or TIFF"):
+    with pytest.raises(ImageError, match=r"^undecodable: an SVG"):
         decode_rgb(b"<svg/>")
