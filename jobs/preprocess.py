@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.errors import BadDataError, ConfigError
+from jobs.errors import BadDataError
+from jobs.films import look_alikes
+from jobs.films.look_alikes import LOOK_ALIKES_CSV
+from jobs.films.processed_summary import (
+    REPEATED,
+    Summary,
+    check_mask_values,
+    check_quarantine,
+    check_splits,
+)
 from jobs.films.rows import (
-    SPLITS,
     ProcessedRow,
     RawRow,
     Split,
@@ -22,7 +29,7 @@ from jobs.films.rows import (
     raw_rows,
 )
 from jobs.films.split import read_split_file, split_of
-from jobs.films.square import NO_MASK, SquareFilm, square_film
+from jobs.films.square import SquareFilm, square_film
 from jobs.imaging import decode, geometry, mask_values, masks
 from jobs.imaging.geometry import Placing
 from jobs.imaging.mask_levels import Value, name_of
@@ -38,7 +45,6 @@ from jobs.typed_json import REMEDY
 log = logging.getLogger(__name__)
 
 RECIPE = "5"
-REPEATED = "repeated"
 SHEET_FILMS, SHEET_COLUMNS, TILE_PIXELS = 24, 6, 256
 QUARANTINE_COLUMNS = ["id", "patient", "source", "origin", "reason"]
 
@@ -70,7 +76,7 @@ def run(config: PreprocessConfig, store: Store) -> Manifest:
 
 def _process_films(
     work_folder: WorkFolder, raw: Manifest, splits: Mapping[str, Split], config: PreprocessConfig
-) -> _Summary:
+) -> Summary:
     """Write the films, their masks and their rows; return what the manifest says of them."""
     placing = Placing(config.size, config.fit, config.crop_borders)
     named = mask_values.parse(config.mask_values)
@@ -87,7 +93,7 @@ def _process_films(
         threads=CPU_THREADS,
         finish_part=repeats.quarantine,
     )
-    summary = _Summary(total)
+    summary = Summary(total)
     for row in track(rows, total, "preprocess"):
         repeats.remember(row)
         summary.add(row)
@@ -96,18 +102,23 @@ def _process_films(
     return summary
 
 
-def _complete(work_folder: WorkFolder, summary: _Summary, config: PreprocessConfig) -> Manifest:
+def _complete(work_folder: WorkFolder, summary: Summary, config: PreprocessConfig) -> Manifest:
     """Check quarantine and splits, and write quarantine.csv, the contact sheet and the manifest."""
     lines = ({name: film[name] for name in QUARANTINE_COLUMNS} for film in summary.quarantined)
     work_folder.add_table("quarantine.csv", QUARANTINE_COLUMNS, lines)
-    _check_quarantine(summary, config.max_quarantined, work_folder.uri_of("quarantine.csv"))
-    _check_mask_values(summary, config.mask_values)
+    check_quarantine(summary, config.max_quarantined, work_folder.uri_of("quarantine.csv"))
+    check_mask_values(summary, config.mask_values)
     summary.log()
     counts = summary.counts()
-    _check_splits(counts)
+    check_splits(counts)
     sheet = _contact_sheet(work_folder, summary.records)
     work_folder.add_file("contact_sheet.png", sheet, "image/png")
-    return work_folder.finish(counts=counts, headline=counts, details=summary.details())
+    pairs = summary.look_alikes.across_splits()
+    work_folder.add_table(LOOK_ALIKES_CSV, look_alikes.COLUMNS, look_alikes.lines(pairs))
+    look_alikes.warn(pairs, work_folder.uri_of(LOOK_ALIKES_CSV))
+    return work_folder.finish(
+        counts=counts, headline=counts, details=summary.details() | {"look_alikes": len(pairs)}
+    )
 
 
 def _process(
@@ -149,6 +160,7 @@ def _processed(
             **square.placement.numbers(),
             "lung_fraction": round(square.lung_fraction, 6),
             "pixels": square.pixels,
+            "looks": square.looks,
         },
     )
 
@@ -187,134 +199,6 @@ class _Repeats:
         """Note the row's pixels as its film's, unless an earlier film has them."""
         if row["status"] == "ok":
             self._id_of_pixels.setdefault(row["pixels"], row["id"])
-
-
-class _Summary:
-    """Counts for the manifest, from the rows in order; keeps the quarantined rows alone."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.quarantined: list[dict[str, Any]] = []
-        self._splits: Counter[str] = Counter()
-        self._by_source: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._by_label: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._unlike_lungs: Counter[str] = Counter()
-        self.mask_values: set[str] = set()
-
-    def add(self, row: ProcessedRow) -> None:
-        if row["status"] != "ok":
-            self.quarantined.append(dict(row))
-            return
-        split = row["split"]
-        self._splits[split] += 1
-        self._by_source[row["source"]][split] += 1
-        self._by_label[row["label"]][split] += 1
-        if reason := row.get("unlike_lungs"):
-            self._unlike_lungs[reason] += 1
-        self.mask_values.update(row.get("mask_values", []))
-
-    @property
-    def records(self) -> int:
-        return self._splits.total()
-
-    def counts(self) -> dict[str, int]:
-        counts = {
-            "films": self.total,
-            "records": self.records,
-            "quarantined": len(self.quarantined),
-        }
-        return counts | {split: self._splits[split] for split in SPLITS}
-
-    def reasons(self) -> Counter[str]:
-        """Quarantined films by reason, without the details after the reason's colon."""
-        return Counter(film["reason"].partition(":")[0] for film in self.quarantined)
-
-    def details(self) -> dict[str, Any]:
-        """Reasons of the quarantine, films of each source and label by split, and why masks look
-        unlike lungs.
-        """
-        return {
-            "reasons": dict(self.reasons().most_common()),
-            "unlike_lungs": dict(self._unlike_lungs.most_common()),
-            "by_source": _sorted_counts(self._by_source),
-            "by_label": _sorted_counts(self._by_label),
-        }
-
-    def log(self) -> None:
-        for name, groups in (("source", self._by_source), ("label", self._by_label)):
-            for group, counts in _sorted_counts(groups).items():
-                splits = ", ".join(f"{split} {count}" for split, count in counts.items())
-                log.info("%s %s: %s", name, group, splits)
-        for reason, count in self.reasons().most_common():
-            log.info("quarantined: %s: %d", reason, count)
-        for reason, count in self._unlike_lungs.most_common():
-            log.warning("masks that look unlike lungs: %s: %d", reason, count)
-
-
-def _sorted_counts(groups: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
-    """{group: {split: films}}, groups and splits sorted."""
-    return {group: dict(sorted(groups[group].items())) for group in sorted(groups)}
-
-
-def _check_quarantine(summary: _Summary, limit: float, uri: str) -> None:
-    """Raise BadDataError where over `limit` (0..1) of the films with a mask are quarantined.
-
-    Public sets have films without a mask and films of other sets: these do not count.
-    """
-    unusable = summary.reasons()
-    with_mask = summary.total - sum(unusable.pop(reason, 0) for reason in (NO_MASK, REPEATED))
-    share = unusable.total() / with_mask if with_mask else 1.0
-    if share > limit:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in unusable.most_common(3))
-        raise BadDataError(
-            f"{unusable.total()} of {with_mask} films with a mask are quarantined ({share:.0%}, "
-            f"at most {limit:.0%} by --max-quarantined): {reasons or 'no film has a mask'}"
-            f"{_remedy(summary)}: see {uri}"
-        )
-
-
-def _remedy(summary: _Summary) -> str:
-    """What to do about masks whose values do not say which pixels are lung, "" without any."""
-    reasons = [film["reason"] for film in summary.quarantined]
-    inverted = [reason for reason in reasons if reason.startswith(mask_values.INVERTED)]
-    unclear = [
-        reason for reason in reasons if reason.startswith((mask_values.SEVERAL, mask_values.ABSENT))
-    ]
-    if unclear:
-        names = sorted(
-            {name for reason in unclear for name in mask_values.names_in(reason)}, key=_order
-        )
-        return (
-            f"; the masks have the values {', '.join(names)}: name those that are lung, joined by "
-            "commas, in --mask-values"
-        )
-    remedies = {reason.rpartition("; ")[2] for reason in inverted}
-    if inverted and not summary.records:
-        return f"; {' or '.join(sorted(remedies))}"
-    return "; inverted masks among others: invert them" if inverted else ""
-
-
-def _order(name: str) -> tuple[bool, int]:
-    """Gray values by size, then colors."""
-    return name.startswith("#"), int(name.removeprefix("#"), 16 if name.startswith("#") else 10)
-
-
-def _check_mask_values(summary: _Summary, values: str) -> None:
-    """Raise ConfigError where one of the values of --mask-values occurs in no mask."""
-    names = [name_of(value) for value in mask_values.parse(values)]
-    if missing := [name for name in names if name not in summary.mask_values]:
-        raise ConfigError(
-            f"--mask-values {values}: no mask has the value {missing[0]}, give only values that "
-            "the masks have"
-        )
-
-
-def _check_splits(counts: Mapping[str, int]) -> None:
-    if empty := [split for split in SPLITS if not counts[split]]:
-        films = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
-        raise BadDataError(
-            f"the split {empty[0]} is empty ({films}): give more patients or a --split-file"
-        )
 
 
 def _contact_sheet(work_folder: WorkFolder, records: int) -> bytes:

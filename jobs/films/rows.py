@@ -34,6 +34,7 @@ MASK_COLUMNS = [
 
 Line = Annotated[str, Text(r"[^\x00-\x1f\x7f]+", "a text of one line")]
 Side = Annotated[int, Range(1, 2**20)]
+PerceptualHash = Annotated[str, Text("[0-9a-f]{64}", "64 hex digits")]
 
 
 class FilmRow(TypedDict):
@@ -78,6 +79,7 @@ class ProcessedRow(FilmRow):
     box: NotRequired[list[Count]]
     lung_fraction: NotRequired[Fraction]
     pixels: NotRequired[Sha256]
+    looks: NotRequired[PerceptualHash]
     unlike_lungs: NotRequired[str]
     mask_values: NotRequired[list[str]]
 

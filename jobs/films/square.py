@@ -13,6 +13,7 @@ from jobs.films.rows import RawRow
 from jobs.imaging import decode, geometry, lung_shape, masks, pictures
 from jobs.imaging.geometry import Placement, Placing
 from jobs.imaging.mask_levels import Value
+from jobs.imaging.perceptual_hash import perceptual_hash
 from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.profile import timed
 from jobs.storage.manifest import FileRow
@@ -33,6 +34,7 @@ class SquareFilm:
         mask: PNG of 1 bit (S, S), the union of the lungs.
         lung_fraction: 0..1, of the whole film.
         pixels: sha256 (hex) of the decoded film's shape and pixels.
+        looks: the perceptual hash (hex) of the film in the square.
         unlike_lungs: why the mask looks unlike lungs, "" where it looks like them.
         named: which of the named values the masks have.
     """
@@ -42,6 +44,7 @@ class SquareFilm:
     placement: Placement
     lung_fraction: float
     pixels: str
+    looks: str
     unlike_lungs: str
     named: tuple[Value, ...]
 
@@ -62,7 +65,7 @@ def square_film(
         raise decode.ImageError(f"the {missing.pop()} lung's mask is missing")
     film = read(row["film"])
     pictures.log_left_out(row["origin"], film)
-    image, placement, pixels = _square_image(film, placing)
+    image, placement, pixels, looks = _square_image(film, placing)
     turned = _Turned(decode.orientation_of(film), set())
     del film
     found: set[Value] = set()
@@ -84,6 +87,7 @@ def square_film(
             placement=placement,
             lung_fraction=fraction,
             pixels=pixels,
+            looks=looks,
             unlike_lungs=unlike_lungs,
             named=tuple(value for value in named if value in found),
         )
@@ -118,8 +122,8 @@ class _Turned:
             )
 
 
-def _square_image(data: bytes, placing: Placing) -> tuple[bytes, Placement, str]:
-    """(PNG of the film in the square, its placement, sha256 of its shape and pixels)."""
+def _square_image(data: bytes, placing: Placing) -> tuple[bytes, Placement, str, str]:
+    """(PNG of the film in the square, its placement, sha256 of its shape and pixels, its looks)."""
     with film_memory(decode.working_bytes(data)):
         with timed("decode"):
             film = decode.decode_film(data)
@@ -130,7 +134,8 @@ def _square_image(data: bytes, placing: Placing) -> tuple[bytes, Placement, str]
             placement = placing.place(film)
             square = placement.film_to_square(film)
     with timed("encode"):
-        return decode.encode_png(square), placement, pixels.hexdigest()
+        image = decode.encode_png(square)
+    return image, placement, pixels.hexdigest(), perceptual_hash(square).hex()
 
 
 def _merged(lungs: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:

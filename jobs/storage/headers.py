@@ -58,15 +58,20 @@ class PreprocessConfigJson(TypedDict):
     fit: Literal["stretch", "letterbox"]
     crop_borders: bool
     splits: NotRequired[dict[str, Literal["train", "val", "test"]]]
+    mask_values: NotRequired[Annotated[str, Text("[0-9a-fA-F#,]+", "values as 1,2 or #ff0000")]]
 
 
 class PreprocessDetails(TypedDict):
-    """Quarantined films by reason, and films of a source and of a label by split.
+    """Quarantined films and masks unlike lungs by reason, films of sources and labels by split.
+
+    look_alikes: pairs of films that look the same and are in two splits.
 
     Version 0.1.0 counted the films of each "source/split".
     """
 
     reasons: dict[str, Count]
+    unlike_lungs: NotRequired[dict[str, Count]]
+    look_alikes: NotRequired[Count]
     by_source: dict[str, dict[str, Count] | Count]
     by_label: dict[str, dict[str, Count] | Count]
 
