@@ -34,8 +34,8 @@ def test_pairs_are_told_where_their_films_are_in_two_splits() -> None:
     films = collected(
         ("a", "train", a), ("b", "test", b), ("a2", "train", changed(a, 3)), ("a3", "val", a)
     )
-    pairs = films.across_splits()
-    assert pairs == [Pair("a", "train", "a3", "val"), Pair("a2", "train", "a3", "val")]
+    # The first of equal hashes stands for all of them beside a similar one.
+    assert films.across_splits() == [Pair("a", "train", "a3", "val")]
 
 
 def test_without_films_there_are_no_pairs() -> None:
