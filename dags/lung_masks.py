@@ -13,7 +13,8 @@ DOC = """
 ### Masks for new films
 
 Writes a lung mask for every film below **Inbox** that the champion of **Model name** has not masked
-yet. Films are PNG, JPEG or TIFF files, in folders of any depth. Each film is masked once per model
+yet. Films are PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000 files, in folders of any depth; all other
+files are listed with their reasons in the run's `skipped.csv`. Each film is masked once per model
 version; a replaced file is masked again. A new champion masks all films again, in a new folder, or
 only the films that arrive from then on, where **Mask all films anew with a new champion** is off.
 A run without new films ends in seconds; before the first champion, runs succeed without a mask.

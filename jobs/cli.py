@@ -127,7 +127,7 @@ def _add_run(commands: Any) -> None:
 
 def _add_masks(commands: Any) -> None:
     masks = _add_command(commands, "masks", "Masks for a folder of films, last model", _run_masks)
-    masks.add_argument("--films", type=Path, required=True, help="A folder of PNG, JPEG or TIFF")
+    masks.add_argument("--films", type=Path, required=True, help="A folder of films")
     _add_path(masks, "--folder", "artifacts", "Where `run` kept its results")
     masks.add_argument("--to", type=Path, required=True, help="Where to put masks/ and the CSV")
 

@@ -128,6 +128,7 @@ def _with_patients(
         return patients.assign(films, patients.by_pattern(config.patient_pattern), flag)
     if config.patients:
         return patients.assign(films, patients.by_table(table), f"--patients {config.patients}")
+    patients.warn_of_numbered_films(films)
     return films
 
 

@@ -103,7 +103,7 @@ def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
     if not last.exists():
         raise NotFoundError(f"there is no model in {folder} yet: run `make run-local` first")
     if not films.is_dir():
-        raise NotFoundError(f"{films} is not a folder: give one that holds PNG, JPEG or TIFF films")
+        raise NotFoundError(f"{films} is not a folder: give one that holds films")
     # The user chose these films, by links too. What an earlier run wrote among them is no film.
     source = FolderSource(films, follows_links=True, without=[to, folder])
     trained = _last_run(last)["trained"]

@@ -58,7 +58,7 @@ existing_path() { # resolves .. and %20; a missing path is printed as it is, and
 
 collect_masks() {
   [ -n "${FILMS:-}" ] || die "FILMS is missing: make predict FILMS=./mine OUT=artifacts/mine"
-  [ -d "$FILMS" ] || die "FILMS=$FILMS is not a folder: give one with PNG, JPEG or TIFF films"
+  [ -d "$FILMS" ] || die "FILMS=$FILMS is not a folder: give one with films"
   local out=${OUT:-$FOLDER/masks}
   mkdir -p "$out"
   arguments=(masks --films "$FILMS" --folder "$FOLDER" --to "$out")

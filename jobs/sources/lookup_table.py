@@ -23,6 +23,8 @@ SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[,;\t]*(\r\n?|\n|$)', re.IGNO
 SAVE_AS = "save it as CSV UTF-8 (in Excel: Save As, CSV UTF-8)"
 # Characters of a line in an error.
 SHOWN = 60
+# The columns of ChestX-ray14's table, Data_Entry_2017.csv.
+NIH = {"image index": "film", "patient id": "patient"}
 
 # The number of a row's last line, and the row's cells.
 Row = tuple[int, list[str]]
@@ -100,7 +102,7 @@ def _below_heading(text: str, origin: str, key: str, value: str) -> tuple[Iterat
         # Quoted headings are an error for every delimiter but their own.
         with contextlib.suppress(csv.Error):
             line, cells = next(rows, (0, []))
-            heading = [cell.casefold() for cell in cells]
+            heading = _heading(cells)
             if twice := [name for name in (key, value) if heading.count(name) > 1]:
                 raise BadDataError(
                     f"{origin}: line {line} has two columns {twice[0]!r}: remove one"
@@ -114,6 +116,12 @@ def _below_heading(text: str, origin: str, key: str, value: str) -> tuple[Iterat
         f"{body.strip().splitlines()[0][:SHOWN]!r} instead of the heading {key},{value}): give a "
         f"CSV with the columns {key},{value}"
     )
+
+
+def _heading(cells: list[str]) -> list[str]:
+    """The columns' names in lower case; those of NIH's table as ours, unless ours are there too."""
+    names = [cell.casefold() for cell in cells]
+    return [NIH.get(name, name) if NIH.get(name) not in names else name for name in names]
 
 
 def _rows(text: str, delimiter: str, lines_before: int) -> Iterator[Row]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -20,9 +21,13 @@ from jobs.storage.csv_table import unescape_formula
 if TYPE_CHECKING:
     from jobs.storage.s3 import Store
 
+log = logging.getLogger(__name__)
+
 COLUMNS = "a CSV with the columns film,patient"
 # Films listed in an error.
 NAMED = 5
+# The names of ChestX-ray14: the patient's number, then the film's.
+NUMBERED = re.compile(r"([0-9]{8})_[0-9]{3}")
 
 # Returns the patient of each film, "" where there is none.
 Lookup = Callable[[Sequence[FilmFiles]], list[str]]
@@ -44,6 +49,18 @@ def assign(films: Sequence[FilmFiles], lookup: Lookup, method: str) -> list[Film
             "every film needs a patient"
         )
     return [replace(film, patient=patient or film.patient) for film, patient in pairs]
+
+
+def warn_of_numbered_films(films: Sequence[FilmFiles]) -> None:
+    """Log a warning where names such as 00000012_003.png, NIH's third film of patient 12, repeat."""
+    stems = (PurePosixPath(film.film[1]).stem for film in films)
+    numbers = Counter(match[1] for stem in stems if (match := NUMBERED.fullmatch(stem)))
+    if (repeated := numbers.total() - len(numbers)) > 0:
+        log.warning(
+            "%d films have the number of another one in their names, as in ChestX-ray14, and count "
+            "as patients of their own: --patient-pattern '^([0-9]{8})_' makes them one patient",
+            repeated,
+        )
 
 
 def by_pattern(pattern: str) -> Lookup:

@@ -70,6 +70,15 @@ def test_what_spreadsheets_add_does_not_matter(text: str) -> None:
     assert parsed(text) == PATIENTS
 
 
+def test_nihs_table_gives_patients_by_its_own_columns() -> None:
+    heading = "Image Index,Finding Labels,Follow-up #,Patient ID,OriginalImage[Width,Height],\n"
+    rows = (
+        "00000001_000.png,Cardiomegaly|Emphysema,0,1,2682,2749,\n00000002_000.png,,0,2,2500,2048,\n"
+    )
+    assert parsed(heading + rows) == {"00000001_000.png": "1", "00000002_000.png": "2"}
+    assert parsed("film,image index,patient\na.png,x,P1\n") == {"a.png": "P1"}
+
+
 def test_a_quoted_cell_keeps_its_separators_quotes_and_line_breaks() -> None:
     text = 'film,patient\r\n"a,1.png",P1\r\n"b;""2"".png",P2\r\n"c\rd\ne.png",P3\r\n'
     assert parsed(text) == {"a,1.png": "P1", 'b;"2".png': "P2", "c\rd\ne.png": "P3"}

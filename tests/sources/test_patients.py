@@ -12,7 +12,14 @@ from jobs.errors import BadDataError, ConfigError, NotFoundError
 from jobs.films.rows import raw_rows
 from jobs.settings.config import DownloadConfig
 from jobs.sources.layouts import recognise
-from jobs.sources.patients import assign, by_pattern, by_table, digest, read_table
+from jobs.sources.patients import (
+    assign,
+    by_pattern,
+    by_table,
+    digest,
+    read_table,
+    warn_of_numbered_films,
+)
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from tests.support.films import draw_pair, png
@@ -290,3 +297,13 @@ def test_a_film_that_is_not_in_the_table_is_named(
     uri = write(tmp_path / "p.csv", "film,patient\nP7_left,7\nP12_1,12\n")
     with pytest.raises(ConfigError, match=r"p\.csv finds no patient .*'a/images/P7_right\.png'"):
         run(store, out, films, patients=uri)
+
+
+def test_films_numbered_as_in_chestxray14_are_told_where_a_patient_has_several(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = [f"images_001/images/{name}.png" for name in ("00000001_000", "00000002_000", "a_1")]
+    warn_of_numbered_films(recognise([names]).films)
+    assert not caplog.messages
+    warn_of_numbered_films(recognise([[*names, "images_002/images/00000001_001.png"]]).films)
+    assert caplog.messages[0].startswith("1 films have the number of another one in their names")
