@@ -52,7 +52,7 @@ def assign(films: Sequence[FilmFiles], lookup: Lookup, method: str) -> list[Film
 
 
 def warn_of_numbered_films(films: Sequence[FilmFiles]) -> None:
-    """Log a warning where names such as 00000012_003.png, NIH's third film of patient 12, repeat."""
+    """Log a warning where numbers repeat in names such as NIH's 00000012_003.png, of patient 12."""
     stems = (PurePosixPath(film.film[1]).stem for film in films)
     numbers = Counter(match[1] for stem in stems if (match := NUMBERED.fullmatch(stem)))
     if (repeated := numbers.total() - len(numbers)) > 0:
