@@ -40,8 +40,10 @@ def load_model(weights: bytes, architecture: Mapping[str, int]) -> UNet:
     Raises BadDataError where the weights are damaged or of another architecture.
     """
     try:
+        needed = bytes_of(architecture)
         tensors = from_safetensors(weights)
-        check_bytes(architecture, len(weights))
+        if len(weights) < needed:
+            raise RuntimeError(f"{len(weights)} bytes of weights for a network of {needed}")
         model = UNet(**architecture)
         _check_types(tensors, model.state_dict())
         model.load_state_dict(tensors)
@@ -55,16 +57,11 @@ def load_model(weights: bytes, architecture: Mapping[str, int]) -> UNet:
     return model.eval().to(local_device())
 
 
-def check_bytes(architecture: Mapping[str, int], count: int) -> None:
-    """Raise RuntimeError, before a network is built, where `count` bytes do not hold its weights.
-
-    A few words of model.json name a network of a gigabyte.
-    """
+def bytes_of(architecture: Mapping[str, int]) -> int:
+    """The bytes of a network's weights, without building it: few words name one of a gigabyte."""
     with torch.device("meta"):
         tensors = UNet(**architecture).state_dict().values()
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if count < needed:
-        raise RuntimeError(f"{count} bytes of weights for a network of {needed}")
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _check_types(state: Mapping[str, Tensor], of_model: Mapping[str, Tensor]) -> None:

@@ -99,7 +99,9 @@ def test_a_float32_run_resumes_in_float16(
 ) -> None:
     """As a training with the precision auto that resumes on an older GPU."""
     config = dataclasses.replace(SMALL, precision="float16")
-    saved = checkpoint.from_bytes(unbroken[0].last) | {"config": dataclasses.asdict(config)}
+    settings = {"config": dataclasses.asdict(config)}
+    saved = checkpoint.from_bytes(unbroken[0].last) | settings
+    saved["best"] |= settings
     trainer = Trainer(config, TRAIN, VAL, checkpoint.to_bytes(saved))
     assert saved["scaler"] == {}
     assert trainer.scaler.get_scale() == FIRST_SCALE
