@@ -19,6 +19,8 @@ from tests.support.fault_proxy import Fault, FaultProxy, flip, flip_elsewhere, s
 from tests.support.films import draw_pair, png
 from tests.support.inboxes import FILM, crown, ledger
 
+pytestmark = pytest.mark.slow
+
 # An object of which S3 knows no hash, such as one uploaded in parts.
 NO_HASH = {"X-Amz-Checksum-Sha256": "", "Etag": '"0123456789abcdef0123456789abcdef-2"'}
 HASHES = pytest.mark.parametrize("headers", [{}, NO_HASH], ids=["hashes", "no hash in S3"])

@@ -18,6 +18,8 @@ from jobs.storage.s3 import Store
 from tests.support.films import ROOT
 from tests.support.inboxes import ARCHITECTURE, FILM, crown, ledger
 
+pytestmark = pytest.mark.slow
+
 
 def command(out: str, environment: dict[str, str], *more: str, said_to: int) -> Any:
     return subprocess.Popen(

@@ -13,6 +13,8 @@ import torch
 from jobs.segmentation.fit_config import build_model
 from tests.bench import cost, flops, gpu, launch, ours
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 
 

@@ -18,6 +18,8 @@ from tests.bench.dark_lung import dark_lung, write_trained
 from tests.bench.predict_scale import Sample, summarise
 from tests.support.films import draw_pair
 
+pytestmark = pytest.mark.slow
+
 
 def samples(*mebibytes: float, seconds: float = 1.0) -> list[Sample]:
     """Samples `seconds` apart with 100 more films each; the first is before any film."""

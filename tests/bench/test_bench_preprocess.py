@@ -16,6 +16,8 @@ from PIL import Image
 from tests.bench import preprocess as bench
 from tests.bench.preprocess import FilmFiles
 
+pytestmark = pytest.mark.slow
+
 KEYS = {"value", "min", "max", "unit", "against"}
 
 

@@ -22,6 +22,8 @@ from tests.bench import compare, flops, folds, launch, ours, runs, scores
 from tests.bench.records import Records, fold_split, members, read_records
 from tests.support.films import draw_pair, write_montgomery
 
+pytestmark = pytest.mark.slow
+
 SIZE, FILMS = 32, 12
 PATIENTS = [f"patient-{number}" for number in range(400)]
 

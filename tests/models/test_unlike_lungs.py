@@ -21,6 +21,8 @@ from tests.support.films import draw_pair, png
 from tests.support.pages import Page
 from tests.support.published import SIZE, Chain, chain
 
+pytestmark = pytest.mark.slow
+
 SENTENCE = "The true masks of 9 of 24 films look unlike lungs (on one side 9)."
 
 

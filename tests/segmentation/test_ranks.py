@@ -12,6 +12,8 @@ import pytest
 from jobs.segmentation import ranks
 from tests.support.films import ROOT
 
+pytestmark = pytest.mark.slow
+
 LEFT_OVER = {
     "WORLD_SIZE": "2",
     "RANK": "1",
