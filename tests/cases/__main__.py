@@ -24,7 +24,7 @@ from jobs.storage.local_server import embedded_s3
 from jobs.storage.s3 import Store
 from jobs.typed_json import parse
 from tests.cases import processes, tries
-from tests.cases.expectations import ARCHIVE, CALLS, NEEDED, SCRIPTS, TRIES, Script
+from tests.cases.expectations import ARCHIVE, CALLS, NEEDED, SCRIPTS, TRIES, Try
 from tests.cases.table import (
     HEADING,
     WRONG,
@@ -39,8 +39,8 @@ from tests.cases.table import (
 from tests.cases.tries import Bench
 
 CASE = r"\d\d-.+"
-# Scripts wait more than they compute.
-SCRIPTS_AT_ONCE = 2
+# Threads that draw and that run scripts, which wait more than they compute.
+AT_ONCE = 3
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,44 +72,50 @@ def found(arguments: Sequence[str]) -> list[Path]:
 
 
 def results(cases: Sequence[Path], scratch: Path) -> Iterator[Row]:
-    """A row for each try of the cases, in their order; scripts run beside the other tries."""
+    """A row for each try of the cases, in their order.
+
+    Data are drawn and scripts run beside the other tries.
+    """
     copies = [_copied(case, scratch) for case in cases]
-    failures = {copy: _made(copy, scratch) for copy in copies}
-    with _bench(scratch) as bench, ThreadPoolExecutor(SCRIPTS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool, _bench(scratch) as bench:
+        made = {copy: pool.submit(_made, copy, scratch) for copy in copies}
         scripts = {
-            copy: pool.submit(_run_script, SCRIPTS[copy.name], copy, bench)
+            copy: pool.submit(_run_script, copy, made[copy], bench)
             for copy in copies
-            if copy.name in SCRIPTS and not failures[copy]
+            if copy.name in SCRIPTS
         }
         for copy in copies:
-            yield from _rows(copy, failures[copy], scripts, bench)
+            if failure := made[copy].result():
+                yield compared(copy.name, "make.py", "exit 0", failure)
+            elif copy in scripts:
+                yield from _script_rows(copy.name, scripts[copy].result())
+            elif copy.name in TRIES:
+                yield from (_tried(item, copy, bench) for item in TRIES[copy.name])
+            else:
+                yield without_expectation(copy.name)
 
 
-def _rows(
-    case: Path, failure: str, scripts: Mapping[Path, Future[dict[str, str]]], bench: Bench
-) -> Iterator[Row]:
-    name = case.name
-    if failure:
-        yield compared(name, "make.py", "exit 0", failure)
-    elif name in SCRIPTS:
-        endings = scripts[case].result()
-        for part, expected in SCRIPTS[name].expected.items():
-            yield compared(name, part, expected, endings.get(part, "not tried"))
-    elif name not in TRIES:
-        yield without_expectation(name)
-    for item in TRIES.get(name, []) if not failure else []:
-        try:
-            yield compared(name, item.name, item.expected, item.action(bench, case))
-        except SkippedError as reason:
-            yield skipped(name, item.name, item.expected, str(reason))
-        except JobError as error:
-            yield compared(name, item.name, item.expected, tries.failed(error))
-        except Exception as error:  # a try that breaks is a wrong result, and others follow
-            got = " ".join(f"{type(error).__name__}: {error}".split())
-            yield compared(name, item.name, item.expected, got)
+def _script_rows(case: str, endings: Mapping[str, str]) -> Iterator[Row]:
+    for name, expected in SCRIPTS[case].expected.items():
+        yield compared(case, name, expected, endings.get(name, "not tried"))
 
 
-def _run_script(script: Script, case: Path, bench: Bench) -> dict[str, str]:
+def _tried(item: Try, case: Path, bench: Bench) -> Row:
+    try:
+        got = item.action(bench, case)
+    except SkippedError as reason:
+        return skipped(case.name, item.name, item.expected, str(reason))
+    except JobError as error:
+        got = tries.failed(error)
+    except Exception as error:  # a try that breaks is a wrong result, and others follow
+        got = " ".join(f"{type(error).__name__}: {error}".split())
+    return compared(case.name, item.name, item.expected, got)
+
+
+def _run_script(case: Path, made: Future[str], bench: Bench) -> dict[str, str]:
+    """The endings of the script's tries, once the data that it reads are there."""
+    made.result()
+    script = SCRIPTS[case.name]
     environment = {**bench.environment, **processes.NO_NETWORK} if script.has_s3 else {}
     return processes.script(case, script.arguments, environment)
 
