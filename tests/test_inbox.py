@@ -143,14 +143,6 @@ def test_what_was_masked_is_not_masked_again(
     assert len(ledger(store, out)) == 4
 
 
-def test_a_film_with_a_line_break_in_its_name_is_read_from_the_ledger(
-    store: Store, out: str, films: str
-) -> None:
-    store.write(f"{films}/cr\rnew\nline.png", FILM)
-    assert run(store, out).counts["masks"] == 4
-    assert run(store, out, "r2").counts["masks"] == 0, "the ledger names all four"
-
-
 def test_a_film_that_was_replaced_is_masked_again(store: Store, out: str, films: str) -> None:
     before = table(store, run(store, out))["a.png"]
     store.write(f"{films}/a.png", OTHER)
