@@ -51,6 +51,10 @@ bench-train: $(VENV) $(if $(FOLDS),,$(VENV_BENCH)) ## Compare the training with 
 bench: $(VENV) ## Measure the data path as ratios within one run, into artifacts/bench.json: ROUNDS
 	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.bench
 
+.PHONY: cases
+cases: $(VENV) ## Try a folder of odd inputs and print expected against got: CASES=folder
+	@.venv/bin/python -m tests.cases $(CASES)
+
 .PHONY: lint
 lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types, imports and shell scripts
 	.venv/bin/ruff check .

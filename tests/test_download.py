@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from jobs import download, errors
+from jobs.films.rows import raw_rows
 from jobs.settings.config import DownloadConfig
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
@@ -39,6 +40,21 @@ def test_films_and_masks_are_copied_byte_for_byte(store: Store, out: str, tmp_pa
             mask = path.parent.parent / f"ManualMask/{side}Mask/{path.name}"
             assert store.read(raw.uri_of(row["masks"][side]["key"])) == mask.read_bytes()
     assert {row["label"] for row in rows} == {"normal", "abnormal"}
+
+
+def test_control_characters_in_a_films_name_stay_in_its_row(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    names = ("cr\rx_1.png", "new\nline_1.png", "tab\tx_1.png")
+    for seed, name in enumerate(names):
+        film, left, right = draw_pair(seed)
+        for folder, image in (("images", film), ("masks", left | right)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / name).write_bytes(png(image))
+    config = DownloadConfig(source=tmp_path.as_uri(), out=out, patient_pattern=r"^([^_]+)_")
+    rows = list(raw_rows(store, download.run(config, store)))
+    assert {row["origin"] for row in rows} == {f"images/{name}" for name in names}
+    assert {row["patient"] for row in rows} == {"cr\rx", "new\nline", "tab\tx"}
 
 
 def test_a_folder_and_a_zip_of_it_have_the_same_content(

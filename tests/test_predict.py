@@ -16,6 +16,8 @@ from PIL import Image
 
 from jobs import download, predict, preprocess
 from jobs.films import masker
+from jobs.films.rows import prediction_rows
+from jobs.local import copy_to_incoming
 from jobs.segmentation import inference
 from jobs.settings.config import (
     DownloadConfig,
@@ -160,6 +162,16 @@ def test_any_prefix_of_films_will_do(store: Store, out: str, trained: Manifest) 
     made = run(store, out, trained, f"{out}/inbox")
     sizes = {row["id"]: mask_of(store, made, row).size for row in made.rows(store)}
     assert sizes == {"a": (128, 160), "b": (70, 90)}
+
+
+def test_a_line_break_in_a_films_name_does_not_damage_its_row(
+    store: Store, out: str, trained: Manifest, tmp_path: Path
+) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "cr\rnew\nline.png").write_bytes(png(draw_pair(1)[0]))
+    films = copy_to_incoming(store, (tmp_path / "odd").as_uri(), out)
+    (row,) = prediction_rows(store, run(store, out, trained, films))
+    assert (row["origin"], row["status"]) == ("cr\rnew\nline.png", "ok")
 
 
 def test_two_files_of_one_name_are_two_films_with_their_own_masks(

@@ -14,7 +14,7 @@ from jobs import typed_json
 from jobs.errors import BadDataError
 from jobs.storage.manifest import FileRow, Manifest
 from jobs.storage.s3 import Store
-from jobs.typed_json import Count, Fraction, Name, Range, Sha256, Text, Uri
+from jobs.typed_json import Count, Fraction, Name, Range, Sha256, Text
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -33,6 +33,9 @@ MASK_COLUMNS = [
 
 
 Line = Annotated[str, Text(r"[^\x00-\x1f\x7f]+", "a text of one line")]
+# A file's name, and a patient's that is read from it, may hold control characters.
+FromName = Annotated[str, Text(r"[\s\S]+", "a text")]
+ListedUri = Annotated[str, Text(r"s3://[^/]+/[\s\S]+", "s3://BUCKET/KEY")]
 Side = Annotated[int, Range(1, 2**20)]
 PerceptualHash = Annotated[str, Text("[0-9a-f]{64}", "64 hex digits")]
 
@@ -46,10 +49,10 @@ class FilmRow(TypedDict):
     """
 
     id: Name
-    patient: Line
+    patient: FromName
     source: Line
     label: Line
-    origin: Line
+    origin: FromName
 
 
 class RawRow(FilmRow):
@@ -92,7 +95,7 @@ class PredictionRow(TypedDict):
     """
 
     id: Name
-    origin: Line
+    origin: FromName
     status: Literal["ok", "failed", "missing"]
     reason: NotRequired[str]
     mask: NotRequired[FileRow]
@@ -106,7 +109,7 @@ class PredictionRow(TypedDict):
 class InboxRow(PredictionRow):
     """inbox: the film as it was listed, and the run that masked it."""
 
-    uri: Uri
+    uri: ListedUri
     etag: Line
     run_id: Name
 
@@ -121,10 +124,10 @@ class ScoredRow(TypedDict):
     id: Name
     status: Literal["ok", "skipped"]
     reason: NotRequired[str]
-    patient: NotRequired[Line]
+    patient: NotRequired[FromName]
     source: NotRequired[Line]
     label: NotRequired[Line]
-    origin: NotRequired[Line]
+    origin: NotRequired[FromName]
     split: NotRequired[Split]
     tested: NotRequired[bool]
     dice: NotRequired[Fraction]

@@ -54,6 +54,7 @@ LARGEST_SKEW = 300.0  # seconds
 
 KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and what they allow there"
 FULL = "this S3 is full: delete objects, or raise its quota, then start this again"
+BUSY = "this S3 takes no more requests now: wait, then start again"
 CLOCK = "set this machine's clock, by NTP for instance"
 KMS = "the KMS key that encrypts the object cannot be used: enable it, or allow kms:Decrypt"
 ARCHIVED = (
@@ -103,7 +104,8 @@ ERROR_OF_CODE: dict[str, tuple[Kind, str]] = {
     "InternalError": (ServiceUnavailableError, ""),
     "ServiceUnavailable": (ServiceUnavailableError, ""),
     "RequestTimeout": (ServiceUnavailableError, ""),
-    "SlowDown": (ServiceUnavailableError, ""),
+    "SlowDown": (ServiceUnavailableError, BUSY),
+    "TooManyRequests": (ServiceUnavailableError, BUSY),
 }
 # By HTTP status, for codes that are not in the table and responses without a body.
 ERROR_OF_STATUS: dict[int, tuple[Kind, str]] = {
@@ -115,7 +117,7 @@ ERROR_OF_STATUS: dict[int, tuple[Kind, str]] = {
     408: (ServiceUnavailableError, ""),
     409: (ConflictError, ""),
     412: (ConflictError, ""),
-    429: (ServiceUnavailableError, ""),
+    429: (ServiceUnavailableError, BUSY),
     501: (ConfigError, REQUEST),
     507: (ServiceUnavailableError, FULL),
 }

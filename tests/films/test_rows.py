@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import BadDataError
-from jobs.films.rows import in_step, prediction_rows, processed_rows
+from jobs.films.rows import check_inbox, in_step, prediction_rows, processed_rows
 from jobs.settings.config import PreprocessConfig
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
@@ -113,3 +113,10 @@ def test_rows_of_several_manifests_are_of_the_same_films() -> None:
         list(in_step(iter(one), iter(other[1:])))
     with pytest.raises(BadDataError, match="different films, b and none"):
         list(in_step(iter(one), iter(other[:1])))
+
+
+def test_a_line_break_in_a_films_name_does_not_damage_a_ledgers_row() -> None:
+    listed = {"uri": "s3://lung/inbox/cr\rnew\nline.png", "etag": "e1", "run_id": "r1"}
+    check_inbox({"id": "a", **PREDICTED, **listed, "origin": "cr\rnew\nline.png"}, "the row")
+    with pytest.raises(BadDataError, match="uri"):
+        check_inbox({"id": "a", **PREDICTED, **listed, "uri": "inbox/a.png"}, "the row")
