@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from jobs.segmentation.history import EpochRow
 from jobs.storage.manifest import LARGEST_ROW, LARGEST_ROWS, FileEntry, describe, hash_entries
 from jobs.storage.s3 import Store
 from tests.support.hostile_films import LARGEST, SIDE, black
@@ -72,7 +73,7 @@ def archive(members: Mapping[str, Iterable[bytes]], method: int = zipfile.ZIP_ST
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as file:
         for name, parts in members.items():
-            with file.open(name, "w") as member:
+            with file.open(name, "w", force_zip64=True) as member:
                 member.writelines(parts)
     return stream.getvalue()
 
@@ -319,3 +320,17 @@ OBJECTS = [
     Hostile("inbox", "ledger: a part that inflates to 2 GiB", ledger_part(zeros)),
     Hostile("inbox", "ledger: a part of 16 MiB of lists", ledger_part(rows_of_lists)),
 ]
+
+
+def _many_rows() -> bytes:
+    row = dict.fromkeys(EpochRow.__annotations__, 0.5)
+    return b'{"epochs": [' + b", ".join([json.dumps(row).encode()] * 20_000) + b"]}"
+
+
+# By name, what Airflow's tab reads as history.json and curves.svg, and a task as its result.
+TAB_FILES: dict[str, Callable[[], bytes]] = {
+    "history.json, result: 1,760,000 lists": _history,
+    "history.json, result: 1,900,000 numbers": _numbers,
+    "history.json, result: 20,000 epochs": _many_rows,
+    "history.json, result: 1,900,000 lists in lists": lambda: nested(1_900_000),
+}

@@ -2,7 +2,8 @@
 
 usage: python -m tests.support.peak_memory [JOB ...]
 
-    job        the whole job, as its own process, on 24 small films; only those named, if any
+    job        the whole job, as its own process, on 24 small films, or Airflow's tab; only those
+               named, if any
     hostile    what one film, its two masks with it, or one object was replaced by
     usual      MiB, the peak of resident memory of the same job with honest films
     MiB, over  the peak with the hostile one, and less the usual one
@@ -11,9 +12,12 @@ usage: python -m tests.support.peak_memory [JOB ...]
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,16 +28,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.segmentation.history import EpochRow
 from jobs.storage.local_server import embedded_s3
 from jobs.storage.s3 import Store
+from tests.support.airflow_tasks import connection_of
 from tests.support.films import ROOT, write_montgomery
 from tests.support.hostile_films import FILMS, LARGEST, write_with_hostile
-from tests.support.hostile_objects import OBJECTS, Hostile
+from tests.support.hostile_objects import OBJECTS, TAB_FILES, Hostile
 
 COUNT = 24
 # The safety of the machine: address space, which is several times the memory in use, and seconds.
-MOST_ADDRESSES, LONGEST = 32 * 2**30, 120
+MOST_ADDRESSES, LONGEST = 32 * 2**30, 150
 WORDS = 14
+# The time and level before each message.
+LOG_PREFIX = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ ")
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ class Chain:
         return peak
 
 
+# The page of Airflow, which is no job, and what is read by it.
+TAB = "tab"
 JOBS = ("download", "preprocess", "train", "predict", "evaluate", "publish", "inbox")
 
 
@@ -133,7 +143,9 @@ def _outcome(peak: Peak) -> str:
     """The start of the error; of a job that ended well, its headline."""
     if not peak.code:
         return json.dumps(peak.result["headline"])
-    return " ".join(peak.error.split()[3 : 3 + WORDS])
+    if peak.code == -signal.SIGKILL:
+        return f"not done after {LONGEST} s, and killed"
+    return " ".join(LOG_PREFIX.sub("", peak.error).split()[:WORDS])
 
 
 def measure(store: Store, folder: Path, jobs: Collection[str] = JOBS) -> Iterator[Row]:
@@ -146,9 +158,6 @@ def measure(store: Store, folder: Path, jobs: Collection[str] = JOBS) -> Iterato
         assert usual[job].code == 0, usual[job].error
         if job in jobs:
             yield Row(job, "none", usual[job].mib, usual[job])
-    for case in OBJECTS:
-        if case.job in jobs:
-            yield Row(case.job, case.name, usual[case.job].mib, with_object(honest, case))
     for name, film in FILMS.items():
         write_with_hostile(folder / name, COUNT, film())
         chain = Chain(store, f"s3://lung/{uuid.uuid4().hex}", folder / name)
@@ -156,6 +165,9 @@ def measure(store: Store, folder: Path, jobs: Collection[str] = JOBS) -> Iterato
             peak = chain.run(job)
             if job in jobs:
                 yield Row(job, name, usual[job].mib, peak)
+    for case in OBJECTS:
+        if case.job in jobs:
+            yield Row(case.job, case.name, usual[case.job].mib, with_object(honest, case))
 
 
 def with_object(honest: Chain, case: Hostile) -> Peak:
@@ -176,14 +188,48 @@ def with_object(honest: Chain, case: Hostile) -> Peak:
     return peak
 
 
+def measure_tab(store: Store) -> Iterator[Row]:
+    """The peaks of Airflow's tab and of a task that reads its result."""
+    row = dict.fromkeys(EpochRow.__annotations__, 0.5) | {"epoch": 1}
+    history = {"epochs": [row]}
+    usual, _ = _tab(store, json.dumps(history).encode(), b"{}")
+    for name, data in TAB_FILES.items():
+        mib, error = _tab(store, data(), data())
+        yield Row("tab", name, usual, Peak(mib, 1, {}, error))
+
+
+def _tab(store: Store, history: bytes, result: bytes) -> tuple[int, str]:
+    """(the peak in MiB, the errors) of a tab and a task that read these."""
+    folder = "s3://lung/tab"
+    store.write(f"{folder}/history.json", history)
+    store.write(f"{folder}/curves.svg", history)
+    store.write(f"{folder}/result.json", result)
+    python, module = ROOT / ".venv-airflow/bin/python", "tests.support.tab_memory"
+    process = subprocess.run(
+        [python, "-m", module, folder, f"{folder}/result.json"],
+        cwd=ROOT,
+        env=os.environ
+        | {"PYTHONPATH": f"{ROOT / 'dags'}:{ROOT}", "AIRFLOW_HOME": tempfile.gettempdir()}
+        | {"AIRFLOW_CONN_LUNG_S3": connection_of(store.environment())},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    mib, _, error = process.stdout.splitlines()[-1].partition(" ")
+    return int(mib), error
+
+
 def main(jobs: Collection[str]) -> None:
-    if unknown := set(jobs) - set(JOBS):
-        raise SystemExit(f"{', '.join(sorted(unknown))}: give names of {', '.join(JOBS)}")
+    if unknown := set(jobs) - {*JOBS, TAB}:
+        raise SystemExit(f"{', '.join(sorted(unknown))}: give names of {', '.join(JOBS)} or {TAB}")
     print(f"{'job':10} {'hostile':46} {'usual':>5} {'MiB':>5} {'over':>5}  the job")
     with tempfile.TemporaryDirectory() as folder, embedded_s3(Path(folder) / "s3") as settings:
         store = Store(settings)
         store.ensure_bucket("s3://lung")
-        for row in measure(store, Path(folder), jobs or JOBS):
+        wanted = set(jobs) or {*JOBS, TAB}
+        tab = measure_tab(store) if TAB in wanted else iter(())
+        chains = measure(store, Path(folder), wanted - {TAB}) if wanted - {TAB} else iter(())
+        for row in itertools.chain(tab, chains):
             print(row, flush=True)
 
 
