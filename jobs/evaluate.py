@@ -256,8 +256,5 @@ def _tile(
     """A film (H, W) with its masks' outlines, RGB uint8, its longer side WORST_TILE pixels."""
     scale = WORST_TILE / max(pixels.shape)
     height, width = (max(1, round(side * scale)) for side in pixels.shape)
-    small = [
-        (geometry.resize(mask.astype(np.float32), height, width) >= 0.5, color)
-        for mask, color in colored
-    ]
+    small = [(geometry.resize_lungs(mask, height, width), color) for mask, color in colored]
     return masks.outline(geometry.resize(pixels, height, width), small, thickness=2)

@@ -63,6 +63,8 @@ MEANINGS = {
 }
 OTHER_MEANING = ("it failed", "Correct what its log names, then clear this task")
 NEVER_RETRIED = frozenset({2, 65, 77})
+# Bytes: a result has a few KB; a run.json has the settings of its jobs, with the --split-file.
+LARGEST_RESULT, LARGEST_RUN = 2**20, 64 * 2**20
 # The time and level that jobs log before each message.
 LOG_PREFIX = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ ")
 
@@ -153,13 +155,20 @@ def delete_result(uri: str) -> None:
         s3_client().delete_object(**bucket_and_key(uri))
 
 
-def read_result(uri: str) -> dict[str, Any]:
-    """The job's result; AirflowException where S3 has none or does not answer."""
+def read_result(uri: str, limit: int = LARGEST_RESULT) -> dict[str, Any]:
+    """The job's result of at most `limit` bytes.
+
+    Raises AirflowException where S3 has none or does not answer.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        result = json.loads(s3_client().get_object(**bucket_and_key(uri))["Body"].read())
-    except (BotoCoreError, ClientError, ValueError) as error:
+        with s3_client().get_object(**bucket_and_key(uri))["Body"] as body:
+            data = body.read(limit + 1)
+        if len(data) > limit:
+            raise ValueError(f"it has over {limit} bytes, no job writes that many")
+        result = json.loads(data)
+    except (BotoCoreError, ClientError, RecursionError, ValueError) as error:
         raise AirflowException(
             f"The job ended well but its result cannot be read from {uri} ({visible(str(error))}): "
             "check that the image is of the same version as these DAGs, and that the job writes "

@@ -16,7 +16,7 @@ from airflow.sdk import Connection, Context
 from airflow.sdk.exceptions import AirflowException
 from airflow.sdk.log import mask_secret
 
-from lung.contract import connection, read_result
+from lung.contract import LARGEST_RUN, connection, read_result
 from lung.visible_text import visible
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def report_champion(context: Context) -> None:
     """publish's `on_success_callback`: the decision on the champion, why, and what was reused."""
     instance = context["ti"]
     result = instance.xcom_pull(instance.task_id)
-    run = read_result(result["manifest"])
+    run = read_result(result["manifest"], LARGEST_RUN)
     decision, test_dice = run["details"]["champion"], run["headline"]["test_dice"]
     notify(
         f"{instance.dag_id}: {run['config']['name']} {OUTCOMES[decision['outcome']]}, "

@@ -50,7 +50,7 @@ class Truths:
         height, width = shape
         if truth.shape == shape:
             return truth
-        return geometry.resize(truth.astype(np.float32), height, width) >= 0.5
+        return geometry.resize_lungs(truth, height, width)
 
     def _decoded(self, data: bytes) -> Mask:
         with timed("decode"):

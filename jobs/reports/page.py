@@ -210,10 +210,10 @@ def _overlay(
     placement = geometry.Placement.of(record, processed.config["size"]).at(height, width)
     square, lungs = read_pair(store, processed, record)
     film, truth = placement.to_film(square), lungs.astype(np.float32)
-    predicted = _predicted_mask(store, predictions, prediction).astype(np.float32)
+    predicted = _predicted_mask(store, predictions, prediction)
     outlines = [
         (placement.to_film(truth) >= 0.5, masks.TRUTH_COLOR),
-        (geometry.resize(predicted, height, width) >= 0.5, masks.PREDICTION_COLOR),
+        (geometry.resize_lungs(predicted, height, width), masks.PREDICTION_COLOR),
     ]
     return masks.outline(film, outlines)
 

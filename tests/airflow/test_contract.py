@@ -153,7 +153,7 @@ def test_a_result_is_read_from_s3_after_an_older_one_was_deleted(
     assert run_job(job, uri) == {"job": "train"}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"[" * 500_000])
 def test_a_result_other_than_a_json_object_fails(
     s3: dict[str, str], store: Any, out: str, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
@@ -164,6 +164,20 @@ def test_a_result_other_than_a_json_object_fails(
     monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
     store.write(f"{out}/r.json", content)
     with pytest.raises(AirflowException, match=rf"{out}/r\.json"):
+        read_result(f"{out}/r.json")
+
+
+def test_a_result_larger_than_any_is_refused_and_not_parsed(
+    s3: dict[str, str], store: Any, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    from lung.contract import read_result
+
+    monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
+    store.write(f"{out}/r.json", b"{}" + b" " * 2**20)
+    assert read_result(f"{out}/r.json", 2**20 + 2) == {}
+    with pytest.raises(AirflowException, match=r"over 1048576 bytes"):
         read_result(f"{out}/r.json")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from jobs.imaging import geometry
 from jobs.imaging.area import area_sums
 from jobs.imaging.geometry import (
     resize,
@@ -195,3 +196,16 @@ def test_two_shapes_have_one_aspect_within_a_hundredth(
 
 def test_opencv_brings_no_threads_of_its_own() -> None:
     assert cv2.getNumThreads() == 1
+
+
+@pytest.mark.parametrize("size", [(20, 15), (40, 30), (57, 41), (90, 71)])
+def test_a_large_mask_is_resized_as_bytes_with_the_same_pixels(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, columns = np.mgrid[:40, :30]
+    mask = (rows - 19.3) ** 2 + (columns - 12.1) ** 2 < 90
+    small = geometry.resize_lungs(mask, *size)
+    assert small.mean() == pytest.approx(mask.mean(), abs=0.02)
+    monkeypatch.setattr(geometry, "MOST_AS_FLOATS", 0)
+    large = geometry.resize_lungs(mask, *size)
+    assert large.dtype == np.bool_ and np.array_equal(small, large)

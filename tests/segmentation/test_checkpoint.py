@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections import OrderedDict
 from typing import Any
@@ -110,6 +111,52 @@ def test_a_checkpoint_with_compressed_members_is_refused_before_they_inflate(
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was inflated"))
     with pytest.raises(BadDataError, match=r"damaged \(it has compressed members\): train again"):
         checkpoint.from_bytes(stream.getvalue())
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        for name, data in members.items():
+            file.writestr(f"archive/{name}", data)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", ["data.pkl", "DATA.PKL"])
+@pytest.mark.parametrize(
+    ("constructor", "count"),
+    [("builtins\nbytearray", 10**9), ("torch._utils\n_rebuild_qtensor", 1)],
+)
+def test_a_constructor_that_checkpoints_do_not_have_is_refused_before_it_is_called(
+    name: str, constructor: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickled = f"c{constructor}\n".encode() + b"J" + struct.pack("<i", count) + b"\x85R."
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was called"))
+    with pytest.raises(BadDataError, match=rf"it holds a {constructor.replace(chr(10), ' ')}\)"):
+        checkpoint.from_bytes(archive({name: b"\x80\x02" + pickled, "version": b"3\n"}))
+
+
+def test_lists_that_hold_each_other_are_refused_for_their_text_would_have_no_end() -> None:
+    # Each of 60 lists has the one before twice: the text of the last has 2^60 brackets.
+    pickled = b"\x80\x02]q\x00" + b"".join(
+        b"]q%c(h%ch%ce" % (number, number - 1, number - 1) for number in range(1, 61)
+    )
+    pickled += b"}X\x01\x00\x00\x00ah\x3cs."
+    with pytest.raises(BadDataError, match="a list stands in two places"):
+        checkpoint.from_bytes(archive({"data.pkl": pickled, "version": b"3\n"}))
+
+
+def test_members_that_overlap_and_files_before_the_zip_are_refused() -> None:
+    whole = checkpoint.to_bytes({"a": torch.zeros(999)})
+    with zipfile.ZipFile(io.BytesIO(whole)) as file:
+        size = max(member.file_size for member in file.infolist())
+    assert size == 4 * 999
+    # The directory, behind all members, claims the file's whole length for one.
+    at = whole.rindex(struct.pack("<II", size, size))
+    longer = whole[:at] + 2 * struct.pack("<I", len(whole)) + whole[at + 8 :]
+    with pytest.raises(BadDataError, match="its members overlap"):
+        checkpoint.from_bytes(longer)
+    with pytest.raises(BadDataError, match="it does not begin as a zip"):
+        checkpoint.from_bytes(b"x" + whole)
 
 
 def test_weights_pass_through_safetensors_bit_by_bit() -> None:

@@ -1,46 +1,47 @@
-"""A table of the most memory that each job takes, of honest films and of one hostile object.
+"""A table of the most memory that each job takes of one hostile film or object below 4 MB.
 
-usage: python -m tests.support.peak_memory
+usage: python -m tests.support.peak_memory [JOB ...]
 
-    job       the whole job, as its own process
-    object    what one of the objects that it reads was replaced by; below 4 MB
-    MiB over  the peak of its resident memory, less that of the same job with honest objects
-    code      its exit code, and the start of its error
+    job        the whole job, as its own process, on 24 small films, or Airflow's tab; only those
+               named, if any
+    hostile    what one film, its two masks with it, or one object was replaced by
+    usual      MiB, the peak of resident memory of the same job with honest films
+    MiB, over  the peak with the hostile one, and less the usual one
+    the job    how it ended: its exit code with its error, or what became of the film
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
+import itertools
 import json
 import os
+import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from jobs.imaging.decode import encode_mask
+from jobs.segmentation.history import EpochRow
 from jobs.storage.local_server import embedded_s3
-from jobs.storage.manifest import FileEntry, describe, hash_entries
 from jobs.storage.s3 import Store
+from tests.support.airflow_tasks import connection_of
 from tests.support.films import ROOT, write_montgomery
+from tests.support.hostile_films import FILMS, LARGEST, write_with_hostile
+from tests.support.hostile_objects import OBJECTS, TAB_FILES, Hostile
 
-FILMS = 24
-SIDE = 10_000  # 100 megapixels, the most that is read
-LARGEST = 4 * 10**6  # bytes of a hostile object
-# The safety of the machine: address space, which is several times the memory in use.
-MOST_ADDRESSES = 32 * 2**30
-WORDS = 12
+COUNT = 24
+# The safety of the machine: address space, which is several times the memory in use, and seconds.
+MOST_ADDRESSES, LONGEST = 32 * 2**30, 150
+WORDS = 14
+# The time and level before each message.
+LOG_PREFIX = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ ")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ def run_job(store: Store, *arguments: str) -> Peak:
             stderr=errors,
             preexec_fn=limited,
         )
+        timer = threading.Timer(LONGEST, process.kill)
+        timer.start()
         _, status, usage = os.wait4(process.pid, 0)
+        timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0), errors.seek(0)
         lines, last = out.read().splitlines(), (errors.read().splitlines() or [""])[-1]
@@ -86,6 +90,7 @@ class Chain:
 
     store: Store
     out: str
+    films: Path
 
     def __post_init__(self) -> None:
         self.manifests: dict[str, str] = {}
@@ -93,6 +98,7 @@ class Chain:
     def arguments(self, job: str) -> list[str]:
         uri = self.manifests.get
         inputs: dict[str, list[str | None]] = {
+            "download": ["--source", self.films.as_uri()],
             "preprocess": ["--raw", uri("download"), "--size=128", "--max-quarantined=0.9"],
             "train": ["--processed", uri("preprocess"), "--epochs=1", "--network=small"],
             "predict": ["--trained", uri("train"), "--films", uri("download")],
@@ -106,222 +112,126 @@ class Chain:
         }
         return [job, "--out", self.out, *map(str, inputs[job])]
 
-    def run(self, job: str, *more: str) -> Peak:
-        peak = run_job(self.store, *self.arguments(job), *more)
+    def run(self, job: str) -> Peak:
+        peak = run_job(self.store, *self.arguments(job))
         self.manifests[job] = peak.result.get("manifest", "")
         return peak
 
-    def download(self, folder: Path) -> Peak:
-        peak = run_job(self.store, "download", "--source", folder.as_uri(), "--out", self.out)
-        self.manifests["download"] = peak.result.get("manifest", "")
-        return peak
+
+# The page of Airflow, which is no job, and what is read by it.
+TAB = "tab"
+JOBS = ("download", "preprocess", "train", "predict", "evaluate", "publish", "inbox")
 
 
-JOBS = ("preprocess", "train", "predict", "evaluate", "publish", "inbox")
+@dataclass(frozen=True)
+class Row:
+    """A line of the table; `usual` in MiB."""
+
+    job: str
+    hostile: str
+    usual: int
+    peak: Peak
+
+    def __str__(self) -> str:
+        peak = self.peak
+        over = peak.mib - self.usual
+        start = f"{self.job:10} {self.hostile:46} {self.usual:>5} {peak.mib:>5} {over:>5}"
+        return f"{start}  {peak.code} {_outcome(peak)}".rstrip()
 
 
-# Hostile films
+def _outcome(peak: Peak) -> str:
+    """The start of the error; of a job that ended well, its headline."""
+    if not peak.code:
+        return json.dumps(peak.result["headline"])
+    if peak.code == -signal.SIGKILL:
+        return f"not done after {LONGEST} s, and killed"
+    return " ".join(LOG_PREFIX.sub("", peak.error).split()[:WORDS])
 
 
-def black(mode: str, file_format: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.new(mode, (SIDE, SIDE)).save(stream, file_format, **options)
-    return stream.getvalue()
-
-
-def noisy_lung(left: int) -> bytes:
-    """A mask of 100 megapixels of which every second pixel of a quarter is lung."""
-    mask = np.zeros((SIDE, SIDE), np.bool_)
-    columns = slice(left, left + SIDE // 2)
-    mask[::2, columns][:, ::2] = mask[1::2, columns][:, 1::2] = True
-    return encode_mask(mask)
-
-
-def deep_color() -> bytes:
-    """89 megapixels of 16-bit color."""
-    import cv2
-
-    _, packed = cv2.imencode(".png", np.zeros((9_400, 9_400, 3), np.uint16))
-    return packed.tobytes()
-
-
-LARGE_FILMS: dict[str, Callable[[], bytes]] = {
-    "film: PNG, 100 megapixels": lambda: black("RGB", "PNG"),
-    "film: 16-bit PNG, 88 megapixels": deep_color,
-    "film: progressive CMYK JPEG, 100 megapixels": lambda: black("CMYK", "JPEG", progressive=True),
-    "film: deflated TIFF, 100 megapixels": lambda: black(
-        "RGB", "TIFF", compression="tiff_adobe_deflate"
-    ),
-}
-
-
-def write_hostile_film(folder: Path, film: bytes, name: str = "MCUCXR_0003_1.png") -> None:
-    """Honest films, one of which is replaced by `film`, its masks by noise of 100 megapixels."""
-    write_montgomery(folder, FILMS)
-    root = folder / "Montgomery" / "MontgomerySet"
-    (root / "CXR_png" / name).write_bytes(film)
-    for left, side in ((0, "leftMask"), (SIDE // 2, "rightMask")):
-        (root / "ManualMask" / side / name).write_bytes(noisy_lung(left))
-
-
-# Hostile objects
-
-
-def deep(count: int) -> bytes:
-    return b'{"epochs": ' + b"[" * count + b"]" * count + b"}"
-
-
-def many_lists() -> bytes:
-    return b'{"epochs": [' + b",".join([b"[[[[]]]]"] * 400_000) + b"]}"
-
-
-def inflating_checkpoint() -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data/0", bytes(3 * 2**30 - 2**20))
-    return stream.getvalue()
-
-
-def packed_rows(size: int) -> tuple[bytes, str]:
-    """(a gzip file of `size` bytes of JSON in one line, the sha256 of its content)."""
-    packer, digest, packed = zlib.compressobj(9, wbits=31), hashlib.sha256(), []
-    for start in range(0, size, len(block := b"[[[[]]]]" * 2**17)):
-        part = block[: size - start]
-        digest.update(part)
-        packed.append(packer.compress(part))
-    return b"".join((*packed, packer.flush())), digest.hexdigest()
-
-
-def rewrite(store: Store, uri: str, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a manifest's header and give it the content hash of its lists."""
-    header = store.read_json(uri)
-    change(header)
-    entries = [FileEntry(**entry) for entry in (*header["parts"], *header["files"])]
-    store.write_json(uri, header | {"content_hash": hash_entries(entries)})
-
-
-def replace_file(store: Store, uri: str, key: str, data: bytes) -> None:
-    """Replace a file that a manifest lists, and its entry."""
-    assert len(data) < LARGEST, f"{key}: {len(data)} bytes"
-    store.write(f"{uri.rpartition('/')[0]}/{key}", data)
-
-    def change(header: dict[str, Any]) -> None:
-        for name in ("files", "records"):
-            header[name] = [
-                asdict(describe(key, data)) if entry["key"] == key else entry
-                for entry in header[name]
-            ]
-
-    rewrite(store, uri, change)
-
-
-def replace_rows(store: Store, uri: str, text_size: int) -> None:
-    """Replace the first part of a manifest's rows by one that inflates to `text_size` bytes."""
-    packed, sha256 = packed_rows(text_size)
-    assert len(packed) < LARGEST
-    key = store.read_json(uri)["parts"][0]["key"]
-    store.write(f"{uri.rpartition('/')[0]}/{key}", packed)
-    rewrite(store, uri, lambda header: header["parts"][0].update(bytes=text_size, sha256=sha256))
-
-
-def many_parts(store: Store, uri: str) -> None:
-    part = {"key": "", "bytes": 0, "sha256": ""}
-    rewrite(store, uri, lambda header: header.update(parts=[part] * 60_000))
-
-
-def other_model(store: Store, uri: str, **changes: Any) -> None:
-    """Change the architecture or recipe in model.json of a trained manifest."""
-    model = store.read_json(f"{uri.rpartition('/')[0]}/model.json")
-    for name, values in changes.items():
-        model[name] |= values
-    replace_file(store, uri, "model.json", json.dumps(model).encode())
-
-
-LYING_WEIGHTS = (lambda header: len(header).to_bytes(8, "little") + header)(
-    b'{"a":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4000000000]}}'
-)
-
-Replace = Callable[[Store, dict[str, str]], object]
-Hostile = tuple[str, str, Replace]
-# By the job that reads the object: what replaces it.
-HOSTILE: list[Hostile] = [
-    ("preprocess", "rows that inflate to 2 GiB", lambda s, m: replace_rows(
-        s, m["download"], 2**31)),
-    ("preprocess", "rows of 15 MB in one line", lambda s, m: replace_rows(
-        s, m["download"], 15 * 10**6)),
-    ("preprocess", "a manifest of 60,000 parts", lambda s, m: many_parts(s, m["download"])),
-    ("train", "last.pt of 3 GiB, deflated", lambda s, m: s.write(
-        f"{m['train'].rpartition('/')[0]}/last.pt", inflating_checkpoint())),
-    ("predict", "model.json: 16 channels, depth 8", lambda s, m: other_model(
-        s, m["train"], architecture={"base_channels": 13, "depth": 8})),
-    ("predict", "model.json: films of 2048 pixels", lambda s, m: other_model(
-        s, m["train"], recipe={"spatial_size": 2048})),
-    ("predict", "model.json: 100,000 lists in lists", lambda s, m: replace_file(
-        s, m["train"], "model.json", deep(100_000))),
-    ("predict", "weights that claim 4 GB", lambda s, m: replace_file(
-        s, m["train"], "model.safetensors", LYING_WEIGHTS)),
-    ("evaluate", "rows that inflate to 2 GiB", lambda s, m: replace_rows(s, m["predict"], 2**31)),
-    ("publish", "history.json of 1,600,000 lists", lambda s, m: replace_file(
-        s, m["train"], "history.json", many_lists())),
-    ("publish", "contact sheet of 100 megapixels", lambda s, m: replace_file(
-        s, m["preprocess"], "contact_sheet.png", black("RGB", "PNG"))),
-]  # fmt: skip
-
-
-def measure(
-    store: Store, folder: Path, films: Sequence[str], objects: Sequence[Hostile]
-) -> Iterator[tuple[str, str, int, Peak]]:
-    """(job, object, MiB of the honest job, peak) of the honest jobs, then of every case."""
-    write_montgomery(folder / "honest", FILMS)
-    honest = Chain(store, f"s3://lung/{uuid.uuid4().hex}")
-    usual = {"download": honest.download(folder / "honest")}
+def measure(store: Store, folder: Path, jobs: Collection[str] = JOBS) -> Iterator[Row]:
+    """The peaks of the jobs named: with honest films, then with each hostile film or object."""
+    write_montgomery(folder / "honest", COUNT)
+    honest = Chain(store, f"s3://lung/{uuid.uuid4().hex}", folder / "honest")
+    usual = {}
     for job in JOBS:
         usual[job] = honest.run(job)
         assert usual[job].code == 0, usual[job].error
-    for job, peak in usual.items():
-        yield job, "honest films", peak.mib, peak
-    for number, name in enumerate(films):
-        write_hostile_film(folder / str(number), LARGE_FILMS[name]())
-        chain = Chain(store, f"s3://lung/{uuid.uuid4().hex}")
-        yield "download", name, usual["download"].mib, chain.download(folder / str(number))
-        for job in JOBS:
-            yield job, name, usual[job].mib, chain.run(job)
-    for job, name, replace in objects:
-        yield job, name, usual[job].mib, hostile(honest, job, replace)
+        if job in jobs:
+            yield Row(job, "none", usual[job].mib, usual[job])
+    for name, film in FILMS.items():
+        write_with_hostile(folder / name, COUNT, film())
+        chain = Chain(store, f"s3://lung/{uuid.uuid4().hex}", folder / name)
+        for job in JOBS[: 1 + max(map(JOBS.index, jobs))]:
+            peak = chain.run(job)
+            if job in jobs:
+                yield Row(job, name, usual[job].mib, peak)
+    for case in OBJECTS:
+        if case.job in jobs:
+            yield Row(case.job, case.name, usual[case.job].mib, with_object(honest, case))
 
 
-def hostile(honest: Chain, job: str, replace: Replace) -> Peak:
+def with_object(honest: Chain, case: Hostile) -> Peak:
     """The job on the honest run's manifests with one object replaced, which is put back."""
-    store, folder = honest.store, honest.out
-    kept = {
-        item.uri: store.read(item.uri)
-        for item in store.list_objects(f"{folder}/")
-        if item.bytes < LARGEST
-    }
-    manifests = dict(honest.manifests)
-    if job != "train":
-        # The job's own work is not there yet.
-        replace(store, manifests)
-        peak = run_job(store, *honest.arguments(job), "--run-id=hostile", "--force")
-    else:
-        store.delete([manifests[job]])
-        replace(store, manifests)
-        peak = run_job(store, *honest.arguments(job))
+    store = honest.store
+    before = {item.uri: item for item in store.list_objects(f"{honest.out}/")}
+    kept = {uri: store.read(uri) for uri, item in before.items() if item.bytes < LARGEST}
+    more = case.replace(store, honest.manifests)
+    if case.job != "train" or "last.pt" not in case.name:
+        # The same work is done already.
+        more = [*more, "--run-id=hostile", "--force"]
+    peak = run_job(store, *honest.arguments(case.job), *more)
+    store.delete(
+        item.uri for item in store.list_objects(f"{honest.out}/") if item.uri not in before
+    )
     for uri, data in kept.items():
         store.write(uri, data)
     return peak
 
 
-def main() -> None:
-    print(f"{'job':11} {'object':44} {'MiB':>5} {'over':>5}  code")
+def measure_tab(store: Store) -> Iterator[Row]:
+    """The peaks of Airflow's tab and of a task that reads its result."""
+    row = dict.fromkeys(EpochRow.__annotations__, 0.5) | {"epoch": 1}
+    history = {"epochs": [row]}
+    usual, _ = _tab(store, json.dumps(history).encode(), b"{}")
+    for name, data in TAB_FILES.items():
+        mib, error = _tab(store, data(), data())
+        yield Row("tab", name, usual, Peak(mib, 1, {}, error))
+
+
+def _tab(store: Store, history: bytes, result: bytes) -> tuple[int, str]:
+    """(the peak in MiB, the errors) of a tab and a task that read these."""
+    folder = "s3://lung/tab"
+    store.write(f"{folder}/history.json", history)
+    store.write(f"{folder}/curves.svg", history)
+    store.write(f"{folder}/result.json", result)
+    python, module = ROOT / ".venv-airflow/bin/python", "tests.support.tab_memory"
+    process = subprocess.run(
+        [python, "-m", module, folder, f"{folder}/result.json"],
+        cwd=ROOT,
+        env=os.environ
+        | {"PYTHONPATH": f"{ROOT / 'dags'}:{ROOT}", "AIRFLOW_HOME": tempfile.gettempdir()}
+        | {"AIRFLOW_CONN_LUNG_S3": connection_of(store.environment())},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    mib, _, error = process.stdout.splitlines()[-1].partition(" ")
+    return int(mib), error
+
+
+def main(jobs: Collection[str]) -> None:
+    if unknown := set(jobs) - {*JOBS, TAB}:
+        raise SystemExit(f"{', '.join(sorted(unknown))}: give names of {', '.join(JOBS)} or {TAB}")
+    print(f"{'job':10} {'hostile':46} {'usual':>5} {'MiB':>5} {'over':>5}  the job")
     with tempfile.TemporaryDirectory() as folder, embedded_s3(Path(folder) / "s3") as settings:
         store = Store(settings)
         store.ensure_bucket("s3://lung")
-        for job, name, usual, peak in measure(store, Path(folder), [*LARGE_FILMS], HOSTILE):
-            words = " ".join(peak.error.split()[3 : 3 + WORDS]) if peak.code else ""
-            line = f"{job:11} {name:44} {peak.mib:>5} {peak.mib - usual:>5}  {peak.code} {words}"
-            print(line, flush=True)
+        wanted = set(jobs) or {*JOBS, TAB}
+        tab = measure_tab(store) if TAB in wanted else iter(())
+        chains = measure(store, Path(folder), wanted - {TAB}) if wanted - {TAB} else iter(())
+        for row in itertools.chain(tab, chains):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
