@@ -40,7 +40,7 @@ from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
-RECIPE = "2"
+RECIPE = "3"
 # Films in worst.png, its columns, and the side of one tile in pixels.
 WORST_FILMS, WORST_COLUMNS, WORST_TILE = 12, 3, 360
 # dice, iou, quality: 0..1; hd95: percent of the film's diagonal; split: how the network used the
