@@ -9,7 +9,8 @@ import pytest
 
 from jobs.chain import INPUTS
 from jobs.errors import ConfigError
-from jobs.local import KEYS, run_chain, serve_s3
+from jobs.local import KEYS, predict_folder, run_chain, serve_s3
+from tests.support.films import draw_pair, png
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -59,3 +60,21 @@ def test_the_chain_and_its_ranks_use_the_embedded_s3_whatever_the_aws_variables_
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines() if line.startswith("  ")] == [*INPUTS]
     assert (tmp_path / "two-ranks" / "report.html").exists()
+    chosen = chosen_films(tmp_path)
+    for _ in range(2):
+        assert predict_folder(chosen, folder=tmp_path, to=chosen / "out") == 0
+        masks = sorted(path.name for path in (chosen / "out/masks").iterdir())
+        assert masks == ["one.png", "two.png"]
+    assert "passed over: text and metadata 1" in capsys.readouterr().out
+
+
+def chosen_films(folder: Path) -> Path:
+    """Links to two films elsewhere and a note, as people make to choose films."""
+    (folder / "pacs").mkdir()
+    chosen = folder / "chosen"
+    chosen.mkdir()
+    for number, name in enumerate(("one", "two")):
+        (folder / f"pacs/{number}.png").write_bytes(png(draw_pair(number)[0]))
+        (chosen / f"{name}.png").symlink_to(folder / f"pacs/{number}.png")
+    (chosen / "notes.txt").write_text("for Monday")
+    return chosen

@@ -131,7 +131,26 @@ def test_run_local_reads_a_folder_and_its_results_belong_to_the_caller(project: 
     results = project / "artifacts" / "here"
     assert len(list((results / "masks").glob("*.png"))) == 40
     assert {path.stat().st_uid for path in results.rglob("*")} == {os.getuid()}
+    predict_a_folder_of_links(project, sorted(films.rglob("CXR_png/*.png"))[:3])
     assert containers() == before
+
+
+def predict_a_folder_of_links(project: Path, films: list[Path]) -> None:
+    """The container sees the folders that the links lead to."""
+    chosen = project.parent / "chosen"
+    chosen.mkdir()
+    for film in films:
+        (chosen / film.name).symlink_to(film)
+    process = subprocess.run(
+        ["make", "predict", "RUNTIME=docker", f"FILMS={chosen}", "OUT=artifacts/chosen"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    masks = (project / "artifacts/chosen/masks").iterdir()
+    assert sorted(mask.name for mask in masks) == [film.name for film in films]
 
 
 @pytest.mark.slow
