@@ -26,7 +26,7 @@ from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
-RECIPE = "3"
+RECIPE = "2"
 # Bytes of files that all threads together hold in memory.
 BYTES_UNDER_WAY = 2**26
 # Files that are left out and may hold the masks of films that have none.

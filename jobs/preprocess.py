@@ -24,7 +24,7 @@ from jobs.films.rows import (
     ProcessedRow,
     RawRow,
     Split,
-    check_processed,
+    check_preprocessed,
     film_of,
     raw_rows,
 )
@@ -66,7 +66,7 @@ def run(config: PreprocessConfig, store: Store) -> Manifest:
         recipe=RECIPE,
         inputs={"raw": raw},
         extra={"splits": splits} if config.split_file else {},
-        check_row=check_processed,
+        check_row=check_preprocessed,
     )
     if manifest := work_folder.finished():
         return manifest

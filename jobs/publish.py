@@ -20,6 +20,7 @@ from typing import Any, TypedDict
 from jobs import typed_json
 from jobs.chain import INPUTS
 from jobs.errors import ConfigError
+from jobs.films.training_pairs import sources_of
 from jobs.models.champion import Contest, Decision, choose
 from jobs.models.contest_films import unlike_lungs
 from jobs.models.package import Package, write_package
@@ -75,7 +76,9 @@ def run(config: PublishConfig, store: Store) -> Manifest:
     check_links(manifests)
     out = config.out.rstrip("/")
     folder, models = f"{out}/runs/{config.run_id}", f"{out}/models/{config.name}"
-    # Whatever may be damaged is read before a package or a champion is written.
+    # Whatever may be damaged is read before a package or a champion is written. First: of what
+    # version the manifest is.
+    sources_of(manifests["processed"])
     contents = page.read_contents(store, manifests)
     metrics = contents["metrics"]
     jobs = _jobs(store, f"{folder}/results/", manifests)

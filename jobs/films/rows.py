@@ -197,6 +197,12 @@ def check_processed(row: Row, name: str) -> None:
                 )
 
 
+def check_preprocessed(row: Row, name: str) -> None:
+    """As `check_processed`, of a row of this version, which has all that preprocess writes."""
+    check_processed(row, name)
+    _check(row, ProcessedRow, {"ok": ("lung_fraction", "pixels", "looks")}, name)
+
+
 def check_predicted(row: Row, name: str) -> None:
     _check(row, PredictionRow, PREDICTED, name)
 

@@ -7,11 +7,12 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.errors import error_of_exit_code
+from jobs.errors import BadDataError, error_of_exit_code
 from jobs.films.rows import Split
-from jobs.films.training_pairs import chosen_sources, count_films, read_pairs
+from jobs.films.training_pairs import Pair, chosen_sources, count_films, read_pairs
 from jobs.models.epoch_writer import EpochWriter
 from jobs.models.trained_files import TrainedModel
 from jobs.runtime.profile import spent, waiting
@@ -26,6 +27,7 @@ from jobs.settings.config import TrainConfig
 from jobs.storage.manifest import Manifest, read_manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
+from jobs.typed_json import REMEDY
 
 # The splits that a training reads; test films are never loaded.
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -63,8 +65,18 @@ def _fill_cache(store: Store, config: TrainConfig, processed: Manifest, cache: P
     for split in SPLITS:
         count = count_films(processed, split, sources)
         pairs = read_pairs(store, processed, split, sources=sources, threads=store.threads)
-        films = track(pairs, count, f"load {split}")
+        films = track(_counted(pairs, count, processed), count, f"load {split}")
         write_cache(cache / split, films, count, processed.config["size"])
+
+
+def _counted(pairs: Iterator[Pair], count: int, processed: Manifest) -> Iterator[Pair]:
+    """The pairs; BadDataError where the manifest's rows are not as many as it counts."""
+    number = 0
+    for number, pair in enumerate(pairs, start=1):
+        if number <= count:
+            yield pair
+    if number != count:
+        raise BadDataError(f"{processed.uri} counts {count} films and has {number}: {REMEDY}")
 
 
 def _launch_ranks(store: Store, config: TrainConfig, cache: Path) -> None:

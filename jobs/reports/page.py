@@ -58,6 +58,15 @@ PICTURE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError
 SAMPLES, SAMPLE_SIDE = 6, 560
 # Films listed of those flagged for review.
 FLAGGED = 10
+# What the template shows of the manifests' headers.
+SHOWN = (
+    ("raw", "counts", ("films",)),
+    ("raw", "details", ("layouts", "ignored")),
+    ("processed", "counts", ("films", "records", "quarantined")),
+    ("processed", "details", ("reasons", "by_source", "by_label")),
+    ("predictions", "counts", ("failed",)),
+    ("evaluation", "config", ("test_sources",)),
+)
 
 
 def read_contents(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, Any]:
@@ -71,6 +80,10 @@ def read_contents(store: Store, manifests: Mapping[str, Manifest]) -> dict[str, 
     evaluation, processed, trained = (
         manifests[name] for name in ("evaluation", "processed", "trained")
     )
+    for name, part, fields in SHOWN:
+        for field in fields:
+            # Raises where an edited header lacks it.
+            getattr(manifests[name], part)[field]
     history = read_history(store, trained)
     best = _best(history, read_trained_json(store, trained, TrainedJson))
     metrics = read_metrics(store, evaluation)

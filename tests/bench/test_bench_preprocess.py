@@ -62,8 +62,6 @@ def test_each_figure_is_the_median_of_its_rounds(
     for figure in figures.values():
         assert figure.keys() == KEYS
         assert figure["min"] <= figure["value"] <= figure["max"]
-    assert figures["preprocess_vs_naive"]["value"] > 1
-    assert figures["preprocess_vs_inflate"]["value"] > 1
 
 
 def test_both_implementations_make_the_same_square_film(tmp_path: Path) -> None:
