@@ -167,6 +167,7 @@ def test_a_kaggle_source_has_the_content_of_its_archive(
     assert from_kaggle.config["sources"] != from_file.config["sources"]
 
 
+@pytest.mark.slow
 def test_real_films_from_kaggle_have_the_content_of_their_archive(
     store: Store, out: str, shared_data: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_real_films_from_kaggle_have_the_content_of_their_archive(
     assert from_kaggle.content_hash == run(store, out, path.as_uri()).content_hash
 
 
+@pytest.mark.slow
 def test_every_film_of_the_real_archives_is_recognised(
     store: Store, out: str, shared_data: Path
 ) -> None:

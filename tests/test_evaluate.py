@@ -32,6 +32,8 @@ from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
 from tests.support.films import draw_pair, write_montgomery
 
+pytestmark = pytest.mark.slow
+
 SIZE, FILMS = 64, 30
 SHENZHEN = range(21, 31)  # the numbers of the films with names as in the Shenzhen set
 SPLITS = ("train", "val", "test", "train", "train")

@@ -19,6 +19,8 @@ from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.storage.s3 import Store
 from tests.support.films import draw_pair, png
 
+pytestmark = pytest.mark.slow
+
 FILMS, COPIES = 24, 8
 
 

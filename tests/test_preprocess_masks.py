@@ -19,6 +19,8 @@ from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from tests.support.films import draw_pair, png
 
+pytestmark = pytest.mark.slow
+
 FILMS = 30
 Lungs = NDArray[np.bool_]
 Draw = Callable[[Lungs, Lungs], NDArray[Any]]

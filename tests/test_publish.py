@@ -20,6 +20,8 @@ from jobs.reports import page
 from jobs.storage.manifest import FileEntry, Manifest, hash_entries, read_manifest
 from tests.support.published import SIZE, Chain, call_dark_lung, chain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:

@@ -28,6 +28,8 @@ from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from tests.support.films import ROOT, run_job, write_montgomery
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"epochs": 2, "batch_size": 8, "network": "small", "precision": "float32"}
 
 

@@ -67,6 +67,7 @@ def test_a_tilted_opening_is_kept_whole_with_black_corners() -> None:
     assert abs(box.left - columns.min()) <= 3 and abs(box.right - columns.max()) <= 3
 
 
+@pytest.mark.slow
 def test_no_visible_lung_is_cropped_from_a_phantom() -> None:
     """A collimator may cover lung, so that the true mask extends into the black border."""
     cropped_films = 0

@@ -26,6 +26,8 @@ from jobs.storage.work_folder import WorkFolder, pack_rows
 from tests.support.pages import Page
 from tests.support.published import Chain, chain
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}.png"
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
 

@@ -88,6 +88,7 @@ def loss_and_gradient(films: int) -> tuple[float, NDArray[np.float64]]:
     return loss.item(), (weight.grad / world_size()).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "films"), [(2, 4), (2, 5), (3, 5), (3, 2)])
 def test_slices_of_any_size_give_the_loss_and_gradient_of_the_whole(
     processes: int, films: int

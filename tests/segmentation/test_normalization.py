@@ -14,6 +14,8 @@ from jobs.segmentation.normalization import GlobalBatchNorm2d
 from jobs.segmentation.unet import UNet
 from tests.support.ranks import run_ranks
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SLOW = pytest.mark.slow
 

@@ -170,6 +170,7 @@ def test_a_finished_run_is_resumed_without_a_step(unbroken: list[EpochResult]) -
     assert run(state=unbroken[-1].last) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("processes", "batch_size"),
     [(3, 3), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in [(2, 3), (2, 5), (3, 5)])],
