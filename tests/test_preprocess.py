@@ -108,6 +108,7 @@ def test_the_split_is_a_pure_function_of_the_patient() -> None:
     assert many.count("val") / 20_000 == pytest.approx(0.15, abs=0.01)
 
 
+@pytest.mark.slow
 def test_adding_films_moves_nobody(store: Store, out: str, films: Path) -> None:
     def splits(made: Manifest) -> dict[str, str]:
         return {row["id"]: row["split"] for row in made.rows(store)}
@@ -155,6 +156,7 @@ def test_each_bad_film_is_quarantined_with_its_reason(store: Store, out: str, fi
     assert len(images) == made.counts["records"], "a quarantined film leaves no object"
 
 
+@pytest.mark.slow
 def test_films_of_one_failing_are_counted_under_one_reason(
     store: Store, out: str, films: Path
 ) -> None:
@@ -206,6 +208,7 @@ def test_an_empty_split_is_bad_data(store: Store, out: str, tmp_path: Path) -> N
         run(store, out, fetch(store, out, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_published_split_replaces_the_hashed_one(store: Store, out: str, films: Path) -> None:
     lines = ["patient,split"]
     for number in range(1, 31):

@@ -32,6 +32,7 @@ def history_in_parts() -> tuple[bool, list[EpochRow]]:
     return history_of_rank(SMALL, None)
 
 
+@pytest.mark.slow
 def test_ranks_that_train_in_parts_have_the_history_of_one_process() -> None:
     ranks = run_ranks(history_in_parts, 2)
     assert_same_history(ranks, history_in_parts_of(SMALL, 2))

@@ -98,6 +98,7 @@ def test_changed_bytes_are_refused_by_their_sha256(store: Store, out: str) -> No
         store.read(f"{out}/film.png", sha256=digest)
 
 
+@pytest.mark.slow
 def test_a_listing_goes_over_every_page_in_key_order(store: Store, out: str) -> None:
     count = store.write_many((f"{out}/many/{n:05d}", b"x") for n in range(1203))
     listed = [item.uri for item in store.list_objects(f"{out}/many/")]
@@ -111,6 +112,7 @@ def test_many_objects_are_read_in_the_order_of_their_uris(store: Store, out: str
     assert list(store.read_many(reversed(uris))) == [uri.encode() for uri in reversed(uris)]
 
 
+@pytest.mark.slow
 def test_deleting_more_than_one_batch_leaves_nothing(store: Store, out: str) -> None:
     uris = [f"{out}/{n}" for n in range(1001)]
     store.write_many((uri, b"") for uri in uris)
