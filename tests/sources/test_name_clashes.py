@@ -28,7 +28,6 @@ def write_plain(folder: Path, names: list[str], level: int) -> None:
         save(folder / "masks" / f"{name}.png", Image.open(io.BytesIO(png(left | right))), level)
 
 
-@pytest.mark.slow
 def test_films_that_two_sources_name_differently_are_kept_once(
     store: Store, out: str, tmp_path: Path
 ) -> None:
