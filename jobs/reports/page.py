@@ -51,8 +51,6 @@ IMAGE_WIDTH, IMAGE_QUALITY = 1600, 82
 # Characters of a setting's value, after which it is cut.
 LONGEST_VALUE = 400
 NOTHING = "–"
-# What Pillow raises for a damaged picture.
-PICTURE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 # Test films shown, and their longer side in pixels.
 SAMPLES, SAMPLE_SIDE = 6, 560

@@ -13,8 +13,8 @@ from jobs.settings.config import PreprocessConfig
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
+from tests.support.rows import FILE, OK_FIELDS
 
-FILE = {"key": "masks/a.png", "bytes": 1, "sha256": "0" * 64}
 PREDICTED = {
     "origin": "a.png",
     "status": "ok",
@@ -31,14 +31,8 @@ PROCESSED = {
     "source": "custom",
     "label": "unknown",
     "origin": "a.png",
-    "status": "ok",
     "split": "train",
-    "image": FILE,
-    "mask": FILE,
-    "height": 80,
-    "width": 64,
-    "crop": [0, 0, 80, 64],
-    "box": [0, 0, 512, 512],
+    **OK_FIELDS,
 }
 
 Write = Callable[[Sequence[Mapping[str, Any]], int], Manifest]

@@ -12,6 +12,7 @@ from jobs.settings.config import PreprocessConfig, TrainConfig
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import WorkFolder
+from tests.support.rows import OK_FIELDS
 
 FILMS = (
     ("m1", "montgomery", "train"),
@@ -22,19 +23,9 @@ FILMS = (
     ("both", "montgomery", "train"),
     ("both", "shenzhen", "train"),
 )
-FILE = {"key": "images/a.png", "bytes": 1, "sha256": "0" * 64}
 FILM = {"id": "q1", "patient": "q1", "source": "montgomery", "label": "normal", "origin": "q1.png"}
 QUARANTINED = {**FILM, "status": "quarantined", "reason": "blank"}
-OK = {
-    **FILM,
-    "status": "ok",
-    "image": FILE,
-    "mask": FILE,
-    "height": 80,
-    "width": 64,
-    "crop": [0, 0, 80, 64],
-    "box": [0, 0, 512, 512],
-}
+OK = {**FILM, **OK_FIELDS}
 
 
 @pytest.fixture
