@@ -7,7 +7,9 @@ from datetime import timedelta
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from lung.assets import CHAMPION
-from lung.tasks import POLICY, container_params, job_task, params, schedule
+from lung.form import container_params, params
+from lung.settings import schedule
+from lung.tasks import POLICY, job_task
 
 DOC = """
 ### Masks for new films

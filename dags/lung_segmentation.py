@@ -7,16 +7,10 @@ from datetime import timedelta
 from airflow.sdk import DAG, Param, chain, task
 
 from lung.assets import CHAMPION_MOVED, TRAINING, record_champion, record_training
+from lung.form import container_params, params
 from lung.notices import report_champion
-from lung.tasks import (
-    POLICY,
-    container_params,
-    job_task,
-    manifest_of,
-    params,
-    schedule,
-    setting,
-)
+from lung.settings import schedule, setting
+from lung.tasks import POLICY, job_task, manifest_of
 
 DOC = """
 ### Lung masks from chest X-rays
@@ -52,7 +46,7 @@ does not answer; the retries wait for it. To repeat reused work, delete its fold
   the champion: type http, an incoming webhook of Slack, Mattermost or Teams as host. A secret end
   of its path goes into the password.
 
-`dags/lung/tasks.py` lists the deployment's settings.
+`dags/lung/settings.py` lists the deployment's settings.
 """
 
 with DAG(

@@ -8,7 +8,8 @@ import re
 from typing import Any
 
 from lung.contract import S3_CONNECTION, bucket_and_key, connection, s3_client
-from lung.tasks import safe_run_id, setting
+from lung.run_folder import safe_run_id
+from lung.settings import setting
 
 # A person waits for the page.
 CONNECT_SECONDS, READ_SECONDS = 2, 5

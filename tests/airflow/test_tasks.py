@@ -75,7 +75,7 @@ RUN_IDS = [
     ],
 )
 def test_an_ordinary_run_id_keeps_the_folder_of_earlier_versions(run_id: str, folder: str) -> None:
-    from lung.tasks import safe_run_id
+    from lung.run_folder import safe_run_id
 
     assert safe_run_id(run_id) == folder
 
@@ -84,7 +84,7 @@ def test_the_run_ids_that_airflow_makes_are_ordinary_ones() -> None:
     from airflow.models.dagrun import DagRun
     from airflow.utils.types import DagRunType
 
-    from lung.tasks import safe_run_id
+    from lung.run_folder import safe_run_id
 
     moment = datetime(2026, 11, 23, 9, 30, 0, 123456, tzinfo=UTC)
     for run_type in DagRunType:
@@ -100,7 +100,7 @@ def test_the_run_ids_that_airflow_makes_are_ordinary_ones() -> None:
     [("../../etc/passwd", "etc-passwd--"), ("a b$(rm)", "a-b--rm---"), ("é", "run--")],
 )
 def test_a_run_id_becomes_safe_for_a_folders_name(run_id: str, start: str) -> None:
-    from lung.tasks import safe_run_id
+    from lung.run_folder import safe_run_id
 
     digest = hashlib.sha256(run_id.encode()).hexdigest()[:12]
     assert safe_run_id(run_id) == start + digest
@@ -109,7 +109,7 @@ def test_a_run_id_becomes_safe_for_a_folders_name(run_id: str, start: str) -> No
 def test_no_two_run_ids_have_one_folder() -> None:
     """Also where a run is named like another's folder, and like the folder of that one."""
     from jobs.settings.config import DownloadConfig
-    from lung.tasks import safe_run_id
+    from lung.run_folder import safe_run_id
 
     run_ids = list(RUN_IDS)
     for _ in range(3):
@@ -121,7 +121,8 @@ def test_no_two_run_ids_have_one_folder() -> None:
 
 
 def test_a_jobs_options_on_the_form_are_arguments_of_its_command() -> None:
-    from lung.tasks import command, form_arguments
+    from lung.form import form_arguments
+    from lung.tasks import command
 
     words = command("publish", form_arguments("publish"))
     assert words[:6] == ["python", "-m", "jobs", "publish", "--name", "{{ params.name }}"]
@@ -132,7 +133,7 @@ def test_a_jobs_options_on_the_form_are_arguments_of_its_command() -> None:
 def test_an_empty_text_field_of_the_form_is_an_empty_argument() -> None:
     from jinja2 import Template
 
-    from lung.tasks import form_arguments
+    from lung.form import form_arguments
 
     # The form sends null for it.
     template = Template(form_arguments("preprocess")["split_file"])
@@ -141,7 +142,7 @@ def test_an_empty_text_field_of_the_form_is_an_empty_argument() -> None:
 
 
 def test_a_setting_replaces_the_source_of_scheduled_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lung.tasks import params
+    from lung.form import params
 
     default = params("download")["source"].resolve()
     monkeypatch.setenv("LUNG_SOURCE", "s3://hospital/films/")
@@ -151,7 +152,7 @@ def test_a_setting_replaces_the_source_of_scheduled_runs(monkeypatch: pytest.Mon
 def test_settings_replace_the_inbox_and_the_containers_limits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from lung.tasks import container_params, params
+    from lung.form import container_params, params
 
     monkeypatch.setenv("LUNG_INBOX", "s3://hospital/new/")
     monkeypatch.setenv("LUNG_JOBS_MEMORY", "20g")
@@ -202,11 +203,11 @@ def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    from lung import tasks
+    from lung import settings
 
-    assert tasks.__doc__ is not None
-    documented = set(re.findall(r"LUNG_[A-Z_]+", tasks.__doc__))
-    assert documented == tasks.DEFAULTS.keys()
+    assert settings.__doc__ is not None
+    documented = set(re.findall(r"LUNG_[A-Z_]+", settings.__doc__))
+    assert documented == settings.DEFAULTS.keys()
 
 
 def test_a_param_that_is_not_on_the_form_is_refused_by_name() -> None:

@@ -1,0 +1,58 @@
+"""The deployment's settings.
+
+Settings are environment variables of Airflow's processes, read when a DAG is parsed:
+
+    LUNG_BACKEND         docker (default) or process
+    LUNG_BUCKET_URI      prefix that the jobs write under, s3://BUCKET/PREFIX
+    LUNG_SOURCE          source of the films in scheduled runs; replaces the form's default
+    LUNG_SCHEDULE        lung_segmentation: cron expression or preset, @weekly by default; never:
+                         manual runs only
+    LUNG_INBOX           prefix of the new films for lung_masks, s3://BUCKET/PREFIX
+    LUNG_MASKS_SCHEDULE  lung_masks: cron expression or preset, @daily by default; never: only a
+                         new champion starts it
+    LUNG_POOL            pool of train, gpu by default; its one slot means one training at a time
+    LUNG_GPUS            default of GPUs on the form
+    LUNG_JOBS_IMAGE      docker: image of the jobs
+    LUNG_DOCKER_NETWORK  docker: network of the containers, from which they reach S3
+    LUNG_JOBS_MEMORY     docker: default of Memory on the form, the limit of one job's container
+    LUNG_SHM_SIZE        docker: default of Shared memory on the form, the size of /dev/shm, through
+                         which the processes of one training communicate
+    LUNG_JOBS_HOME       process: the project's folder
+    LUNG_JOBS_PYTHON     process: Python interpreter that has the jobs' packages
+    DOCKER_HOST          docker: URL of an engine on another machine; over TLS also
+                         DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, the folder of ca.pem, cert.pem
+                         and key.pem
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+DEFAULTS = {
+    "LUNG_BACKEND": "docker",
+    "LUNG_BUCKET_URI": "s3://lung/pipeline",
+    "LUNG_SOURCE": "",
+    "LUNG_SCHEDULE": "@weekly",
+    "LUNG_INBOX": "s3://lung/inbox",
+    "LUNG_MASKS_SCHEDULE": "@daily",
+    "LUNG_POOL": "gpu",
+    "LUNG_GPUS": "0",
+    "LUNG_JOBS_IMAGE": "lung-jobs:local",
+    "LUNG_DOCKER_NETWORK": "bridge",
+    "LUNG_JOBS_MEMORY": "8g",
+    "LUNG_SHM_SIZE": "1g",
+    "LUNG_JOBS_HOME": str(PROJECT),
+    "LUNG_JOBS_PYTHON": str(PROJECT / ".venv" / "bin" / "python"),
+}
+
+
+def setting(name: str) -> str:
+    """The environment variable `name`, or its default where it is unset or empty."""
+    return os.environ.get(name) or DEFAULTS[name]
+
+
+def schedule(name: str) -> str | None:
+    """The setting `name` as a cron expression or preset; None for never."""
+    return None if setting(name) == "never" else setting(name)
