@@ -5,6 +5,8 @@ Settings are environment variables of Airflow's processes, read when a DAG is pa
     LUNG_BACKEND         docker (default) or process
     LUNG_BUCKET_URI      prefix that the jobs write under, s3://BUCKET/PREFIX
     LUNG_SOURCE          source of the films in scheduled runs; replaces the form's default
+    LUNG_FORM_DEFAULTS   defaults of other options of the jobs on the form, as JSON by their names:
+                         {"size": 256, "epochs": 16}; scheduled runs take them
     LUNG_SCHEDULE        lung_segmentation: cron expression or preset, @weekly by default; never:
                          manual runs only
     LUNG_INBOX           prefix of the new films for lung_masks, s3://BUCKET/PREFIX
@@ -38,6 +40,7 @@ DEFAULTS = {
     "LUNG_BACKEND": "docker",
     "LUNG_BUCKET_URI": "s3://lung/pipeline",
     "LUNG_SOURCE": "",
+    "LUNG_FORM_DEFAULTS": "{}",
     "LUNG_SCHEDULE": "@weekly",
     "LUNG_INBOX": "s3://lung/inbox",
     "LUNG_MASKS_SCHEDULE": "@daily",
