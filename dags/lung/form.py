@@ -58,6 +58,8 @@ def form_arguments(job: str) -> dict[str, str]:
 
 
 def _form_value(name: str, schema: dict[str, Any]) -> str:
-    # The form sends null for an empty text field.
+    # The form sends null for an empty field.
+    if "array" in schema["type"]:
+        return f"{{{{ (params.{name} or []) | join(',') }}}}"
     value = f"params.{name} or ''" if schema["default"] == "" else f"params.{name}"
     return f"{{{{ {value} }}}}"

@@ -42,12 +42,12 @@ def serialised(dag: str, schedule: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def next_run(dag: Any, now: str, monkeypatch: pytest.MonkeyPatch, last: str = "") -> str | None:
     """Minutes of the next scheduled run at `now`, after a scheduled run at `last` if given."""
-    import pendulum
+    from airflow.sdk.timezone import parse
     from airflow.timetables.base import DagRunInfo
 
-    moment = pendulum.parse(now, tz="UTC")
+    moment = parse(f"{now}+00:00")
     monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: moment)
-    last_run = DagRunInfo.exact(pendulum.parse(last, tz="UTC")) if last else None
+    last_run = DagRunInfo.exact(parse(f"{last}+00:00")) if last else None
     info = dag.next_dagrun_info(last_automated_run_info=last_run)
     return info.run_after.strftime("%Y-%m-%dT%H:%M") if info else None
 
@@ -80,8 +80,9 @@ def test_after_a_scheduled_run_the_next_tick_comes_and_of_several_missed_ones_th
 
 
 def test_without_a_schedule_the_clock_starts_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = "2026-11-29T10:00"
     for name in SETTINGS:
-        assert next_run(serialised(name, "never", monkeypatch), "2026-11-29", monkeypatch) is None
+        assert next_run(serialised(name, "never", monkeypatch), now, monkeypatch) is None
 
 
 @pytest.mark.parametrize("text", ["@once", "@continuous", "weekly", "61 * * * *", "* * *"])
