@@ -73,7 +73,7 @@ airflow: $(VENV) $(VENV_AIRFLOW) ## Serve Airflow on this machine, until Ctrl-C:
 	  --backend $$runtime $(if $(PORT),--port $(PORT))
 
 .PHONY: dag-run
-dag-run: $(VENV) $(VENV_AIRFLOW) ## Trigger the DAG and follow it to its end: SOURCE SIZE EPOCHS NETWORK GPUS
+dag-run: $(VENV) $(VENV_AIRFLOW) ## Trigger the DAG and follow it to its end: SOURCE SIZE EPOCHS NETWORK GPUS; RUN_ID: only follow that run
 	@$(AIRFLOW_PYTHON) -m scripts.airflow.dag_run
 
 .PHONY: dag-e2e

@@ -25,6 +25,7 @@ from jobs.runtime.visible_text import LineFormatter, visible
 from jobs.segmentation import ranks
 from jobs.settings.airflow_form import form_fields, form_schema
 from jobs.settings.config import JOBS, build_config
+from jobs.settings.options import documentation
 
 log = logging.getLogger("jobs")
 
@@ -206,15 +207,8 @@ def _add_flag(
 
 
 def _help_text(metadata: Mapping[str, Any]) -> str:
-    """The description with its bounds; argparse formats it with %."""
-    bounds = [
-        f"{word} {metadata[name]}"
-        for name, word in (("minimum", "from"), ("maximum", "to"))
-        if name in metadata
-    ]
-    text: str = metadata["description"]
-    text += f" ({' '.join(bounds)})" if bounds else ""
-    return text.replace("%", "%%")
+    """The documentation for argparse, which formats it with %."""
+    return documentation(metadata).replace("%", "%%")
 
 
 def set_up_logging() -> None:

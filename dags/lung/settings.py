@@ -5,6 +5,8 @@ Settings are environment variables of Airflow's processes, read when a DAG is pa
     LUNG_BACKEND         docker (default) or process
     LUNG_BUCKET_URI      prefix that the jobs write under, s3://BUCKET/PREFIX
     LUNG_SOURCE          source of the films in scheduled runs; replaces the form's default
+    LUNG_FORM_DEFAULTS   defaults of other options of the jobs on the form, as JSON by their names:
+                         {"size": 256, "epochs": 16}; scheduled runs take them
     LUNG_SCHEDULE        lung_segmentation: cron expression or preset, @weekly by default; never:
                          manual runs only
     LUNG_INBOX           prefix of the new films for lung_masks, s3://BUCKET/PREFIX
@@ -27,13 +29,18 @@ Settings are environment variables of Airflow's processes, read when a DAG is pa
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
+
+from airflow.sdk import CronTriggerTimetable
+from airflow.sdk.exceptions import AirflowTimetableInvalid
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEFAULTS = {
     "LUNG_BACKEND": "docker",
     "LUNG_BUCKET_URI": "s3://lung/pipeline",
     "LUNG_SOURCE": "",
+    "LUNG_FORM_DEFAULTS": "{}",
     "LUNG_SCHEDULE": "@weekly",
     "LUNG_INBOX": "s3://lung/inbox",
     "LUNG_MASKS_SCHEDULE": "@daily",
@@ -53,6 +60,23 @@ def setting(name: str) -> str:
     return os.environ.get(name) or DEFAULTS[name]
 
 
-def schedule(name: str) -> str | None:
-    """The setting `name` as a cron expression or preset; None for never."""
-    return None if setting(name) == "never" else setting(name)
+def schedule(name: str) -> CronTriggerTimetable | None:
+    """The setting `name` as a timetable whose runs start at its ticks, in UTC; None for never.
+
+    A DAG without a scheduled run waits for the next tick. With `run_immediately=False`, Airflow
+    runs the last tick at once within a tenth of the interval, 17 hours of a week. A minute is kept
+    for a file that is parsed again between its first tick and the run. Raises ValueError for
+    another form.
+    """
+    text = setting(name)
+    if text == "never":
+        return None
+    clock = CronTriggerTimetable(text, timezone="UTC", run_immediately=timedelta(minutes=1))
+    try:
+        clock.validate()
+    except AirflowTimetableInvalid:
+        raise ValueError(
+            f"{name} is {text!r}: give a cron expression such as 0 3 * * 1, a preset such as "
+            "@weekly, or never"
+        ) from None
+    return clock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def refuse_unknown_params(context: Context) -> None:
 
 # Arguments of both DAGs; default_args are those of their tasks.
 POLICY: dict[str, Any] = {
-    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    # No start_date: with one in the past, unpausing would run the last tick at once.
     "catchup": False,
     # Parallel runs would compete for the same fingerprints and for the champion.
     "max_active_runs": 1,

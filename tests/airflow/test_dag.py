@@ -324,12 +324,12 @@ def test_the_schedules_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         return tuple(bag.dags[name].schedule for name in ("lung_segmentation", "lung_masks"))
 
     weekly, daily = schedules()
-    assert weekly == "@weekly"
+    assert weekly.expression == "0 0 * * 0"
     assert daily.timetable.expression == "0 0 * * *"
     for variable in ("LUNG_SCHEDULE", "LUNG_MASKS_SCHEDULE"):
         monkeypatch.setenv(variable, "0 3 * * *")
     at_three, masks_at_three = schedules()
-    assert at_three == masks_at_three.timetable.expression == "0 3 * * *"
+    assert at_three.expression == masks_at_three.timetable.expression == "0 3 * * *"
     for variable in ("LUNG_SCHEDULE", "LUNG_MASKS_SCHEDULE"):
         monkeypatch.setenv(variable, "never")
     never, champion_only = schedules()
