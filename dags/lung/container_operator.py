@@ -11,7 +11,7 @@ that an earlier try left is removed before a new one starts.
 from __future__ import annotations
 
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.providers.docker.operators.docker import DockerOperator, fetch_logs
@@ -64,7 +64,7 @@ class ContainerOperator(DockerOperator):
 
     def execute(self, context: Context) -> Any:
         run = partial(self._run, context)
-        return run_job(run, self.command, self.environment["RESULT_URI"])
+        return run_job(run, cast(list[str], self.command), self.environment["RESULT_URI"])
 
     def _run(self, context: Context, secrets: dict[str, str]) -> Ending:
         self._private_environment = secrets | LIFELINE

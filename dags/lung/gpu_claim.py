@@ -10,7 +10,6 @@ stays, the other is removed and its task chooses anew.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -58,11 +57,10 @@ class GpuClaim:
         client: docker-py's APIClient.
         share: a number, "any" or "all", as `gpu_share` says.
         stop_reason: returns "" while the task runs, and otherwise why it must end.
+        log: the task's logger.
     """
 
-    def __init__(
-        self, client: Any, share: str, stop_reason: Callable[[], str], log: logging.Logger
-    ) -> None:
+    def __init__(self, client: Any, share: str, stop_reason: Callable[[], str], log: Any) -> None:
         self._client = client
         self._share = share
         self._stop_reason = stop_reason
@@ -166,7 +164,7 @@ class GpuClaim:
 class _Waiting:
     """Logs who holds the GPUs that a task waits for, when that changes and every ten minutes."""
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(self, log: Any) -> None:
         self._log = log
         self._holders: set[str] = set()
         self._since = self._logged = 0.0
