@@ -8,6 +8,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from lung.assets import CHAMPION
 from lung.form import container_params, params
+from lung.gpu_share import one_gpu
 from lung.settings import schedule
 from lung.tasks import POLICY, job_task
 
@@ -57,4 +58,4 @@ with DAG(
     params=params("inbox", **container_params()),
     **POLICY,
 ) as dag:
-    job_task("inbox", execution_timeout=timedelta(days=1))
+    job_task("inbox", execution_timeout=timedelta(days=1), **one_gpu())

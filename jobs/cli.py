@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from jobs.chain import INPUTS, run_job
 from jobs.errors import InterruptedJobError, JobError, StopRequest
 from jobs.runtime import lifeline
+from jobs.runtime.cores import limit_threads
 from jobs.runtime.memory import keep_freed_memory
 from jobs.runtime.visible_text import LineFormatter, visible
 from jobs.segmentation import ranks
@@ -62,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     # By default torch's idle threads spin, and take the cores from threads that decode and encode.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    limit_threads()
     former = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         for number in SIGNALS:

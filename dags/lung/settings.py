@@ -12,11 +12,15 @@ Settings are environment variables of Airflow's processes, read when a DAG is pa
     LUNG_INBOX           prefix of the new films for lung_masks, s3://BUCKET/PREFIX
     LUNG_MASKS_SCHEDULE  lung_masks: cron expression or preset, @daily by default; never: only a
                          new champion starts it
-    LUNG_POOL            pool of train, gpu by default; its one slot means one training at a time
-    LUNG_GPUS            default of GPUs on the form
+    LUNG_GPUS            GPUs of the machine that are for these DAGs: a number, or all (default),
+                         what the engine offers; 0: the CPU. See lung/gpu_share.py
+    LUNG_POOL            pool of the tasks that compute on GPUs, gpu by default; as many slots as
+                         LUNG_GPUS, one for all or 0: one training at a time
     LUNG_JOBS_IMAGE      docker: image of the jobs
     LUNG_DOCKER_NETWORK  docker: network of the containers, from which they reach S3
     LUNG_JOBS_MEMORY     docker: default of Memory on the form, the limit of one job's container
+    LUNG_JOBS_CPUS       docker: cores that one job's container may use at a time, as in 2 or 1.5;
+                         empty (default): all
     LUNG_SHM_SIZE        docker: default of Shared memory on the form, the size of /dev/shm, through
                          which the processes of one training communicate
     LUNG_JOBS_HOME       process: the project's folder
@@ -29,6 +33,7 @@ Settings are environment variables of Airflow's processes, read when a DAG is pa
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -45,10 +50,11 @@ DEFAULTS = {
     "LUNG_INBOX": "s3://lung/inbox",
     "LUNG_MASKS_SCHEDULE": "@daily",
     "LUNG_POOL": "gpu",
-    "LUNG_GPUS": "0",
+    "LUNG_GPUS": "all",
     "LUNG_JOBS_IMAGE": "lung-jobs:local",
     "LUNG_DOCKER_NETWORK": "bridge",
     "LUNG_JOBS_MEMORY": "8g",
+    "LUNG_JOBS_CPUS": "",
     "LUNG_SHM_SIZE": "1g",
     "LUNG_JOBS_HOME": str(PROJECT),
     "LUNG_JOBS_PYTHON": str(PROJECT / ".venv" / "bin" / "python"),
@@ -80,3 +86,11 @@ def schedule(name: str) -> CronTriggerTimetable | None:
             "@weekly, or never"
         ) from None
     return clock
+
+
+def cpu_limit() -> float:
+    """LUNG_JOBS_CPUS in cores, 0 for no limit. Raises ValueError for anything but a number."""
+    text = setting("LUNG_JOBS_CPUS") or "0"
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        raise ValueError(f"LUNG_JOBS_CPUS is {text!r}: it can be a number of cores, as in 2 or 1.5")
+    return float(text)

@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from lung.form import form_arguments
 from lung.notices import report_failure
 from lung.run_folder import safe_run_id
-from lung.settings import setting
+from lung.settings import cpu_limit, setting
 
 # Templates. The run's id becomes a folder's name here only.
 RUN_ID = "{{ safe_run_id(run_id) }}"
@@ -118,6 +118,7 @@ def backend(name: str) -> tuple[type[BaseOperator], dict[str, Any]]:
             "network_mode": setting("LUNG_DOCKER_NETWORK"),
             "mem_limit": "{{ params.memory }}",
             "shm_size": "{{ params.shm_size }}",
+            "cpu_limit": cpu_limit(),
             **tls(),
         }
     if name == "process":

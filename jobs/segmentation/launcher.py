@@ -20,6 +20,11 @@ log = logging.getLogger(__name__)
 SECONDS_TO_END = 3
 
 
+def default_processes(batch_size: int) -> int:
+    """One process for each GPU, at most one for each film of a batch; one on the CPU."""
+    return max(1, min(torch.cuda.device_count(), batch_size))
+
+
 def launch(
     command: Sequence[str], processes: int, environment: Mapping[str, str] | None = None
 ) -> int:

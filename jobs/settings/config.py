@@ -225,9 +225,9 @@ class TrainConfig(JobConfig):
         "train", ". Films of the other sources then test the model on unseen sources"
     )
     processes: int = option(
-        "Training processes, one for each GPU if there are GPUs",
-        1,
-        minimum=1,
+        "Training processes; 0: one for each GPU that the job sees, one on the CPU",
+        0,
+        minimum=0,
         maximum=64,
         identity=False,
     )
