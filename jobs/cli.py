@@ -25,7 +25,7 @@ from jobs.runtime.memory import keep_freed_memory
 from jobs.runtime.visible_text import LineFormatter, visible
 from jobs.segmentation import ranks
 from jobs.settings.airflow_form import form_fields, form_schema
-from jobs.settings.config import JOBS, build_config
+from jobs.settings.config import JOBS, TrainConfig, build_config
 from jobs.settings.options import documentation
 
 log = logging.getLogger("jobs")
@@ -53,6 +53,8 @@ RUN_DEFAULTS = {
     "batch_size": 4,
     "learning_rate": 1e-2,
     "network": "small",
+    # A batch of 4 films does not fill one GPU.
+    "processes": 1,
 }
 
 
@@ -125,6 +127,9 @@ def _add_run(commands: Any) -> None:
     for job in INPUTS:
         for item, kind in form_fields(job):
             _add_flag(run, item, kind, RUN_DEFAULTS.get(item.name, item.default))
+    # Not on the form, where GPUs decide it.
+    processes = {item.name: item for item in dataclasses.fields(TrainConfig)}["processes"]
+    _add_flag(run, processes, int, RUN_DEFAULTS["processes"])
     _add_profile(run)
 
 
