@@ -33,7 +33,7 @@ JWT_KEYS = [
 ]
 # Each stage asks the one before as it starts; where that does not answer yet, it waits seconds.
 STAGES = (("master",), ("volume", "filer"), ("s3",))
-SECONDS_TO_START = 30.0
+SECONDS_TO_ANSWER = 3.0
 SECONDS_BETWEEN_TRIES = 0.01
 # These end within milliseconds of SIGTERM.
 STOPPED = ("volume", "master")
@@ -117,8 +117,8 @@ def _process(
 
 
 def _wait_for(names: tuple[str, ...], port: int, services: Services) -> None:
-    """Return once the gRPC of these answers, or one has ended."""
-    deadline = time.monotonic() + SECONDS_TO_START
+    """Return once the gRPC of these answers; not for ever, as on a full disk one may never do."""
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
     waiting = [port + SERVICES.index(name) + GRPC_OFFSET for name in names]
     while waiting and not services.has_ended() and time.monotonic() < deadline:
         with contextlib.suppress(OSError):
