@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 BUCKET = "lung"
 STARTS = 3
 SECONDS_TO_START = 30.0
-SECONDS_BETWEEN_TRIES = 0.02
 LOG_LINES = 3
 LOG_BYTES = 4096
 LINE_CHARACTERS = 160
@@ -203,7 +202,7 @@ def _wait_until_ready(server: weed.Services, settings: S3Settings, folder: Path)
         except (OSError, JobError):
             if is_full(folder):
                 raise ServiceUnavailableError("its volumes take no object") from None
-            time.sleep(SECONDS_BETWEEN_TRIES)
+            time.sleep(weed.SECONDS_BETWEEN_TRIES)
     return False
 
 

@@ -31,9 +31,10 @@ JWT_KEYS = [
     f"WEED_JWT_{name}_KEY"
     for name in ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
 ]
-# Each stage asks the one before as it starts; where that does not answer yet, it waits seconds.
-STAGES = (("master",), ("volume", "filer"), ("s3",))
-SECONDS_TO_START = 30.0
+# In the order of their start, with the service that each asks as it starts: one that gets no answer
+# then waits for seconds before it asks again.
+ASKED = {"master": "", "volume": "master", "filer": "master", "s3": "filer"}
+SECONDS_TO_ANSWER = 3.0
 SECONDS_BETWEEN_TRIES = 0.01
 # These end within milliseconds of SIGTERM.
 STOPPED = ("volume", "master")
@@ -89,12 +90,10 @@ def start(folder: Path, host: str, settings: S3Settings, scratch: Path) -> Servi
     services = Services()
     try:
         with open(folder / "weed.log", "ab", opener=_private) as output:
-            answering: tuple[str, ...] = ()
-            for stage in STAGES:
-                _wait_for(answering, port, services)
-                for name in stage:
-                    services.add(name, _process(commands[name], environment, output))
-                answering = stage
+            for name, asked in ASKED.items():
+                if asked:
+                    _wait_until_it_answers(port + SERVICES.index(asked) + GRPC_OFFSET, services)
+                services.add(name, _process(commands[name], environment, output))
     except BaseException:
         services.end()
         raise
@@ -116,15 +115,15 @@ def _process(
     )
 
 
-def _wait_for(names: tuple[str, ...], port: int, services: Services) -> None:
-    """Return once the gRPC of these answers, or one has ended."""
-    deadline = time.monotonic() + SECONDS_TO_START
-    waiting = [port + SERVICES.index(name) + GRPC_OFFSET for name in names]
-    while waiting and not services.has_ended() and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            socket.create_connection((LOOPBACK, waiting[0]), timeout=1).close()
-            waiting.pop(0)
-            continue
+def _wait_until_it_answers(grpc_port: int, services: Services) -> None:
+    """Wait, though not for ever: on a full disk a service may neither answer nor end."""
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
+    while not services.has_ended() and time.monotonic() < deadline:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((LOOPBACK, grpc_port), timeout=1),
+        ):
+            return
         time.sleep(SECONDS_BETWEEN_TRIES)
 
 
@@ -149,7 +148,6 @@ def _commands(data: Path, host: str, port: int, scratch: Path) -> dict[str, list
     at = {name: port + offset for offset, name in enumerate(SERVICES)}
     options = {
         "master": [
-            f"-ip={LOOPBACK}",
             f"-mdir={data}",
             # Without peers the master leads at once, in place of waiting for their votes.
             "-peers=none",
@@ -157,7 +155,6 @@ def _commands(data: Path, host: str, port: int, scratch: Path) -> dict[str, list
             "-telemetry=false",
         ],
         "volume": [
-            f"-ip={LOOPBACK}",
             f"-dir={data}",
             f"-master={LOOPBACK}:{at['master']}",
             "-max=0",
@@ -165,7 +162,6 @@ def _commands(data: Path, host: str, port: int, scratch: Path) -> dict[str, list
             "-preStopSeconds=0",
         ],
         "filer": [
-            f"-ip={LOOPBACK}",
             f"-defaultStoreDir={data}",
             f"-master={LOOPBACK}:{at['master']}",
             f"-localSocket={scratch}/filer.sock",
@@ -182,7 +178,10 @@ def _commands(data: Path, host: str, port: int, scratch: Path) -> dict[str, list
     # Only S3, which demands keys, listens where `host` says.
     hosts = dict.fromkeys(SERVICES, LOOPBACK) | {"s3": host}
     return {
-        name: [weed, name, f"-ip.bind={hosts[name]}", f"-port={at[name]}", *options[name]]
+        name: [
+            *(weed, name, f"-ip={LOOPBACK}", f"-ip.bind={hosts[name]}", f"-port={at[name]}"),
+            *options[name],
+        ]
         for name in SERVICES
     }
 
