@@ -15,6 +15,7 @@ from lung.visible_text import visible
 # What jobs print before a message (`jobs/cli.py`).
 RECORD = re.compile(r"[\d-]+ [\d:,]+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
 TRACEBACK = "Traceback (most recent call last):"
+LEVELS = logging.getLevelNamesMapping()
 # Stands before the last line in a task's error.
 LAST_LINE = ". Its last line: "
 
@@ -41,7 +42,7 @@ class JobLog:
         if not line.strip():
             return
         if record := RECORD.match(line):
-            self._level, self._in_traceback = logging.getLevelName(record[1]), False
+            self._level, self._in_traceback = LEVELS[record[1]], False
             line = line[record.end() :]
         elif line.rstrip().endswith(TRACEBACK):
             self._level = max(self._level, logging.ERROR)

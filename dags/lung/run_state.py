@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.models import DagRun, TaskInstance
 from airflow.models.dagbag import DBDagBag
 from airflow.models.log import Log
 from airflow.models.xcom import XComModel
-from airflow.utils import timezone
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
@@ -86,4 +86,5 @@ def _retry_seconds(session: Any, dags: DBDagBag, item: TaskInstance) -> float | 
     if dag is None or not dag.has_task(item.task_id) or item.end_date is None:
         return None
     item.task = dag.get_task(item.task_id)
-    return float((item.next_retry_datetime() - timezone.utcnow()).total_seconds())
+    next_try: datetime = item.next_retry_datetime()  # type: ignore[no-untyped-call]
+    return (next_try - datetime.now(UTC)).total_seconds()

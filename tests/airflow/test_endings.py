@@ -81,17 +81,17 @@ def test_the_lines_of_a_job_keep_their_level_and_start_with_their_message(
     backend: Backend,
 ) -> None:
     code = """
-for level in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+for level in ("INFO", "WARNING", "ERROR", "CRITICAL"):
     print("2026-11-23 10:00:00,000", level, "3 films", file=sys.stderr)
 print("  of 48", file=sys.stderr)
 print("3 films of a library", file=sys.stderr)
 end()
 """
+    operator = backend.build(code)
     with logged() as entries:
-        execute(backend.build(code))
+        execute(operator)
     lines = [(entry["log_level"], entry["event"]) for entry in entries]
     assert [line for line in lines if "3 films" in line[1] or "of 48" in line[1]] == [
-        ("debug", "3 films"),
         ("info", "3 films"),
         ("warning", "3 films"),
         ("error", "3 films"),
