@@ -192,7 +192,7 @@ def _after_the_epochs(figures: str, step: Step | None) -> tuple[str, str]:
     """(title, text) of a training whose epochs are done."""
     trained = f"{figures}All epochs are trained. "
     if step is None:
-        return "The last epoch is trained", trained + "The threshold of the masks is chosen next."
+        return "The last epoch is trained", trained + "The threshold is chosen and the model written."
     text = f"{step.done} of {step.total} of this step are done. "
     if 0 < step.done < step.total:
         text += _duration(step.seconds / step.done * (step.total - step.done)) + " to go."
