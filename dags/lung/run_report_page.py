@@ -192,7 +192,8 @@ def _after_the_epochs(figures: str, step: Step | None) -> tuple[str, str]:
     """(title, text) of a training whose epochs are done."""
     trained = f"{figures}All epochs are trained. "
     if step is None:
-        return "The last epoch is trained", trained + "The threshold is chosen and the model written."
+        rest = "The threshold is chosen and the model written."
+        return "The last epoch is trained", trained + rest
     text = f"{step.done} of {step.total} of this step are done. "
     if 0 < step.done < step.total:
         text += _duration(step.seconds / step.done * (step.total - step.done)) + " to go."
