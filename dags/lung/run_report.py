@@ -1,4 +1,4 @@
-"""The plugin: a tab "Training report" on the page of a run.
+"""The plugin: a tab "Training report" on the page of a run of our DAGs.
 
 Airflow loads it where `core.plugins_folder` is this folder and the DAG folder is on PYTHONPATH. The
 folder's .airflowignore hides every other file from the plugin loader.
@@ -24,6 +24,15 @@ class TrainingReportPlugin(AirflowPlugin):
             "href": PREFIX.lstrip("/") + "/dags/{DAG_ID}/runs/{RUN_ID}",
             "destination": "dag_run",
             "url_route": "training-report",
+        }
+    ]
+    # Airflow 3.3 has no setting for the DAGs whose runs have a tab: this script hides it elsewhere.
+    react_apps = [  # noqa: RUF012
+        {
+            "name": "lung_tab_filter",
+            "bundle_url": PREFIX.lstrip("/") + "/tab.js",
+            "destination": "base",
+            "url_route": "lung-tab-filter",
         }
     ]
 
