@@ -1,4 +1,4 @@
-"""Into an Airflow of others by the lines of dags/README.md; its DAGs and plugins stay as they are."""
+"""Into an Airflow of others by the lines of dags/README.md; its DAGs and plugins stay intact."""
 
 from __future__ import annotations
 
