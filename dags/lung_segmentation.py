@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import lung.prerequisites  # noqa: F401  # dags/lung, which belongs into the plugins folder
+
+# isort: split
 from airflow.sdk import DAG, Param, chain, task
 
 from lung.assets import CHAMPION_MOVED, TRAINING, record_champion, record_training
