@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jobs.runtime import profile
-from jobs.settings.config import JobConfig
+from jobs.settings.job_config import JobConfig
 
 if TYPE_CHECKING:
     # For types alone: jobs.cli imports this module and must not load boto3.

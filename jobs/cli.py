@@ -124,9 +124,13 @@ def _add_run(commands: Any) -> None:
     run.add_argument(
         "--force", action="store_true", help="Do all the work again, once for each --run-id"
     )
+    # Train and publish both have the model's name.
+    added: set[str] = set()
     for job in INPUTS:
         for item, kind in form_fields(job):
-            _add_flag(run, item, kind, RUN_DEFAULTS.get(item.name, item.default))
+            if item.name not in added:
+                added.add(item.name)
+                _add_flag(run, item, kind, RUN_DEFAULTS.get(item.name, item.default))
     # Not on the form, where GPUs decide it.
     processes = {item.name: item for item in dataclasses.fields(TrainConfig)}["processes"]
     _add_flag(run, processes, int, RUN_DEFAULTS["processes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobs.models.starting_weights import read_starting_weights
 from jobs.models.train_json import TrainJson
 from jobs.segmentation import ranks
 from jobs.settings.config import TrainConfig
@@ -23,6 +24,7 @@ def run(config: TrainConfig, store: Store) -> Manifest:
     Raises ConflictError where another run trains the same model.
     """
     processed = read_manifest(store, config.processed, "preprocess")
+    start = read_starting_weights(store, config)
     folder = WorkFolder(
         store,
         config,
@@ -30,6 +32,7 @@ def run(config: TrainConfig, store: Store) -> Manifest:
         folder="trained",
         recipe=RECIPE,
         inputs={"processed": processed},
+        extra={"init_from": start.sha256} if start else None,
     )
     # Of several ranks, their launcher has written it.
     if not ranks.is_rank():
@@ -39,4 +42,4 @@ def run(config: TrainConfig, store: Store) -> Manifest:
     # torch takes seconds to import, which a finished training need not wait for.
     from jobs.models import training
 
-    return training.fit(folder, config, processed)
+    return training.fit(folder, config, processed, start)

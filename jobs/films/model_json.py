@@ -95,6 +95,14 @@ def read_package_json(store: Store, uri: str, form: type = PackageJson) -> dict[
 
     Raises BadDataError where it is not one.
     """
-    remedy = "it was edited or damaged, publish its run again or go back to another version"
-    value = typed_json.parse(store.read(uri), uri, remedy)
-    return cast("dict[str, Any]", typed_json.check(value, form, uri, remedy=remedy, closed=False))
+    return check_package_json(store.read(uri), uri, form)
+
+
+def check_package_json(text: bytes, name: str, form: type = PackageJson) -> dict[str, Any]:
+    """The content of a package's model.json; `name` is its name in errors.
+
+    Raises BadDataError where it is no `form`, perhaps with more fields.
+    """
+    remedy = "it was edited or damaged, publish its run again or take another version"
+    value = typed_json.parse(text, name, remedy)
+    return cast("dict[str, Any]", typed_json.check(value, form, name, remedy=remedy, closed=False))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from jobs.errors import ConflictError, NotFoundError
+from jobs.errors import AccessError, BadDataError, ConflictError, NotFoundError
 from jobs.films.model_json import (
     TrainedJson,
     WeightsJson,
+    check_package_json,
     read_package_json,
     read_trained_json,
 )
@@ -18,6 +20,8 @@ from jobs.films.training_pairs import sources_of
 from jobs.storage.manifest import Manifest, describe
 from jobs.storage.s3 import Store
 
+# The package that comes with the project.
+STARTER = Path(__file__).parents[1] / "starter"
 NLM_TERMS = (
     "terms of the U.S. National Library of Medicine, which asks for credit: Jaeger et al., Two "
     "public chest X-ray datasets for computer-aided screening of pulmonary diseases, Quant Imaging "
@@ -37,7 +41,10 @@ INTENDED_USE = (
 
 @dataclass(frozen=True)
 class Package:
-    """A model version: the content of model.json and the bytes of model.safetensors."""
+    """A model version: the content of model.json and the bytes of model.safetensors.
+
+    Weights in float16 are those of a network that computes with them in float32.
+    """
 
     version: str
     model_json: Mapping[str, Any]
@@ -85,6 +92,32 @@ def read_package(store: Store, models: str, version: str) -> Package:
     sha256 = model_json["weights"]["sha256"]
     weights = store.read(f"{models}/{version}/model.safetensors", sha256=sha256)
     return Package(version, model_json, weights)
+
+
+def read_local_package(folder: Path) -> Package:
+    """The package in a folder of this machine, its weights checked by their sha256.
+
+    Raises NotFoundError where the folder holds none, BadDataError where it is damaged.
+    """
+    try:
+        text, weights = (
+            (folder / name).read_bytes() for name in ("model.json", "model.safetensors")
+        )
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError(
+            f"there is no model package in {folder}, no {error.filename}: give a folder with "
+            "model.json and model.safetensors, as models/<name>/<version>/ has them"
+        ) from error
+    except OSError as error:
+        raise AccessError(f"{folder} cannot be read: {error.strerror}") from error
+    model_json = check_package_json(text, str(folder / "model.json"))
+    found, expected = describe("", weights).sha256, model_json["weights"]["sha256"]
+    if found != expected:
+        raise BadDataError(
+            f"the sha256 of {folder / 'model.safetensors'} is {found}, and model.json names "
+            f"{expected}: copy the package again"
+        )
+    return Package(model_json.get("version", folder.name), model_json, weights)
 
 
 def _version(store: Store, models: str, fingerprint: str, sha256: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ class TrainedModel:
         sources: the sources of its films, sorted.
         best: the checkpoint of the epoch with the highest val_dice: model, config and epoch.
         history: the rows of all epochs.
+        origin: the version and the sha256 of the weights that it started from; {}: random ones.
     """
 
     fit_config: FitConfig
@@ -47,6 +48,7 @@ class TrainedModel:
     sources: Sequence[str]
     best: dict[str, Any]
     history: list[EpochRow]
+    origin: Mapping[str, str]
 
     def write(self, folder: WorkFolder, val: Films, step: NewStep) -> Manifest:
         """Write the files and the manifest; the mask recipe is chosen on the films `val`.
@@ -75,7 +77,8 @@ class TrainedModel:
                 "precision": precision,
                 **_mask_recipe(weights, architecture, precision, val, step),
             },
-            "training": asdict(self.fit_config),
+            "training": asdict(self.fit_config)
+            | ({"init_from": dict(self.origin)} if self.origin else {}),
             "metrics": {"epoch": self.best["epoch"], "val_dice": self._best_row["val_dice"]},
             "data": {
                 "processed": self.processed.content_hash,

@@ -15,6 +15,7 @@ from jobs.errors import BadDataError, error_of_exit_code
 from jobs.films.rows import Split
 from jobs.films.training_pairs import Pair, chosen_sources, count_films, read_pairs
 from jobs.models.epoch_writer import EpochWriter
+from jobs.models.starting_weights import StartingWeights
 from jobs.models.train_json import TrainJson
 from jobs.models.trained_files import TrainedModel
 from jobs.runtime.profile import spent, waiting
@@ -42,25 +43,33 @@ CACHE = "LUNG_TRAIN_CACHE"
 SECONDS_FOR_MAIN = 2.5
 
 
-def fit(folder: WorkFolder, config: TrainConfig, processed: Manifest) -> Manifest:
+def fit(
+    folder: WorkFolder, config: TrainConfig, processed: Manifest, start: StartingWeights | None
+) -> Manifest:
     """Train to the last epoch: in this process, or in `config.processes` ranks (0: one a GPU).
 
     Args:
         folder: the training's folder in S3; last.pt in it is resumed from.
         processed: the manifest of the films.
+        start: the weights to start from; None: random ones by the seed.
 
-    Raises the error of the exit code of the rank that failed first.
+    Raises the error of the exit code of the rank that failed first, ConfigError where `start` is of
+    another architecture.
     """
+    if start:
+        start.check(NETWORKS[config.network], config.network)
     if ranks.is_rank():
-        return _train_here(folder, config, processed, Path(os.environ[CACHE]))
+        return _train_here(folder, config, processed, Path(os.environ[CACHE]), start)
     processes = config.processes or default_processes(config.batch_size)
-    config = dataclasses.replace(config, processes=processes)
+    # The champion may change before the ranks read it.
+    name = start.name if start else ""
+    config = dataclasses.replace(config, processes=processes, init_from=name)
     log_device(config.precision, processes)
     with tempfile.TemporaryDirectory(prefix="train-") as temporary:
         cache = Path(temporary)
         _fill_cache(folder.store, config, processed, cache)
         if processes == 1:
-            return _train_here(folder, config, processed, cache)
+            return _train_here(folder, config, processed, cache, start)
         _launch_ranks(folder.store, config, cache)
     return read_manifest(folder.store, folder.uri, "train")
 
@@ -95,12 +104,16 @@ def _launch_ranks(store: Store, config: TrainConfig, cache: Path) -> None:
 
 
 def _train_here(
-    folder: WorkFolder, config: TrainConfig, processed: Manifest, cache: Path
+    folder: WorkFolder,
+    config: TrainConfig,
+    processed: Manifest,
+    cache: Path,
+    start: StartingWeights | None,
 ) -> Manifest:
     """Train in this process; the process group of several ranks is joined and left again."""
     distributed.init()
     try:
-        return TrainingRun(folder, config, processed, cache).run()
+        return TrainingRun(folder, config, processed, cache, start).run()
     finally:
         distributed.shutdown()
 
@@ -112,19 +125,29 @@ class TrainingRun:
         folder: the training's folder in S3.
         processed: the manifest of the films.
         cache: the folder of the films on disk.
+        start: the weights to start from; None: random ones.
     """
 
     def __init__(
-        self, folder: WorkFolder, config: TrainConfig, processed: Manifest, cache: Path
+        self,
+        folder: WorkFolder,
+        config: TrainConfig,
+        processed: Manifest,
+        cache: Path,
+        start: StartingWeights | None,
     ) -> None:
         self.folder = folder
         self.config = config
         self.processed = processed
         self.cache = cache
+        self.start = start
         self.fit_config = fit_config_of(config, processed.config["size"])
         train, self.val = (load_cache(cache / split) for split in SPLITS)
         self.writer = EpochWriter(folder, config.epochs)
-        self.trainer = Trainer(self.fit_config, train, self.val, self.writer.read_last())
+        state = self.writer.read_last()
+        # A training that is resumed has its own weights.
+        weights = start.package.weights if start and state is None else None
+        self.trainer = Trainer(self.fit_config, train, self.val, state, weights)
 
     def run(self) -> Manifest:
         """Train to the last epoch and write the trained model."""
@@ -162,7 +185,8 @@ class TrainingRun:
     def write_model(self) -> Manifest:
         best, history = self.writer.finish()
         sources = chosen_sources(self.processed, "--train-sources", self.config.train_sources)
-        model = TrainedModel(self.fit_config, self.processed, sources, best, history)
+        origin = self.start.origin() if self.start else {}
+        model = TrainedModel(self.fit_config, self.processed, sources, best, history, origin)
         train_json = TrainJson(self.folder, self.config)
         manifest = model.write(self.folder, self.val, train_json.step)
         train_json.write()

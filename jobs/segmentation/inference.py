@@ -8,13 +8,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from jobs.errors import BadDataError
 from jobs.segmentation.augment import standardize
-from jobs.segmentation.checkpoint import from_safetensors
 from jobs.segmentation.device import autocast, local_device, most_that_fit
 from jobs.segmentation.unet import UNet
+from jobs.segmentation.weights import least_bytes_of, load_weights, of_another_network
 
 T = TypeVar("T")
 
@@ -40,35 +39,16 @@ def load_model(weights: bytes, architecture: Mapping[str, int]) -> UNet:
     Raises BadDataError where the weights are damaged or of another architecture.
     """
     try:
-        needed = bytes_of(architecture)
-        tensors = from_safetensors(weights)
+        needed = least_bytes_of(architecture)
         if len(weights) < needed:
             raise RuntimeError(f"{len(weights)} bytes of weights for a network of {needed}")
         model = UNet(**architecture)
-        _check_types(tensors, model.state_dict())
-        model.load_state_dict(tensors)
     except (TypeError, ValueError) as error:
         raise BadDataError(f"model.json names no network of this version: {error}") from error
     except RuntimeError as error:
-        raise BadDataError(
-            f"the weights do not fit the architecture {dict(architecture)}: give the model.json "
-            "that was written beside them"
-        ) from error
+        raise of_another_network(architecture) from error
+    load_weights(model, weights)
     return model.eval().to(local_device())
-
-
-def bytes_of(architecture: Mapping[str, int]) -> int:
-    """The bytes of a network's weights, without building it: few words name one of a gigabyte."""
-    with torch.device("meta"):
-        tensors = UNet(**architecture).state_dict().values()
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _check_types(state: Mapping[str, Tensor], of_model: Mapping[str, Tensor]) -> None:
-    """Raise RuntimeError, as torch does for shapes, where a weight has another dtype."""
-    for name, weight in state.items():
-        if name in of_model and weight.dtype != of_model[name].dtype:
-            raise RuntimeError(f"{name} is {weight.dtype}, not {of_model[name].dtype}")
 
 
 @torch.inference_mode()

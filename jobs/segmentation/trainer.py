@@ -32,6 +32,7 @@ from jobs.segmentation.losses import all_lung_loss, dice_loss
 from jobs.segmentation.memory_probe import most_films
 from jobs.segmentation.metrics import count_overlap, dice_from_counts
 from jobs.segmentation.resumed_state import check_state
+from jobs.segmentation.weights import load_weights
 
 Ordered = TypeVar("Ordered", Indices, Tensor)
 # Called after a step of the main rank with (epoch, step, steps of the epoch, loss), from 1.
@@ -57,17 +58,27 @@ class EpochResult:
 
 
 class Trainer:
-    """A U-Net in training: from the seed's weights, or from `state`, a `last` checkpoint.
+    """A U-Net in training: from the seed's weights, or from those of another model.
+
+    Args:
+        state: a `last` checkpoint to resume from.
+        weights: safetensors of another model of the same architecture to start from.
 
     Every rank makes one with equal arguments. Its state changes in `take_step` and at the end of an
     epoch alone, so another thread may call `state` at any time. A resumed run and an unbroken one
     give equal bits on a CPU.
 
-    Raises BadDataError for an empty split and for a `state` that is damaged or of another config.
+    Raises BadDataError for an empty split, for a `state` that is damaged or of another config, and
+    for `weights` that are damaged or of another architecture.
     """
 
     def __init__(
-        self, config: FitConfig, train: Films, val: Films, state: bytes | None = None
+        self,
+        config: FitConfig,
+        train: Films,
+        val: Films,
+        state: bytes | None = None,
+        weights: bytes | None = None,
     ) -> None:
         for name, films in (("training", train), ("validation", val)):
             if not len(films):
@@ -79,6 +90,8 @@ class Trainer:
         self.steps_per_epoch = -(-len(train) // config.batch_size)
         self.lung_fraction = train.lung_fraction()
         self.model = build_model(config).to(self.device)
+        if weights is not None:
+            load_weights(self.model, weights)
         share = self.share_of(min(config.batch_size, len(train)))
         self.films_at_once = most_films(self.model, config, share, self.device)
         self.network = data_parallel(self.model, self.device)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import ConfigError
+from jobs.settings.job_config import JobConfig
 from jobs.settings.options import (
     IF_SET,
-    check,
     check_apart,
     film_sources,
     lung_values,
@@ -23,8 +23,8 @@ from jobs.settings.options import (
     option,
 )
 from jobs.settings.patterns import (
+    MODEL,
     ONE_LINE,
-    RUN_ID,
     S3_CSV,
     S3_OR_LOCAL_CSV,
     S3_URI,
@@ -34,44 +34,10 @@ from jobs.settings.patterns import (
 from jobs.sources.patients import compile_pattern
 from jobs.sources.source import split_sources
 
-
-@dataclass(frozen=True, kw_only=True)
-class JobConfig:
-    """The flags of every job."""
-
-    out: str = option("Prefix to write to: s3://BUCKET/PREFIX", pattern=S3_URI, identity=False)
-    run_id: str = option(
-        "Id of the run, which names runs/<run_id>/: up to 128 letters, digits and . _ -, the first "
-        "a letter or a digit",
-        "manual",
-        pattern=RUN_ID,
-        identity=False,
-    )
-    force: bool = option(
-        "Recompute results that exist already, once for each run id", False, identity=False
-    )
-
-    def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            check(item.name, getattr(self, item.name), item.metadata)
-
-    def arguments(self) -> list[str]:
-        """The command-line flags of this config."""
-        flags = []
-        for item in dataclasses.fields(self):
-            flag, value = "--" + item.name.replace("_", "-"), getattr(self, item.name)
-            is_unset = isinstance(value, bool) and value == item.default
-            flags += [] if is_unset else [flag, str(value)]
-        return flags
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide the bytes written; inputs count by their content hashes."""
-        return {
-            item.name: getattr(self, item.name)
-            for item in dataclasses.fields(self)
-            if item.metadata["identity"] is True
-            or (item.metadata["identity"] == IF_SET and getattr(self, item.name))
-        }
+# Of a training from random weights, and of one from the weights of another model: a quarter of the
+# epochs at a third of the rate (docs/benchmarks.md has what that gives).
+EPOCHS, LEARNING_RATE = 40, 3e-3
+FINE_TUNING_EPOCHS, FINE_TUNING_RATE = 10, 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +138,24 @@ class PreprocessConfig(JobConfig):
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(JobConfig):
     processed: str = manifest_uri("processed")
+    init_from: str = option(
+        "Weights that the training starts from: starter (the model that comes with the project), "
+        "champion (of the model name), s3://BUCKET/PREFIX/models/NAME/VERSION, or a folder of a "
+        "package as /PATH or ./PATH (not from a container); empty: random ones",
+        "",
+        title="Start from",
+        pattern=f"{MODEL}?",
+        form="main",
+        identity=False,
+    )
     epochs: int = option(
-        "Passes over the training films", 40, title="Epochs", minimum=1, maximum=2000, form="main"
+        f"Passes over the training films; 0: {EPOCHS}, or {FINE_TUNING_EPOCHS} from the weights of "
+        "another model",
+        0,
+        title="Epochs",
+        minimum=0,
+        maximum=2000,
+        form="main",
     )
     batch_size: int = option(
         "Films in one optimizer step, over all processes together",
@@ -184,10 +166,11 @@ class TrainConfig(JobConfig):
         form="main",
     )
     learning_rate: float = option(
-        "Peak learning rate of the one-cycle schedule",
-        3e-3,
+        f"Peak learning rate of the one-cycle schedule; 0: {LEARNING_RATE:g}, or "
+        f"{FINE_TUNING_RATE:g} from the weights of another model",
+        0.0,
         title="Learning rate",
-        minimum=1e-6,
+        minimum=0.0,
         maximum=1.0,
         form="Advanced",
     )
@@ -231,6 +214,16 @@ class TrainConfig(JobConfig):
         maximum=64,
         identity=False,
     )
+    name: str = model_name(form="Advanced", identity=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        epochs, rate = (
+            (FINE_TUNING_EPOCHS, FINE_TUNING_RATE) if self.init_from else (EPOCHS, LEARNING_RATE)
+        )
+        # Resolved here, so that the fingerprint has the values that were trained with.
+        object.__setattr__(self, "epochs", self.epochs or epochs)
+        object.__setattr__(self, "learning_rate", self.learning_rate or rate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def option(
     return field(default=default, metadata=texts | set_bounds)
 
 
-def model_name(*, form: str) -> Any:
+def model_name(*, form: str, identity: bool = True) -> Any:
     return option(
         "Name of the model, as in models/<name>/: up to 64 letters, digits and . _ -, the first a "
         "letter or a digit",
@@ -67,6 +67,7 @@ def model_name(*, form: str) -> Any:
         title="Model name",
         pattern=MODEL_NAME,
         form=form,
+        identity=identity,
     )
 
 

@@ -49,6 +49,9 @@ _GRAY = "[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6
 _VALUE = f"(?:{_GRAY}|#[0-9a-fA-F]{{6}})"
 MASK_VALUES = f"({_VALUE}(,{_VALUE})*)?"
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}"
+# A published model, s3://BUCKET/.../models/NAME/VERSION, and where a model may be taken from.
+PACKAGE_URI = rf"{_s3()}[^\/]+\/(.*\/)?models\/{MODEL_NAME}\/[A-Za-z0-9][A-Za-z0-9._\-]{{0,127}}"
+MODEL = rf"(?:starter|champion|\.{{0,2}}\/[^\x00-\x1f\x7f]+|{PACKAGE_URI})"
 RUN_ID = r"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}"
 SHARD = r"[1-9]\d*\/[1-9]\d*"
 ONE_LINE = r"[^\x00-\x1f\x7f]*"

@@ -49,7 +49,7 @@ CheckRow = Callable[[Mapping[str, Any], str], object]
 
 
 class JobSettings(Protocol):
-    """What a work folder needs of a job's config; `jobs.settings.config.JobConfig` has it."""
+    """What a work folder needs of a job's config; `jobs.settings.job_config.JobConfig` has it."""
 
     @property
     def out(self) -> str: ...

@@ -16,7 +16,6 @@ from jobs.settings.config import (
     JOBS,
     DownloadConfig,
     InboxConfig,
-    JobConfig,
     PredictConfig,
     PreprocessConfig,
     TrainConfig,
