@@ -41,8 +41,9 @@ class StartingWeights:
 
     def check(self, architecture: Mapping[str, Any], network: str) -> None:
         """Raise ConfigError where they are not of the architecture that `--network` names."""
-        own = self.package.model_json["architecture"]
-        if any(own.get(name) != value for name, value in architecture.items()):
+        of_package = self.package.model_json["architecture"]
+        own = {name: of_package.get(name) for name in architecture}
+        if own != architecture:
             raise ConfigError(
                 f"--init-from {self.name} is a network of {_in_words(own)}, and --network "
                 f"{network} is one of {_in_words(architecture)}: give the --network that it was "

@@ -57,7 +57,7 @@ def test_by_default_there_are_as_many_ranks_as_gpus_and_the_fingerprint_is_the_s
     config = dataclasses.replace(CONFIG, processes=processes)
     folder: Any = SimpleNamespace(store=None, uri="s3://lung/trained")
     processed: Any = None
-    training.fit(folder, config, processed)
+    training.fit(folder, config, processed, None)
     assert launched == [dataclasses.replace(config, processes=expected)]
     assert launched[0].identity() == config.identity()
 
