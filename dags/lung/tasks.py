@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from lung.form import form_arguments
 from lung.notices import report_failure
 from lung.run_folder import safe_run_id
-from lung.settings import setting
+from lung.settings import cpu_limit, setting
 
 # Templates. The run's id becomes a folder's name here only.
 RUN_ID = "{{ safe_run_id(run_id) }}"
@@ -38,7 +38,7 @@ def refuse_unknown_params(context: Context) -> None:
 
 # Arguments of both DAGs; default_args are those of their tasks.
 POLICY: dict[str, Any] = {
-    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    # No start_date: with one in the past, unpausing would run the last tick at once.
     "catchup": False,
     # Parallel runs would compete for the same fingerprints and for the champion.
     "max_active_runs": 1,
@@ -118,6 +118,7 @@ def backend(name: str) -> tuple[type[BaseOperator], dict[str, Any]]:
             "network_mode": setting("LUNG_DOCKER_NETWORK"),
             "mem_limit": "{{ params.memory }}",
             "shm_size": "{{ params.shm_size }}",
+            "cpu_limit": cpu_limit(),
             **tls(),
         }
     if name == "process":

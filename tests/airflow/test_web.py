@@ -31,7 +31,9 @@ ADVANCED = {"learning_rate": 0.01}
 
 @pytest.fixture(scope="module")
 def airflow() -> Iterator[Served]:
-    with served_airflow(backend="process") as served:
+    # A test looks at the training while it runs: the smaller network of `make airflow` is too fast.
+    environment = {} if FOR_A_PICTURE else {"LUNG_FORM_DEFAULTS": '{"network": "base"}'}
+    with served_airflow(backend="process", environment=environment) as served:
         yield served
 
 
