@@ -100,6 +100,9 @@ def main() -> NoReturn:
     )
     try:
         flags, variables = translate(parse_settings(listing.stdout.splitlines()))
+        if "--require-hashes" in arguments:
+            # A lock pins every version, and uv would refuse constraints that are no pins beside it.
+            variables.pop("UV_CONSTRAINT", None)
     except UntranslatedError as error:
         print(f"uv has no counterpart of pip's setting {error}", file=sys.stderr)
         sys.exit(UNTRANSLATED)

@@ -149,11 +149,13 @@ def pip_settings(project: Path) -> Iterator[Path]:
     yield project / "pip.conf"
 
 
-def install(project: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def install(
+    project: Path, *options: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run uv_install.py with this environment's pip and the stand-in of uv."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "UV_"))}
     return subprocess.run(
-        [sys.executable, "scripts/uv_install.py", "bin/uv", sys.executable, "-r", "a.lock"],
+        [sys.executable, "scripts/uv_install.py", "bin/uv", sys.executable, *options, "-r", "a.lock"],
         cwd=project,
         env=inherited | {"PIP_CONFIG_FILE": str(project / "pip.conf")} | variables,
         capture_output=True,
@@ -198,6 +200,15 @@ def test_variables_replace_pips_files_and_its_section_install_the_global_one(
     uv = variables_of_uv(project)
     assert (uv["UV_DEFAULT_INDEX"], uv["UV_FIND_LINKS"]) == ("https://c.example", "/b")
     assert "--no-deps" not in arguments(project, "uv")[0]
+
+
+def test_constraints_hold_for_what_no_lock_pins(project: Path, pip_settings: Path) -> None:
+    (project / "uv.environment").write_text("")
+    pip_settings.write_text("[global]\nconstraint = /constraints.txt\n")
+    assert install(project, "--require-hashes").returncode == 0
+    assert "UV_CONSTRAINT" not in variables_of_uv(project)
+    assert install(project).returncode == 0
+    assert variables_of_uv(project)["UV_CONSTRAINT"] == "/constraints.txt"
 
 
 def test_a_setting_without_a_counterpart_leaves_the_work_to_pip(
