@@ -6,6 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Drawn films, by the defaults of `make run-local`.
+FIRST_RUN="make dag-run SOURCE='synthetic://phantoms?films=48&seed=0' SIZE=256 EPOCHS=16 NETWORK=small"
 WAIT_SECONDS=300
 JOBS_SECONDS=20
 LOG=build/compose.log
@@ -46,11 +48,7 @@ record() { # NAME VALUE: in the file, for a docker compose typed by hand
 
 record_machine() { # AIRFLOW_IMAGE POSTGRES_IMAGE: these, the GPUs, and the engine's socket as containers see it
   local engine gpus socket
-  gpus=$(setting LUNG_GPUS)
-  case $gpus in
-    all | "") gpus=$(docker/gpus.sh lung-jobs:local) ;;
-    *[!0-9]*) die "LUNG_GPUS=$gpus in $ENV_FILE is neither all nor a number of GPUs" ;;
-  esac
+  gpus=$(scripts/gpu-count.sh docker "$(setting LUNG_GPUS)") || die "LUNG_GPUS is set in $ENV_FILE"
   record LUNG_GPU_COUNT "$gpus"
   engine=$(docker context inspect --format '{{.Endpoints.docker.Host}}')
   socket=/var/run/docker.sock
@@ -130,6 +128,7 @@ up() {
   echo "  GPUs      $(setting LUNG_GPU_COUNT)"
   echo "  S3        http://127.0.0.1:$(setting LUNG_S3_PORT), keys: LUNG_S3_* in the settings"
   echo "  settings  $ENV_FILE"
+  printf '\nA first run, on drawn films:\n  %s\n' "$FIRST_RUN"
 }
 
 down() {

@@ -18,7 +18,8 @@ lock build/uv.lock "installing uv"
 if ! is_wanted "$uv"; then
   # One retry: without a network the caller goes on without uv.
   { "${PYTHON:-python3}" -m venv --clear build/uv &&
-    build/uv/bin/pip install --retries 1 --require-hashes --requirement "$LOCK"; } >"$LOG" 2>&1 || {
+    build/uv/bin/pip install --retries 1 --require-hashes --requirement "$LOCK" &&
+    is_wanted "$uv"; } >"$LOG" 2>&1 || {
     grep -E '^ERROR' "$LOG" | tail -n 1 >&2
     exit 1
   }

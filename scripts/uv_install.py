@@ -37,8 +37,8 @@ PATHS = {"find-links", "constraint", "cert", "client-cert"}
 SEPARATORS = {"find-links": ","}
 # Settings that change neither which packages are installed nor from where.
 IRRELEVANT = {
-    *("break-system-packages", "cache-dir", "disable-pip-version-check", "log", "no-cache-dir"),
-    *("no-color", "no-compile", "no-input", "no-python-version-warning", "no-warn-conflicts"),
+    *("break-system-packages", "cache-dir", "config-file", "disable-pip-version-check", "log"),
+    *("no-cache-dir", "no-color", "no-compile", "no-input", "no-python-version-warning", "no-warn-conflicts"),
     *("no-warn-script-location", "prefer-binary", "progress-bar", "quiet", "require-hashes"),
     *("require-virtualenv", "retries", "root-user-action", "upgrade-strategy", "use-feature"),
     "verbose",

@@ -27,8 +27,13 @@ exit {code}
 STAND_IN_PYTHON = """#!/bin/sh
 if [ "$1 $2" != "-m venv" ]; then exec "{python}" "$@"; fi
 rm -rf "$4" && mkdir -p "$4/bin" && ln -s "{python}" "$4/bin/python"
-printf '#!/bin/sh\\necho "$@" >>pip.arguments\\n[ -z "$FAIL_PIP" ]\\n' >"$4/bin/pip"
-chmod +x "$4/bin/pip"
+cp pip "$4/bin/pip"
+"""
+# Has no network for uv.
+STAND_IN_PIP = """#!/bin/sh
+case "$*" in *uv.lock) echo "ERROR: no network"; exit 1 ;; esac
+echo "$@" >>pip.arguments
+[ -z "$FAIL_PIP" ]
 """
 UV_VERSION = re.findall(r"^uv==(\S+)", (ROOT / "docker/requirements/uv.lock").read_text(), re.M)[0]
 
@@ -49,6 +54,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "some.lock").write_text("")
     (tmp_path / "torch.in").write_text("")
     write_program(tmp_path / "python", STAND_IN_PYTHON.format(python=sys.executable))
+    write_program(tmp_path / "pip", STAND_IN_PIP)
     write_program(tmp_path / "scripts/torch-index.sh", "#!/bin/sh\necho --extra-index-url=cpu\n")
     return tmp_path
 
@@ -90,16 +96,19 @@ def test_uv_installs_the_locks_with_hashes_and_then_torch_from_its_index(project
     assert arguments(project, "pip") == []
 
 
-def test_without_uv_pip_installs_the_same_and_one_line_says_so(project: Path) -> None:
-    (project / "docker/requirements/uv.lock").write_text("uv==0.0.0\n")
-    process = set_up(project, FAIL_PIP="")
+def test_without_uv_pip_installs_the_same_and_a_line_says_so(project: Path) -> None:
+    give_uv(project, version="0.0.1")
+    process = set_up(project)
     assert process.returncode == 0
-    assert [line for line in process.stderr.splitlines() if "uv" in line] == [
-        "Setting up .venv by pip, as uv cannot be had: several minutes, once"
+    assert process.stderr.splitlines() == [
+        "ERROR: no network",
+        "Setting up .venv by pip, as uv cannot be had: several minutes, once",
     ]
-    *_, locked, torch = arguments(project, "pip")
-    assert locked == "install --require-hashes -r some.lock"
-    assert torch == "install --extra-index-url=cpu -r torch.in"
+    assert arguments(project, "pip") == [
+        "install --require-hashes -r some.lock",
+        "install --extra-index-url=cpu -r torch.in",
+    ]
+    assert arguments(project, "uv") == []
 
 
 def test_where_uv_fails_pip_starts_anew(project: Path) -> None:
@@ -290,7 +299,7 @@ def test_a_terminal_sees_the_step_move_and_then_its_time(tmp_path: Path) -> None
     except OSError:  # the other end is closed
         pass
     os.close(ours)
-    assert process.wait() == 0
+    assert process.communicate() == ("end\n", None)
     *moving, last = seen.decode().replace("\r\n", "").split("\r\x1b[K")[1:]
     assert moving and all(re.fullmatch(r"Making x: \d s  unpacking y", line) for line in moving)
     assert re.fullmatch(r"Making x: \d s", last)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 
+from scripts.airflow.airflow_home import FORM_DEFAULTS, PHANTOMS
 from tests.support.films import ROOT
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -158,6 +160,18 @@ def test_up_prints_the_address_the_user_and_a_password_that_log_in(env_file: Pat
     assert lines["GPUs"] == "0"
 
 
+def test_up_prints_a_first_run_on_phantoms_by_the_defaults_of_run_local(env_file: Path) -> None:
+    printed = env_file.with_name("printed").read_text()
+    (line,) = [line.strip() for line in printed.splitlines() if "make dag-run" in line]
+    make, target, *variables = shlex.split(line)
+    assert (make, target) == ("make", "dag-run")
+    defaults = {name: str(FORM_DEFAULTS[name.lower()]) for name in ("SIZE", "EPOCHS", "NETWORK")}
+    assert dict(variable.split("=", 1) for variable in variables) == {
+        "SOURCE": PHANTOMS,
+        **defaults,
+    }
+
+
 def test_no_container_is_root_or_can_become_root_or_writes_to_its_image(env_file: Path) -> None:
     for name, container in containers().items():
         host = container["HostConfig"]
@@ -225,7 +239,7 @@ def test_the_pool_has_one_slot_a_gpu_and_one_without_gpus(env_file: Path) -> Non
     migrate(env_file, gpus=3)
     assert slots() == 3
     migrate(env_file, gpus=0)
-    assert slots() == 3, "without GPUs a pool keeps its slots"
+    assert slots() == 1
 
 
 def migrate(env_file: Path, *, gpus: int) -> None:
