@@ -38,10 +38,10 @@ SEPARATORS = {"find-links": ","}
 # Settings that change neither which packages are installed nor from where.
 IRRELEVANT = {
     *("break-system-packages", "cache-dir", "config-file", "disable-pip-version-check", "log"),
-    *("no-cache-dir", "no-color", "no-compile", "no-input", "no-python-version-warning", "no-warn-conflicts"),
-    *("no-warn-script-location", "prefer-binary", "progress-bar", "quiet", "require-hashes"),
-    *("require-virtualenv", "retries", "root-user-action", "upgrade-strategy", "use-feature"),
-    "verbose",
+    *("no-cache-dir", "no-color", "no-compile", "no-input", "no-python-version-warning"),
+    *("no-warn-conflicts", "no-warn-script-location", "prefer-binary", "progress-bar", "quiet"),
+    *("require-hashes", "require-virtualenv", "retries", "root-user-action", "upgrade-strategy"),
+    *("use-feature", "verbose"),
 }
 
 
@@ -67,7 +67,8 @@ def translate(settings: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
 
     Raises UntranslatedError for a setting that uv has no counterpart of.
     """
-    flags, variables = [], {}
+    flags: list[str] = []
+    variables: dict[str, str] = {}
     for name, text in settings.items():
         if name in FLAGS:
             flags += [FLAGS[name]] if is_on(name, text) else []

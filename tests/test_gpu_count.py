@@ -116,7 +116,7 @@ def test_a_number_is_taken_as_it_is_and_another_word_is_refused(machine: Machine
     machine()
     assert count_gpus("3", "docker") == 3
     assert count_gpus("08", "process") == 8
-    with pytest.raises(StartError, match="^LUNG_GPUS is 'some': give a number of GPUs, or all$"):
+    with pytest.raises(StartError, match=r"^LUNG_GPUS is 'some': give a number of GPUs, or all$"):
         count_gpus("some", "docker")
 
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -152,19 +151,20 @@ def test_a_second_set_up_says_that_it_waits_for_the_first(project: Path) -> None
 
 
 @pytest.fixture
-def pip_settings(project: Path) -> Iterator[Path]:
+def pip_settings(project: Path) -> Path:
     """A configuration file of pip, beside the machine's own ones."""
     give_uv(project)
-    yield project / "pip.conf"
+    return project / "pip.conf"
 
 
-def install(
-    project: Path, *options: str, **variables: str
-) -> subprocess.CompletedProcess[str]:
+def install(project: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run uv_install.py with this environment's pip and the stand-in of uv."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "UV_"))}
     return subprocess.run(
-        [sys.executable, "scripts/uv_install.py", "bin/uv", sys.executable, *options, "-r", "a.lock"],
+        [
+            *(sys.executable, "scripts/uv_install.py", "bin/uv", sys.executable),
+            *(*options, "-r", "a.lock"),
+        ],
         cwd=project,
         env=inherited | {"PIP_CONFIG_FILE": str(project / "pip.conf")} | variables,
         capture_output=True,
@@ -299,7 +299,8 @@ def test_a_terminal_sees_the_step_move_and_then_its_time(tmp_path: Path) -> None
     except OSError:  # the other end is closed
         pass
     os.close(ours)
-    assert process.communicate() == ("end\n", None)
+    assert process.communicate()[0] == "end\n"
+    assert process.returncode == 0
     *moving, last = seen.decode().replace("\r\n", "").split("\r\x1b[K")[1:]
     assert moving and all(re.fullmatch(r"Making x: \d s  unpacking y", line) for line in moving)
     assert re.fullmatch(r"Making x: \d s", last)

@@ -248,7 +248,7 @@ def migrate(env_file: Path, *, gpus: int) -> None:
     text = env_file.read_text()
     changed.write_text(text.replace("LUNG_GPU_COUNT=0", f"LUNG_GPU_COUNT={gpus}"))
     compose = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
-    arguments = ["--env-file", changed, "run", "--rm", "--no-deps", "migration"]
+    arguments = ["--env-file", str(changed), "run", "--rm", "--no-deps", "migration"]
     process = subprocess.run(
         [*compose, *arguments], cwd=ROOT / "docker", capture_output=True, text=True
     )

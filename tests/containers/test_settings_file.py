@@ -37,7 +37,7 @@ LUNG_GPUS=2"""
 
 
 def defaults() -> dict[str, str]:
-    """{setting: its default} of the DAGs, without those that no container reads or Compose fixes."""
+    """{setting: its default}, without those that no container reads or that Compose fixes."""
     from lung.settings import DEFAULTS
 
     return {name: DEFAULTS[name] for name in DEFAULTS.keys() - OF_PROCESSES - FIXED}
