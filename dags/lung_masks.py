@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import lung.prerequisites  # noqa: F401  # dags/lung, which belongs into the plugins folder
+
+# isort: split
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from lung.assets import CHAMPION
@@ -37,7 +40,10 @@ that run, or the next one, masks all films that arrived meanwhile.
 | inbox | masks the new films | 2: the bucket of **Inbox** is absent. 77: renew the keys in the connection `lung_s3`. 75: another run masks the same films, or this one was stopped; the next try resumes. Killed for memory: raise **Memory**. |
 
 An unreadable film does not fail the run: `masks.csv` has the reason, and the film is tried again
-once it is replaced. The connections and the webhook are those of `lung_segmentation`.
+once it is replaced. The task may fail without an error: The task's process was lost: it was killed,
+mostly for lack of memory, or its machine went away. A try that is left resumes from the saved
+state; after the last one, clear this task. The connections and the webhook are those of
+`lung_segmentation`.
 """
 
 

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from typing import Any, cast
 
 from airflow.providers.docker.exceptions import DockerContainerFailedException
-from airflow.providers.docker.operators.docker import DockerOperator, fetch_logs
+from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout
 from docker.errors import APIError, DockerException
@@ -24,6 +24,7 @@ from requests.exceptions import RequestException
 from lung.contract import LIFELINE, STOPPED, Ending, run_job
 from lung.engine_client import JobClient
 from lung.gpu_claim import GpuClaim
+from lung.job_log import JobLog
 from lung.supervision import supervised
 
 
@@ -57,10 +58,14 @@ class ContainerOperator(DockerOperator):
         self._stop_reason = ""
 
     @cached_property
+    def job_log(self) -> JobLog:
+        return JobLog(self.log)
+
+    @cached_property
     def cli(self) -> Any:
         client, stop_reason = self.hook.api_client, lambda: self._stop_reason
         claim = GpuClaim(client, str(self.gpus), stop_reason, self.log)
-        return JobClient(client, stop_reason, claim=claim, cpus=self.cpu_limit)
+        return JobClient(client, stop_reason, self.job_log, claim=claim, cpus=self.cpu_limit)
 
     def execute(self, context: Context) -> Any:
         run = partial(self._run, context)
@@ -76,11 +81,11 @@ class ContainerOperator(DockerOperator):
             self.labels = labels
             with supervised(self._send_heartbeat, self._stop):
                 super().execute(context)
-        except DockerContainerFailedException as error:
-            return self._ending(error)
+        except DockerContainerFailedException:
+            return self._ending()
         except AirflowTaskTimeout:
             self._remove_containers()
-            fetch_logs(client.remaining_output(), self.log)
+            client.copy_remaining_output()
             raise
         except OSError as error:  # the base class of all errors of docker-py and requests
             raise self._engine_error(error) from error
@@ -116,14 +121,13 @@ class ContainerOperator(DockerOperator):
             "lung.try": str(instance.try_number),
         }
 
-    def _ending(self, error: DockerContainerFailedException) -> Ending:
+    def _ending(self) -> Ending:
         if self._stop_reason:
             raise AirflowException(self._stop_reason)
-        lines = [str(line) for line in error.logs or () if line]
         limit = str(self.mem_limit or "the machine's memory") if self.cli.was_out_of_memory else ""
         return Ending(
             self.cli.exit_code,
-            lines[-1] if lines else "",
+            self.job_log.last_line,
             memory_limit=limit,
             was_stopped=self.cli.was_stopped,
         )

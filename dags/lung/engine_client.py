@@ -24,6 +24,7 @@ from docker.utils.socket import frames_iter
 
 from lung.contract import STOP_GRACE_SECONDS
 from lung.gpu_claim import GpuClaim
+from lung.job_log import JobLog
 from lung.visible_text import visible_lines
 
 PIDS_LIMIT = 4096
@@ -34,15 +35,23 @@ HTTP_CONFLICT = 409
 class JobClient:
     """The client of one container; passes all other calls on to docker-py's APIClient.
 
-    `stop_reason` returns "" while a container may start, and otherwise why it must not. `cpus` is
-    the number of cores that the container may use at a time, 0 for no limit.
+    `stop_reason` returns "" while a container may start, and otherwise why it must not. The
+    container's output goes to `job_log`. `cpus` is the number of cores that the container may use
+    at a time, 0 for no limit.
     """
 
     def __init__(
-        self, client: Any, stop_reason: Callable[[], str], *, claim: GpuClaim, cpus: float = 0
+        self,
+        client: Any,
+        stop_reason: Callable[[], str],
+        job_log: JobLog,
+        *,
+        claim: GpuClaim,
+        cpus: float = 0,
     ) -> None:
         self._client = client
         self._stop_reason = stop_reason
+        self._job_log = job_log
         self._claim = claim
         self._cpus = cpus
         self._log: Any = None
@@ -73,19 +82,27 @@ class JobClient:
         return self._claim.create_container(**options, stdin_open=True)
 
     def attach(self, container: str, **_: Any) -> Iterator[bytes]:
-        """The container's output in chunks, until it ends or `disconnect` is called."""
-        self._log = self._client.attach_socket(container, {"stdout": 1, "stderr": 1, "stream": 1})
-        return visible_lines(data for _, data in frames_iter(self._log, tty=False))
+        """An iterator that logs the container's output until it ends or `disconnect` is called.
 
-    def remaining_output(self) -> Iterator[bytes]:
-        """The output after an interrupted `attach`, for at most REMOVAL_SECONDS."""
+        It yields nothing: DockerOperator would log it once more, all at one level.
+        """
+        self._log = self._client.attach_socket(container, {"stdout": 1, "stderr": 1, "stream": 1})
+        return self._copied_output()
+
+    def copy_remaining_output(self) -> None:
+        """Log the output after an interrupted `attach`, for at most REMOVAL_SECONDS."""
         timer = threading.Timer(REMOVAL_SECONDS, self.disconnect)
         timer.start()
         try:
             if self._log:
-                yield from visible_lines(data for _, data in frames_iter(self._log, tty=False))
+                list(self._copied_output())
         finally:
             timer.cancel()
+
+    def _copied_output(self) -> Iterator[bytes]:
+        for line in visible_lines(data for _, data in frames_iter(self._log, tty=False)):
+            self._job_log.write(line.decode())
+        yield from ()
 
     def start(self, container: str) -> None:
         # A kill during the container's creation found no container to remove.

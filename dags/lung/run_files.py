@@ -9,6 +9,7 @@ from typing import Any
 
 from lung.contract import S3_CONNECTION, bucket_and_key, connection, s3_client
 from lung.run_folder import safe_run_id
+from lung.run_report_page import Step
 from lung.settings import setting
 
 # A person waits for the page.
@@ -47,8 +48,8 @@ class RunFiles:
         """The page that publish wrote."""
         return self._read(f"{self._run}/report.html")
 
-    def trained(self) -> tuple[str, int] | None:
-        """(the URI of train's folder, the number of epochs); None until train has started."""
+    def trained(self) -> tuple[str, int, Step | None] | None:
+        """(URI of train's folder, epochs, the step after them); None until train has started."""
         pointer = self._read_json(f"{self._run}/train.json")
         if pointer is None:
             return None
@@ -56,11 +57,12 @@ class RunFiles:
             fingerprint, epochs = pointer["trained"].rpartition("/")[2], pointer["epochs"]
             if type(epochs) is not int or not 1 <= epochs <= MOST_EPOCHS:
                 raise ValueError(epochs)
+            step = Step.of(pointer["step"]) if "step" in pointer else None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UnreadableError(f"{self._run}/train.json was not written by train") from error
         if not FINGERPRINT.fullmatch(fingerprint):
             raise UnreadableError(f"{self._run}/train.json names no folder of train")
-        return f"{self._out}/trained/{fingerprint}", epochs
+        return f"{self._out}/trained/{fingerprint}", epochs, step
 
     def history(self, folder: str) -> list[dict[str, float]]:
         """One row per finished epoch."""

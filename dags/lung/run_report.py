@@ -1,13 +1,16 @@
-"""The plugin: a tab "Training report" on the page of a run.
+"""The plugin: a tab "Training report" on the page of a run of our DAGs.
 
-Airflow loads it where `core.plugins_folder` is this folder and the DAG folder is on PYTHONPATH. The
-folder's .airflowignore hides every other file from the plugin loader.
+Airflow loads it from the plugins folder that this package is in. The package's .airflowignore hides
+every other file from the plugin loader.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import lung.prerequisites  # noqa: F401  # an error below would stop the api-server
+
+# isort: split
 from airflow.plugins_manager import AirflowPlugin
 
 PREFIX = "/training-report"
@@ -24,6 +27,15 @@ class TrainingReportPlugin(AirflowPlugin):
             "href": PREFIX.lstrip("/") + "/dags/{DAG_ID}/runs/{RUN_ID}",
             "destination": "dag_run",
             "url_route": "training-report",
+        }
+    ]
+    # Airflow 3.3 has no setting for the DAGs whose runs have a tab: this script hides it elsewhere.
+    react_apps = [  # noqa: RUF012
+        {
+            "name": "lung_tab_filter",
+            "bundle_url": PREFIX.lstrip("/") + "/tab.js",
+            "destination": "base",
+            "url_route": "lung-tab-filter",
         }
     ]
 

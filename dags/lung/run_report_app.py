@@ -12,21 +12,18 @@ from typing import Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
-from airflow.models import DagRun, TaskInstance
-from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse
-from sqlalchemy import select
+from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from lung import run_report_page as page
 from lung.run_files import RunFiles, UnreadableError
-from lung.run_report_page import Run
+from lung.run_state import find_run
 
 log = logging.getLogger(__name__)
 
 # Runs of other DAGs may have the same id, and other permitted readers.
-TRAINING_DAG = "lung_segmentation"
+TRAINING_DAG, MASKS_DAG = "lung_segmentation", "lung_masks"
 # Between two loads of a live page, and of one that S3 did not answer.
 REFRESH_SECONDS, RETRY_SECONDS = 5, 30
 # Content-Security-Policy headers.
@@ -55,39 +52,37 @@ def show(dag_id: str, run_id: str) -> HTMLResponse:
     if run is None:
         raise HTTPException(404)
     if dag_id != TRAINING_DAG:
-        return notice(
-            "No training report", f"{dag_id} trains nothing: {TRAINING_DAG} has the reports.", 200
-        )
+        text = f"{dag_id} trains nothing: {TRAINING_DAG} has the reports."
+        failures = run.failures if dag_id == MASKS_DAG else ()
+        return respond(page.notice("No training report", text, failures))
     files = RunFiles(run_id)
     if run.tasks.get("publish") == "success" and (report := files.report()):
         return respond(report, policy=REPORT_POLICY)
-    folder, epochs = files.trained() or ("", 0)
+    folder, epochs, step = files.trained() or ("", 0, None)
     history = files.history(folder) if folder else []
     curves = files.curves(folder) if history else None
     # A run that is over does not change, and its page does not reload.
     refresh_seconds = 0 if run.is_over else REFRESH_SECONDS
     content = page.progress(
-        run, history, epochs, curves=curves, folder=folder, refresh_seconds=refresh_seconds
+        run, history, epochs, step, curves=curves, folder=folder, refresh_seconds=refresh_seconds
     )
     return respond(content, refresh_seconds=refresh_seconds)
 
 
-def find_run(dag_id: str, run_id: str) -> Run | None:
-    """The run in Airflow's database; None where it has no run with this id."""
-    with create_session(scoped=False) as session:
-        key = {"dag_id": dag_id, "run_id": run_id}
-        state = session.scalar(select(DagRun.state).filter_by(**key))
-        if state is None:
-            return None
-        tasks = select(TaskInstance.task_id, TaskInstance.state).filter_by(**key)
-        return Run.of(run_id, str(state), [(task, state) for task, state in session.execute(tasks)])
+@app.get("/tab.js")
+def show_tab_script() -> Response:
+    """The script that hides the tab on other DAGs' runs; it holds nothing that needs a log-in."""
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return Response(page.TAB_SCRIPT, media_type="text/javascript", headers=headers)
 
 
 @app.exception_handler(UnreadableError)
 def show_unreadable(request: Request, error: UnreadableError) -> HTMLResponse:
     log.warning("No training report: %s", error)
     remedy = f"Training goes on without this page, which tries again every {RETRY_SECONDS} s."
-    content = page.notice("The report cannot be read", f"{error}. {remedy}")
+    run = find_run(request.path_params["dag_id"], request.path_params["run_id"])
+    failures = run.failures if run else ()
+    content = page.notice("The report cannot be read", f"{error}. {remedy}", failures)
     return respond(content, status=503, refresh_seconds=RETRY_SECONDS)
 
 

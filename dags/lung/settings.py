@@ -1,6 +1,10 @@
 """The deployment's settings.
 
-Settings are environment variables of Airflow's processes, read when a DAG is parsed:
+A setting is a line of `lung_settings.toml`, a file beside this package, as in
+LUNG_BUCKET_URI = "s3://BUCKET/PREFIX", or else an environment variable of Airflow's processes. The
+file wins. Every worker parses the DAG for itself and the tab runs in the api-server: machines whose
+environments differ agree by the file, which is copied to each of them with the package. Settings
+are read at each parse of a DAG and at each page of the tab:
 
     LUNG_BACKEND         docker (default) or process
     LUNG_BUCKET_URI      prefix that the jobs write under, s3://BUCKET/PREFIX
@@ -34,6 +38,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 
@@ -41,6 +46,7 @@ from airflow.sdk import CronTriggerTimetable
 from airflow.sdk.exceptions import AirflowTimetableInvalid
 
 PROJECT = Path(__file__).resolve().parents[2]
+FILE = Path(__file__).parent.with_name("lung_settings.toml")
 DEFAULTS = {
     "LUNG_BACKEND": "docker",
     "LUNG_BUCKET_URI": "s3://lung/pipeline",
@@ -62,8 +68,27 @@ DEFAULTS = {
 
 
 def setting(name: str) -> str:
-    """The environment variable `name`, or its default where it is unset or empty."""
-    return os.environ.get(name) or DEFAULTS[name]
+    """The setting `name`: of the file, else of the environment, else its default; "" is unset."""
+    return file_settings().get(name) or os.environ.get(name) or DEFAULTS[name]
+
+
+def file_settings() -> dict[str, str]:
+    """The settings in the file; {} without a file.
+
+    Raises ValueError, which names the line or the setting, where the file holds anything else.
+    """
+    try:
+        content = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f'{FILE}: {error}; a line is NAME = "value"') from error
+    for name, value in content.items():
+        if name not in DEFAULTS:
+            raise ValueError(f"{FILE}: {name} is no setting; it can be {', '.join(DEFAULTS)}")
+        if not isinstance(value, str):
+            raise ValueError(f'{FILE}: {name} is {value!r}; a line is NAME = "value"')
+    return content
 
 
 def schedule(name: str) -> CronTriggerTimetable | None:

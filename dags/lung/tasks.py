@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context, XComArg
@@ -13,7 +14,7 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from lung.form import form_arguments
-from lung.notices import report_failure
+from lung.notices import record_error, report_failure
 from lung.run_folder import safe_run_id
 from lung.settings import cpu_limit, setting
 
@@ -24,7 +25,7 @@ RESULT = "results/{{ ti.task_id }}-{{ ti.map_index }}-{{ ti.try_number }}.json"
 
 
 def refuse_unknown_params(context: Context) -> None:
-    """Every task's `pre_execute`: fail a run with params that are not on the form.
+    """Fail a run with params that are not on the form.
 
     Airflow's REST API accepts any name, also a misspelt one.
     """
@@ -34,6 +35,28 @@ def refuse_unknown_params(context: Context) -> None:
             f"{dag_id} has no param {', '.join(unknown)}: trigger a new run with params among "
             f"{', '.join(accepted)}"
         )
+
+
+def refuse_another_bucket(context: Context) -> None:
+    """Fail where the run began below another prefix than `--out`.
+
+    Every worker has its own LUNG_BUCKET_URI, where no file gives all of them the same.
+    """
+    out = setting("LUNG_BUCKET_URI").rstrip("/")
+    for word in getattr(context["task"], "command", ()):
+        if word.endswith("/manifest.json") and not word.startswith(f"{out}/"):
+            # As in s3://BUCKET/PREFIX/raw/<fingerprint>/manifest.json.
+            raise AirflowFailException(
+                f"This run began below {word.rsplit('/', 3)[0]}, but LUNG_BUCKET_URI on "
+                f"{gethostname()} is {out}: set it in lung_settings.toml, the same on every "
+                "machine of Airflow, then trigger a new run"
+            )
+
+
+def check_run(context: Context) -> None:
+    """Every task's `pre_execute`."""
+    refuse_unknown_params(context)
+    refuse_another_bucket(context)
 
 
 # Arguments of both DAGs; default_args are those of their tasks.
@@ -50,9 +73,10 @@ POLICY: dict[str, Any] = {
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": timedelta(minutes=20),
         "execution_timeout": timedelta(hours=6),
-        # Airflow calls it after the last try only; on_retry_callback is for the earlier ones.
-        "on_failure_callback": report_failure,
-        "pre_execute": refuse_unknown_params,
+        # Airflow calls these after the last try only, and on_retry_callback after the earlier ones.
+        "on_failure_callback": [record_error, report_failure],
+        "on_retry_callback": record_error,
+        "pre_execute": check_run,
     },
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.serving import Served, served_airflow
+from tests.support.serving import ROOT, Served, served_airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -29,11 +29,30 @@ FORM: dict[str, Any] = {
 ADVANCED = {"learning_rate": 0.01}
 
 
+OTHER_DAG = """
+from airflow.sdk import dag, task
+
+@dag
+def other():
+    @task
+    def nothing():
+        pass
+    nothing()
+
+other()
+"""
+
+
 @pytest.fixture(scope="module")
-def airflow() -> Iterator[Served]:
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Our DAGs beside one of somebody else."""
+    folder = tmp_path_factory.mktemp("dags")
+    for file in (ROOT / "dags").glob("lung_*.py"):
+        (folder / file.name).symlink_to(file)
+    (folder / "other.py").write_text(OTHER_DAG)
     # A test looks at the training while it runs: the smaller network of `make airflow` is too fast.
     environment = {} if FOR_A_PICTURE else {"LUNG_FORM_DEFAULTS": '{"network": "base"}'}
-    with served_airflow(backend="process", environment=environment) as served:
+    with served_airflow(backend="process", environment=environment, dags=folder) as served:
         yield served
 
 
@@ -112,6 +131,21 @@ def test_the_run_succeeds_and_the_tab_shows_its_report(
     with page.inside("iframe"):
         page.find("h2", "How it learned")
     page.save_picture("report")
+
+
+def test_the_tab_is_shown_on_runs_of_our_dags_alone(airflow: Served, page: Any) -> None:
+    tab = "a[href$='/plugin/training-report']"
+
+    def is_shown(dag: str) -> bool:
+        run = airflow.trigger(dag)
+        page.open(f"/dags/{dag}/runs/{run}")
+        script = "return Boolean(globalThis.lung_tab_filter)"
+        page.until(lambda driver: driver.execute_script(script), "the script of the tab")
+        page.until(lambda driver: driver.find_elements("css selector", tab), f"the tab of {dag}")
+        return bool(page.driver.find_element("css selector", tab).is_displayed())
+
+    assert is_shown("lung_masks")
+    assert not is_shown("other")
 
 
 def test_without_a_log_in_neither_the_tab_nor_the_report_is_shown(

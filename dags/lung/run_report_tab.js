@@ -1,0 +1,10 @@
+// Airflow shows a plugin's tab on the runs of all DAGs. This hides it on those of others.
+const style = document.createElement("style");
+style.textContent = `
+  a[href$="/plugin/training-report"]:not(
+    [href*="/dags/lung_segmentation/"],
+    [href*="/dags/lung_masks/"]
+  ) { display: none; }`;
+document.head.append(style);
+// The component that Airflow mounts on every page; it has nothing to show.
+globalThis.lung_tab_filter = () => null;
