@@ -35,7 +35,7 @@ mirror() {
   echo "${url:-http://deb.debian.org/debian}"
 }
 
-make_debian_base() {
+make_debian_base() ( # a subshell, whose folder goes at its end
   exists $DEBIAN_BASE && return
   [ "$(id -u)" = 0 ] || die "no registry has $OFFICIAL, and an image of Debian packages needs root:" \
     "run 'sudo docker/base-image.sh' once, or set $VARIABLE to an existing image"
@@ -49,10 +49,11 @@ make_debian_base() {
     "$root"/usr/share/{man,locale}/*
   find "$root/usr/share/doc" -type f -not -name copyright -delete
   tar --create --numeric-owner --directory "$root" . | docker import - $DEBIAN_BASE >/dev/null
-}
+)
 
 make_postgres() {
   step build/postgres-debs.log "Downloading PostgreSQL's Debian packages" download_postgres
+  trap 'docker/remove-nameless.sh build/postgres-image.log' EXIT
   step build/postgres-image.log "Making $LOCAL on $DEBIAN_BASE" build_postgres
 }
 

@@ -119,7 +119,7 @@ up() {
   compose up --detach --remove-orphans >"$LOG" 2>&1 || { tail -n 5 "$LOG" >&2; give_up $(failed); }
   wait_until_ready
   # While the old containers ran, their images could not be removed.
-  docker/remove-nameless.sh "${replaced[@]}"
+  docker/remove-nameless.sh "$LOG" "${replaced[@]}"
   write_serving "$(serving)"
   echo
   echo "  Airflow   http://127.0.0.1:$(setting LUNG_AIRFLOW_PORT)"

@@ -47,9 +47,7 @@ has=$(docker image inspect --format '{{index .Config.Labels "lung.content"}}' "$
 if [ "$has" != "$hash" ]; then
   docker/wheelhouse.sh "$base" $kind >&2
   mapfile -t old < <(docker image inspect --format '{{.Id}}' "$name" "$builder" 2>/dev/null)
-  # A failed build leaves its last layer, of which the log has the id.
-  # shellcheck disable=SC2046
-  trap 'docker/remove-nameless.sh "${old[@]}" $(sed -nE "s/^ ---> ([0-9a-f]{12})$/\1/p" "$log" | tail -n 1)' EXIT
+  trap 'docker/remove-nameless.sh "$log" "${old[@]}"' EXIT
   # Without buildx, as in some distributions' packages, only the classic builder works. It finds the
   # packages' layers again, and leaves no image without a name, where their stage has a name.
   docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0

@@ -10,8 +10,8 @@ RUN printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/
  && echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf \
  && groupadd --gid 999 postgres \
  && useradd --uid 999 --gid postgres --home-dir /var/lib/postgresql --shell /bin/bash postgres \
- && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --no-download \
-      -o DPkg::Options::=--force-confold /debs/*.deb \
+ && export DEBIAN_FRONTEND=noninteractive \
+ && dpkg --force-confold --unpack /debs/*.deb && dpkg --force-confold --configure --pending \
  && rm -rf /debs /usr/sbin/policy-rc.d /var/lib/postgresql /run/postgresql /var/log/* \
       /usr/share/man/* /usr/share/locale/* \
  && find /usr/share/doc -type f -not -name copyright -delete \
