@@ -78,7 +78,7 @@ in_base() { docker run --rm --network none $DEBIAN_BASE "$@"; }
 
 build_postgres() {
   tar --create $DEBS docker/postgres{-start.sh,.Dockerfile} |
-    docker build --network none --file docker/postgres.Dockerfile \
+    docker build --force-rm --network none --file docker/postgres.Dockerfile \
       --build-arg BASE_IMAGE=$DEBIAN_BASE --tag "$LOCAL" - && rm -rf $DEBS
 }
 

@@ -37,7 +37,7 @@ content_hash() {
 
 build() { # STAGE NAME
   tar --create --exclude=__pycache__ "docker/$kind.Dockerfile" "$wheels" "${content[@]}" |
-    docker build --network none --file docker/$kind.Dockerfile --target "$1" --tag "$2" \
+    docker build --force-rm --network none --file docker/$kind.Dockerfile --target "$1" --tag "$2" \
       --build-arg BASE_IMAGE="$base" --build-arg VERSION="$version" --build-arg REVISION="$revision" \
       --build-arg SOURCE="${origin:-unknown}" --build-arg CONTENT="$hash" -
 }
