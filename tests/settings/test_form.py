@@ -211,4 +211,5 @@ def test_the_patterns_are_ones_that_browsers_read() -> None:
 
 
 def test_the_form_of_make_airflow_has_the_defaults_of_run_local() -> None:
-    assert {"source": PHANTOMS, **FORM_DEFAULTS} == RUN_DEFAULTS
+    # The GPUs of the form decide the number of processes.
+    assert {"source": PHANTOMS, "processes": 1, **FORM_DEFAULTS} == RUN_DEFAULTS
