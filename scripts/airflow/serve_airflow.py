@@ -186,13 +186,14 @@ def _set_pool(client: Client, slots: int) -> None:
 
     Also an existing pool: a task that asks for more slots than its pool has would never start.
     """
-    pool = {"name": "gpu", "slots": slots, "description": "A slot for each GPU"}
+    pool = {"slots": slots, "description": "A slot for each GPU", "include_deferred": False}
     try:
-        client.post("/pools", pool)
+        client.post("/pools", {"name": "gpu", **pool})
     except RefusedError as error:
         if error.status != 409:
             raise
-        client.patch("/pools/gpu?update_mask=slots", {"slots": slots})
+        # The whole pool is required, of which the mask takes the slots.
+        client.patch("/pools/gpu?update_mask=slots", {"pool": "gpu", **pool})
 
 
 @contextmanager
