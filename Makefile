@@ -24,7 +24,7 @@ run-local: ## Run the whole chain here: SOURCE SIZE EPOCHS NETWORK PROCESSES RUN
 	@scripts/run-local.sh run
 
 .PHONY: predict
-predict: ## Write masks for a folder of films with the last model: FILMS=./mine OUT=artifacts/mine
+predict: ## Write masks for a folder of films: FILMS=./mine OUT=artifacts/mine MODEL=starter|last|PATH|s3://…
 	@scripts/run-local.sh masks
 
 .PHONY: s3

@@ -19,11 +19,12 @@ DOC = """
 ### Masks for new films
 
 Writes a lung mask for every film below **Inbox** that the champion of **Model name** has not masked
-yet. Films are PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000 files, in folders of any depth; all other
+yet. Until there is a champion the starter masks, the model that comes with the project, as a version
+of the model like any other; not where **Starter until there is a champion** is off. Films are PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000 files, in folders of any depth; all other
 files are listed with their reasons in the run's `skipped.csv`. Each film is masked once per model
 version; a replaced file is masked again. A new champion masks all films again, in a new folder, or
 only the films that arrive from then on, where **Mask all films anew with a new champion** is off.
-A run without new films ends in seconds; before the first champion, runs succeed without a mask.
+A run without new films ends in seconds; one with neither champion nor starter succeeds without a mask.
 
 Masks: `masks/<name>/<version>/<id>.png` under `LUNG_BUCKET_URI`, at each film's original size. The
 run's table, `runs/<run_id>/masks.csv`, has one row per film: the mask's URI, the lung's share of
@@ -57,7 +58,7 @@ def clock_or_champion(clock: CronTriggerTimetable | None) -> AssetOrTimeSchedule
 with DAG(
     dag_id="lung_masks",
     dag_display_name="Lung masks",
-    description="Masks by the champion for every new film of an inbox",
+    description="Masks by the champion, or until then the starter, for every new film of an inbox",
     doc_md=DOC,
     schedule=clock_or_champion(schedule("LUNG_MASKS_SCHEDULE")),
     tags=["lung", "segmentation", "masks"],

@@ -35,7 +35,7 @@ is an event of the asset `lung_champion`, which starts `lung_masks`.
 | train | trains; one checkpoint per epoch in S3 | Killed for memory: lower **Batch size**, **Image size** or **Network**, or raise **Memory**. 75: nothing to do, the next try resumes at the last step. Queued for a long time: other tasks have the slots of the pool `gpu`, or the pool is missing or has fewer slots than `LUNG_GPUS`. Running without a step: its log says which jobs hold the GPUs. |
 | predict | writes a mask for every film, in **Shards** parallel tasks | Clear the failed shard only: its finished work is reused. |
 | evaluate | Dice, IoU and HD95 at the films' original size with confidence intervals; calibration | 65: no test film has a truth mask; look at `preprocess`. |
-| publish | writes the report and the model package, decides on the champion | A model below **Minimum Dice** does not fail the task: the champion stays, and the report says so. |
+| publish | writes the report and the model package, decides on the champion | A model below **Minimum Dice** does not fail the task: the champion stays, and the report says so. So does the starter, which the first model has to beat on films of people, unless **Starter until there is a champion** is off. |
 
 Exit codes 2, 65 and 77 are never retried, others twice with growing delays. A failed task's error,
 also on the tab *Training report*, has the job's last line, which names the value that was refused

@@ -138,10 +138,18 @@ def _add_run(commands: Any) -> None:
 
 
 def _add_masks(commands: Any) -> None:
-    masks = _add_command(commands, "masks", "Masks for a folder of films, last model", _run_masks)
+    masks = _add_command(commands, "masks", "Masks for a folder of films", _run_masks)
     masks.add_argument("--films", type=Path, required=True, help="A folder of films")
     _add_path(masks, "--folder", "artifacts", "Where `run` kept its results")
     masks.add_argument("--to", type=Path, required=True, help="Where to put masks/ and the CSV")
+    masks.add_argument(
+        "--model",
+        default="",
+        help="starter (the model that comes with the project), last (of the last `run`), a folder "
+        "with a package, or s3://BUCKET/PREFIX/models/NAME/VERSION, on your own S3 where AWS "
+        "variables name one (default: of the last `run` on films that are not all phantoms, else "
+        "starter)",
+    )
 
 
 def _add_s3(commands: Any) -> None:
@@ -297,7 +305,9 @@ def _run_chain(arguments: argparse.Namespace) -> int:
 def _run_masks(arguments: argparse.Namespace) -> int:
     from jobs.local import predict_folder
 
-    return predict_folder(arguments.films, folder=arguments.folder, to=arguments.to)
+    return predict_folder(
+        arguments.films, folder=arguments.folder, to=arguments.to, model=arguments.model
+    )
 
 
 def _run_s3(arguments: argparse.Namespace) -> int:

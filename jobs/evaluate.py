@@ -24,10 +24,11 @@ from jobs.films.rows import (
     processed_rows,
     raw_rows,
 )
-from jobs.films.seen_patients import SeenPatients, read_seen_patients
+from jobs.films.seen_patients import SeenPatients
 from jobs.films.training_pairs import chosen_sources
 from jobs.films.truths import Mask, Truths, decoding
 from jobs.imaging import decode, geometry, masks
+from jobs.models.given_model import GivenModel, model_of
 from jobs.reports import calibration, summary
 from jobs.runtime.parallel import CPU_THREADS
 from jobs.runtime.profile import timed
@@ -72,12 +73,13 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
     Two empty masks score best, one empty mask scores lowest, and so does a film that could not be
     predicted. The figures under `test` are of films of patients used neither for training nor for
     model selection, from `config.test_sources` where these are given.
-    Raises ConfigError where predictions and split are of different films, or a source has no films.
+    Raises ConfigError where predictions and split are of different films, a source has no films, or
+    it is not known which films the model has seen.
     """
     predictions = read_manifest(store, config.predictions, "predict")
     processed = read_manifest(store, config.processed, "preprocess")
     raw = _read_raw(store, predictions, processed)
-    trained = read_input(store, predictions, "trained", "train")
+    model = model_of(store, predictions)
     test_sources = chosen_sources(processed, "--test-sources", config.test_sources)
     work_folder = WorkFolder(
         store,
@@ -85,17 +87,34 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
         job="evaluate",
         folder="evaluations",
         recipe=RECIPE,
-        inputs={"predictions": predictions, "processed": processed, "raw": raw, "trained": trained},
+        inputs={
+            "predictions": predictions,
+            "processed": processed,
+            "raw": raw,
+            **model.inputs(),
+        },
+        extra=model.identity(),
         check_row=check_scored,
     )
     if manifest := work_folder.finished():
         return manifest
-    seen = read_seen_patients(store, trained)
+    seen = model.seen(processed)
+    _log_start(seen)
     scored = _score_films(work_folder, seen, test_sources)
-    figures = _write_files(work_folder, scored, seen)
+    figures = _write_files(work_folder, scored, seen, model)
     films = raw.counts["films"]
     counts = {"films": films, "scored": len(scored), "skipped": films - len(scored)}
     return work_folder.finish(counts=counts, headline=_headline(figures["test"]))
+
+
+def _log_start(seen: SeenPatients) -> None:
+    """Say which weights the training started from, and how many of the films these have seen."""
+    if seen.start:
+        films = seen.start["films"]
+        log.info(
+            "fine-tuned from %s, which has seen %s of the films: their patients do not test",
+            *(seen.start["version"], "an unknown number" if films is None else films),
+        )
 
 
 def _truths(work_folder: WorkFolder) -> Truths:
@@ -122,7 +141,7 @@ def _score_films(
 
 
 def _write_files(
-    work_folder: WorkFolder, scored: Sequence[ScoredRow], seen: SeenPatients
+    work_folder: WorkFolder, scored: Sequence[ScoredRow], seen: SeenPatients, model: GivenModel
 ) -> dict[str, Any]:
     """Write metrics.json, per_film.csv and worst.png; return the content of metrics.json."""
     store, inputs = work_folder.store, work_folder.inputs
@@ -134,8 +153,10 @@ def _write_files(
         )
     figures = summary.summarise(scored, seen.sources)
     figures["calibration"] = calibration.measure(
-        store, inputs["processed"], inputs["trained"], {row["id"] for row in tested}
+        store, inputs["processed"], model.network, {row["id"] for row in tested}
     )
+    if seen.start:
+        figures["start"] = dict(seen.start)
     text = json.dumps(figures, indent=2, allow_nan=False).encode() + b"\n"
     work_folder.add_file("metrics.json", text, "application/json")
     lines = ({name: value for name, value in row.items() if name in COLUMNS} for row in scored)

@@ -1,5 +1,7 @@
 """inbox: the champion and the films of an inbox -> a mask for every film that has none yet.
 
+Until there is a champion the starter masks, as a version of the model like any other.
+
     masks/<name>/<version>/<id>.png        a film's mask, at the film's own size
     masks/<name>/<version>/ledger/...      every film that this version was given
     runs/<run_id>/masks.csv, masks.json    what this run did
@@ -29,6 +31,7 @@ from jobs.films.skipped import SKIPPED_CSV, by_reason, described, headline
 from jobs.models.champion_entry import read_champion
 from jobs.models.package import Package, read_package
 from jobs.models.restored_champion import versions
+from jobs.models.starter import published_starter
 from jobs.runtime.parallel import chunked
 from jobs.runtime.progress import track
 from jobs.settings.config import InboxConfig
@@ -51,17 +54,15 @@ COLUMNS = ["id", "film", *MASK_COLUMNS]
 def run(config: InboxConfig, store: Store) -> Manifest:
     """Mask the new films and write masks.csv, a row a film of this run, earlier tries included.
 
-    Without a champion there is nothing to do. Raises ConflictError where another run masks the
-    same inbox with the same version, and, after all others are masked, ServiceUnavailableError
-    where films did not arrive whole.
+    With neither a champion nor a starter there is nothing to do. Raises ConflictError where another
+    run masks the same inbox with the same version, and, after all others are masked,
+    ServiceUnavailableError where films did not arrive whole.
     """
     started = time.time()
     models = f"{config.out.rstrip('/')}/models/{config.name}"
-    champion, _ = read_champion(store, f"{models}/champion.json")
-    if not champion:
+    if not (version := _version(config, store, models)):
         log.warning("there is no champion of %s yet: the inbox waits for the first", config.name)
         return _finish(config, store, [], {}, films=0, version="none", started=started)
-    version = champion["version"]
     ledger = Ledger(store, f"{_folder(config, version)}/ledger")
     earlier_rows = [row for row in _ledger_rows(ledger) if row["run_id"] == config.run_id]
     survey = _Survey(config, store, ledger, _other_ledgers(config, store, models, version))
@@ -81,6 +82,21 @@ def run(config: InboxConfig, store: Store) -> Manifest:
             f"the first one: {not_whole[0]}"
         )
     return manifest
+
+
+def _version(config: InboxConfig, store: Store, models: str) -> str | None:
+    """The version that masks: the champion, else the starter where it is wanted; None: neither."""
+    champion, _ = read_champion(store, f"{models}/champion.json")
+    if champion:
+        version: str = champion["version"]
+        return version
+    starter = published_starter(store, models) if config.starter else None
+    if starter:
+        log.info(
+            "there is no champion of %s yet: the starter masks, version %s",
+            *(config.name, starter.version),
+        )
+    return starter.version if starter else None
 
 
 def _ledger_rows(ledger: Ledger) -> Iterator[InboxRow]:
@@ -105,14 +121,14 @@ def _films(
         yield Film(film_id(origin), origin, item.uri, bytes=item.bytes, listing=listing)
 
 
-def _other_ledgers(config: InboxConfig, store: Store, models: str, champion: str) -> list[Ledger]:
+def _other_ledgers(config: InboxConfig, store: Store, models: str, masking: str) -> list[Ledger]:
     """The ledgers of the model's other versions where their masks count, else none.
 
     By their packages: a listing of masks/<name>/ would be a listing of every mask.
     """
     if config.remask:
         return []
-    others = [version for version in versions(store, models) if version != champion]
+    others = [version for version in versions(store, models) if version != masking]
     ledgers = [Ledger(store, f"{_folder(config, version)}/ledger") for version in others]
     for ledger in ledgers:
         for _ in ledger.read():
@@ -122,7 +138,7 @@ def _other_ledgers(config: InboxConfig, store: Store, models: str, champion: str
 
 @dataclass(frozen=True)
 class _Survey:
-    """Which films of the inbox are new to the champion, whose ledger is `ledger`."""
+    """Which films of the inbox are new to the version that masks, whose ledger is `ledger`."""
 
     config: InboxConfig
     store: Store

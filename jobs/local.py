@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -11,13 +10,14 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any
 
-from jobs import typed_json
 from jobs.chain import INPUTS, run_job
 from jobs.errors import BadDataError, ConfigError, NotFoundError
 from jobs.films.rows import PredictionRow, prediction_rows
 from jobs.films.skipped import SKIPPED_CSV, described
+from jobs.models.chosen_model import check_model, choose_model
+from jobs.models.last_run import LAST_RUN, Run, read_last_run, write_last_run
 from jobs.runtime.parallel import run_all
 from jobs.settings.config import PredictConfig, build_config
 from jobs.sources.archive import LocalZip
@@ -28,7 +28,6 @@ from jobs.storage.local_server import BUCKET, embedded_s3
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from jobs.storage.timed_store import TimedStore
-from jobs.typed_json import Uri
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +35,6 @@ OUT = f"s3://{BUCKET}/pipeline"
 REPORT = "report.html"
 # Variables with the keys of the server of `jobs s3`, as docker/.env names them.
 KEYS = ("LUNG_S3_ACCESS_KEY", "LUNG_S3_SECRET_KEY")
-# Names the model that `make predict` uses.
-LAST_RUN = "last_run.json"
 # The files of a run's results beside the report and the masks: (job, its file).
 EXPORTED = [
     ("preprocess", "contact_sheet.png"),
@@ -76,12 +73,13 @@ def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False
             f"--run-id {results.name}: {folder / LAST_RUN} is the file that names the last run: "
             "give another name"
         )
+    last = read_last_run(folder)
     with embedded_s3(folder / ".s3") as settings:
         store = TimedStore(settings)
         manifests, seconds = _run_jobs(store, values, profiled=profiled)
         _export(store, manifests, results)
-        last = {"run_id": values["run_id"], "trained": manifests["train"].uri}
-        (folder / LAST_RUN).write_text(json.dumps(last) + "\n")
+        run = Run(run_id=values["run_id"], trained=manifests["train"].uri)
+        write_last_run(folder, store, last, run)
     _print_summary(manifests, seconds, results)
     return 0
 
@@ -102,20 +100,22 @@ def _run_jobs(
     return manifests, seconds
 
 
-def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
-    """Write `to`/masks/<id>.png and `to`/predictions.csv for a folder of films, last model."""
-    last = folder / LAST_RUN
-    if not last.exists():
-        raise NotFoundError(f"there is no model in {folder} yet: run `make run-local` first")
+def predict_folder(films: Path, *, folder: Path, to: Path, model: str = "") -> int:
+    """Write `to`/masks/<id>.png and `to`/predictions.csv for a folder of films.
+
+    `model` names the model as for `choose_model`; `folder` is where `run` keeps its results.
+    """
+    check_model(model)
+    last = read_last_run(folder)
     if not films.is_dir():
         raise NotFoundError(f"{films} is not a folder: give one that holds films")
     # The user chose these films, by links too. What an earlier run wrote among them is no film.
     source = FolderSource(films, follows_links=True, without=[to, folder])
-    trained = _last_run(last)["trained"]
     with embedded_s3(folder / ".s3") as settings:
         store = TimedStore(settings)
+        chosen = choose_model(store, OUT, model, folder=folder, last=last)
         prefix = _copy_folder(store, source, OUT)
-        config = PredictConfig(trained=trained, films=prefix, out=OUT)
+        config = PredictConfig(trained=chosen, films=prefix, out=OUT)
         predictions, _ = run_job("predict", config, store)
         to.mkdir(parents=True, exist_ok=True)
         _export_masks(store, predictions, to / "masks")
@@ -125,20 +125,6 @@ def predict_folder(films: Path, *, folder: Path, to: Path) -> int:
     if not predictions.counts["masks"]:
         raise BadDataError(f"none of the films in {films} could be read: see predictions.csv")
     return 0
-
-
-class LastRun(TypedDict):
-    """The content of last_run.json: a run and the manifest of its trained model."""
-
-    run_id: str
-    trained: Uri
-
-
-def _last_run(path: Path) -> LastRun:
-    """Raises BadDataError where the file is damaged."""
-    remedy = "it was edited or damaged, run `make run-local` again"
-    value = typed_json.parse(path.read_bytes(), str(path), remedy)
-    return cast("LastRun", typed_json.check(value, LastRun, str(path), remedy=remedy))
 
 
 def _print_counts(predictions: Manifest, to: Path) -> None:

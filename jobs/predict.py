@@ -11,7 +11,6 @@ from typing import Any, cast
 from jobs.errors import BadDataError
 from jobs.films import skipped as skipped_files
 from jobs.films.masker import Film, Masker, log_review
-from jobs.films.model_json import NetworkJson, read_trained_json
 from jobs.films.rows import (
     MASK_COLUMNS,
     PredictionRow,
@@ -20,6 +19,7 @@ from jobs.films.rows import (
     raw_rows,
 )
 from jobs.films.skipped import SKIPPED_CSV
+from jobs.models.given_model import GivenModel, given_model
 from jobs.runtime.progress import track
 from jobs.settings.config import PredictConfig
 from jobs.settings.patterns import MANIFEST_URI
@@ -57,7 +57,7 @@ def run(config: PredictConfig, store: Store) -> Manifest:
     masked again. The shard that completes the set writes predictions.csv and the manifest. All
     shards need the same listing: where a prefix changes between them, none completes the set.
     """
-    trained = read_manifest(store, config.trained, "train")
+    model = given_model(store, config.trained)
     film_set = _film_set(store, config.films)
     work_folder = WorkFolder(
         store,
@@ -65,8 +65,8 @@ def run(config: PredictConfig, store: Store) -> Manifest:
         job="predict",
         folder="predictions",
         recipe=RECIPE,
-        inputs={"trained": trained, **film_set.inputs},
-        extra=film_set.extra,
+        inputs={**model.inputs(), **film_set.inputs},
+        extra={**model.identity(), **film_set.extra},
         check_row=check_predicted,
     )
     shard = config.shard_of()
@@ -75,18 +75,18 @@ def run(config: PredictConfig, store: Store) -> Manifest:
         log.info("shard %s has the listing %s: all shards need the same", config.shard, listing)
     if manifest := work_folder.finished():
         return manifest
-    counts = _mask_shard(work_folder, trained, film_set, shard)
+    counts = _mask_shard(work_folder, model, film_set, shard)
     if not work_folder.is_complete(film_set.total):
         log.info("shard %s is done; another one completes the set", config.shard)
         return work_folder.unfinished(counts=counts, headline=counts)
-    return _complete(work_folder, film_set.skipped)
+    return _complete(work_folder, model, film_set.skipped)
 
 
 def _mask_shard(
-    work_folder: WorkFolder, trained: Manifest, film_set: FilmSet, shard: tuple[int, int]
+    work_folder: WorkFolder, model: GivenModel, film_set: FilmSet, shard: tuple[int, int]
 ) -> dict[str, int]:
     """Mask this shard's films and return their counts."""
-    masker = _build_masker(work_folder, trained)
+    masker = _build_masker(work_folder, model)
     rows = work_folder.write_parts(film_set.films(), film_set.total, masker.rows, shard=shard)
     counts = _Counts()
     for row in track(rows, -(-film_set.total // shard[1]), "predict"):
@@ -94,7 +94,7 @@ def _mask_shard(
     return counts.by_outcome
 
 
-def _complete(work_folder: WorkFolder, skipped: Mapping[str, str]) -> Manifest:
+def _complete(work_folder: WorkFolder, model: GivenModel, skipped: Mapping[str, str]) -> Manifest:
     """Write predictions.csv of all shards' rows and skipped.csv, then the manifest."""
     counts = _Counts()
 
@@ -110,7 +110,7 @@ def _complete(work_folder: WorkFolder, skipped: Mapping[str, str]) -> Manifest:
     return work_folder.finish(
         counts=counts.by_outcome,
         headline=counts.by_outcome | skipped_files.headline(by_reason),
-        details={"skipped": by_reason},
+        details={"skipped": by_reason, **model.details()},
     )
 
 
@@ -177,13 +177,12 @@ def _processed_films(store: Store, processed: Manifest) -> Iterator[Film]:
             )
 
 
-def _build_masker(work_folder: WorkFolder, trained: Manifest) -> Masker:
+def _build_masker(work_folder: WorkFolder, model: GivenModel) -> Masker:
     # torch takes seconds to import, and work that is found done needs none.
     from jobs.films.network import Network
 
     store = work_folder.store
-    model_json = read_trained_json(store, trained, NetworkJson)
-    weights = trained.read_file(store, "model.safetensors")
+    model_json, weights = model.network()
 
     def read(film: Film) -> bytes:
         return store.read(film.uri, sha256=film.sha256, etag=film.etag)

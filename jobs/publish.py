@@ -21,7 +21,8 @@ from jobs import typed_json
 from jobs.chain import INPUTS
 from jobs.errors import ConfigError
 from jobs.films.training_pairs import sources_of
-from jobs.models.champion import Contest, Decision, choose
+from jobs.models.champion import Contest, choose
+from jobs.models.champion_rule import Decision
 from jobs.models.contest_films import unlike_lungs
 from jobs.models.package import Package, write_package
 from jobs.reports import page
@@ -126,10 +127,13 @@ def _decide(
         min_dice=config.min_dice,
         run_id=config.run_id,
         forced=config.force_champion.strip(),
+        with_starter=config.starter,
     )
     decision = choose(contest)
     compared = "; ".join(map(str, decision.compared)) or "nothing"
     missing = f"; {decision.missing}" if decision.missing else ""
+    if decision.seen:
+        missing += f"; {decision.seen} films that an earlier training has seen did not count"
     log.info(
         *("champion of %s: %s: %s Compared: %s%s", config.name, decision.outcome),
         *(decision.reason, compared, missing),

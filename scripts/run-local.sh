@@ -2,7 +2,7 @@
 # Runs the whole chain, or masks a folder of films, on this machine: in a container where a Docker
 # engine answers, in .venv otherwise. Results and the S3 server's data: artifacts/.
 # usage: scripts/run-local.sh run      variables SOURCE SIZE EPOCHS NETWORK PROCESSES RUN_ID, all optional
-#        scripts/run-local.sh masks    variables FILMS and OUT
+#        scripts/run-local.sh masks    variables FILMS, OUT and MODEL=starter|last|PATH|s3://…/models/NAME/VERSION
 # RUNTIME=docker|process overrides the choice. Where this machine has GPUs the first is used, or as
 # many as PROCESSES for a training; CUDA_VISIBLE_DEVICES picks others, TORCH=cpu none.
 set -euo pipefail
@@ -71,6 +71,40 @@ collect_masks() {
   mount "$(realpath --no-symlinks "$out")"
   mount "$(realpath --no-symlinks "$FILMS")" readonly
   mount_links "$FILMS"
+  if [ -n "${MODEL:-}" ]; then collect_model; fi
+}
+
+collect_model() {
+  case "$MODEL" in
+    starter | last) ;;
+    s3://*) collect_s3 ;;
+    *)
+      [ -d "$MODEL" ] || die "MODEL=$MODEL is no folder: give starter, last, a folder with a package or" \
+        "s3://BUCKET/PREFIX/models/NAME/VERSION"
+      mount "$(realpath --no-symlinks "$MODEL")" readonly
+      mount_links "$MODEL" ;;
+  esac
+  arguments+=(--model "$MODEL")
+}
+
+# The user's own S3, where AWS variables name one; the job says which S3 it takes (jobs/models/chosen_model.py).
+collect_s3() {
+  local name
+  for name in AWS_ENDPOINT_URL AWS_ENDPOINT_URL_S3 AWS_ACCESS_KEY_ID AWS_PROFILE; do
+    if [ -n "${!name:-}" ]; then network=bridge; fi
+  done
+  if [ $network = none ]; then return; fi
+  # In a container of its own network this machine's address is the container's.
+  case "${AWS_ENDPOINT_URL_S3:-${AWS_ENDPOINT_URL:-}}" in
+    *://127.* | *://localhost* | *://\[::1\]*) network=host ;;
+  esac
+  for name in "${!AWS_@}"; do
+    if [ -n "${!name}" ]; then environment+=(--env "$name"); fi
+  done
+  if [ -n "${AWS_CA_BUNDLE:-}" ]; then mount "$(realpath --no-symlinks "$AWS_CA_BUNDLE")" readonly; fi
+  if [ -n "${AWS_PROFILE:-}" ] && [ -d "$HOME/.aws" ]; then
+    mounts+=(--mount "type=bind,source=$HOME/.aws,target=/tmp/.aws,readonly")
+  fi
 }
 
 # The container sees what is mounted alone: also mount the folders that links in FOLDER lead to.

@@ -41,6 +41,7 @@ OUTCOMES = {
     "kept": "keeps its champion",
     "none": "has no champion yet",
 }
+KEEPS_STARTER = "keeps the starter, as it has no champion yet"
 # The tasks that can reuse an earlier run's work.
 REUSABLE = ("download", "preprocess", "train", "predict", "evaluate")
 
@@ -75,13 +76,19 @@ def report_champion(context: Context) -> None:
     run = read_result(result["manifest"], LARGEST_RUN)
     decision, test_dice = run["details"]["champion"], run["headline"]["test_dice"]
     notify(
-        f"{instance.dag_id}: {run['config']['name']} {OUTCOMES[decision['outcome']]}, "
+        f"{instance.dag_id}: {run['config']['name']} {_outcome(decision)}, "
         f"version {decision['version']}, in the run {instance.run_id}",
         f"{decision['reason']} Test Dice {'unknown' if test_dice is None else f'{test_dice:.4f}'}. "
         f"{_reused(instance)}",
         f"Report: {result['manifest'].rpartition('/')[0]}/report.html",
         f"Run: {instance.log_url.partition('/tasks/')[0]}",
     )
+
+
+def _outcome(decision: dict[str, Any]) -> str:
+    """The decision in words; the starter may stand in for a champion that is not there yet."""
+    outcome: str = decision["outcome"]
+    return KEEPS_STARTER if outcome == "kept" and decision.get("starter") else OUTCOMES[outcome]
 
 
 def _reused(instance: Any) -> str:

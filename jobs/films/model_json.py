@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 from jobs import typed_json
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from jobs.typed_json import Count, Fraction, Range, Sha256
+from jobs.typed_json import Count, Fraction, Range, Sha256, Text
+
+Version = Annotated[
+    str, Text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "the name of a folder in models/<name>/")
+]
+Base64 = Annotated[
+    str,
+    Text(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", "bytes in base64"),
+]
 
 
 class Recipe(TypedDict):
@@ -31,9 +39,14 @@ class BestEpoch(TypedDict):
 
 
 class Sources(TypedDict):
-    """The sources of the films that the network was trained on."""
+    """The sources of the films that the network was trained on.
+
+    looks: the perceptual hashes of the films that it was trained on or chosen by in an earlier
+    training; of the starter, in its only one. `jobs.films.known_looks` reads them.
+    """
 
     train_sources: list[str]
+    looks: NotRequired[Base64]
 
 
 class Data(Sources):
@@ -47,10 +60,22 @@ class Weights(TypedDict):
     sha256: Sha256
 
 
+class Origin(TypedDict):
+    """The package whose weights a training started from."""
+
+    version: Version
+    sha256: Sha256
+
+
+class Training(TypedDict):
+    init_from: NotRequired[Origin]
+
+
 class SourcesJson(TypedDict):
     """What the films that a network has seen are found by."""
 
     data: Sources
+    training: NotRequired[Training]
 
 
 class WeightsJson(TypedDict):
@@ -76,8 +101,10 @@ class TrainedJson(NetworkJson):
 class PackageJson(NetworkJson):
     """The model.json of a package; version 0.1.0 has the same."""
 
+    version: NotRequired[Version]
     weights: Weights
     data: NotRequired[Data]
+    training: NotRequired[Training]
 
 
 def read_trained_json(store: Store, trained: Manifest, form: type) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.films.local_package import read_package_folder
 from jobs.films.postprocess import MaskRecipe, clean
 from jobs.imaging.geometry import Placement, Placing
 from jobs.runtime.profile import timed
@@ -125,3 +127,11 @@ def load_predictor(model_json: Mapping[str, Any], weights: bytes) -> Callable[[P
         return network.predict(film)
 
     return predict
+
+
+def load_package(folder: str | Path) -> Callable[[Pixels], Mask]:
+    """As `load_predictor`, of the package in a folder, such as jobs/starter.
+
+    Raises NotFoundError where the folder holds no package, BadDataError where it is damaged.
+    """
+    return load_predictor(*read_package_folder(Path(folder)))

@@ -49,6 +49,14 @@ def similar_pairs(hashes: NDArray[np.uint8]) -> list[tuple[int, int]]:
     return sorted(set(map(tuple, np.concatenate(pairs).tolist())))
 
 
+def is_similar_to_one(film: NDArray[np.uint8], hashes: NDArray[np.uint8]) -> bool:
+    """Whether a hash, uint8 (HASH_BYTES,), differs in at most MOST_BITS bits from one of `hashes`.
+
+    `hashes` is uint8 (N, HASH_BYTES), N may be 0.
+    """
+    return bool((np.bitwise_count(hashes ^ film).sum(axis=1) <= MOST_BITS).any())
+
+
 def _pairs_of_a_band(
     hashes: NDArray[np.uint8], bands: NDArray[np.uint16], distinct: NDArray[np.int64], band: int
 ) -> NDArray[np.int64]:

@@ -7,7 +7,10 @@ validated on, "set_aside" the versions that a person went back from, and "decisi
 
 The champion changes on validation, never on test: a challenger must beat it on the challenger's own
 validation films and be no worse on the champion's. Films of phantoms decide nothing where either
-has films of people.
+has films of people, nor do films that look like those of an earlier training of one of the two.
+
+Where there is no champion yet, the starter is in its place, unless that is switched off: it has no
+validation films in this bucket, so the challenger's own decide.
 """
 
 from __future__ import annotations
@@ -16,14 +19,17 @@ import functools
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.errors import AccessError, BadDataError, ConfigError, ConflictError
+from jobs.films.known_looks import KnownLooks
 from jobs.models import contest_films
 from jobs.models.champion_entry import read_champion
-from jobs.models.contest_films import DIGITS, PHANTOMS, Comparison, FilmSet
+from jobs.models.champion_rule import Decision, Scores, decide
+from jobs.models.contest_films import PHANTOMS, Comparison, FilmSet
 from jobs.models.package import Package, read_package
+from jobs.models.starter import published_starter
 from jobs.storage.manifest import Manifest, created_by, read_manifest
 from jobs.storage.s3 import Store
 
@@ -35,110 +41,6 @@ UNREADABLE = (ConfigError, BadDataError, AccessError)
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What became of the champion: `outcome` is first, replaced, kept, none or restored.
-
-    `version` is the champion after the decision. `val_dice` and `champion_dice` are mean Dice over
-    all validation films of this run; `champion_dice` is None where there was no other version.
-
-    compared: both models on each set of films that decided.
-    missing: why the champion's validation films could not be read.
-    forced: the reason that a person gave for forcing it. by: who went back to the version.
-    """
-
-    outcome: str
-    reason: str
-    version: str | None
-    val_dice: float
-    champion_dice: float | None
-    min_dice: float
-    compared: list[Comparison] = field(default_factory=list)
-    missing: str = ""
-    forced: str = ""
-    by: str = ""
-
-    @staticmethod
-    def of(entry: dict[str, Any]) -> Decision:
-        """The decision of champion.json; one of version 0.1.0 has fewer fields."""
-        known = {item.name: entry[item.name] for item in fields(Decision) if item.name in entry}
-        compared = [Comparison(**comparison) for comparison in known.get("compared", [])]
-        return Decision(**{**known, "compared": compared})
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The figures of a contest: of `Decision`, with the reasons why the challenger cannot win.
-
-    unlike_lungs: what is wrong with the truth masks, a sentence, or "".
-    """
-
-    val_dice: float
-    champion_dice: float | None = None
-    own: Comparison | None = None
-    champions: Comparison | None = None
-    missing: str = ""
-    set_aside: bool = False
-    unlike_lungs: str = ""
-
-
-def decide(
-    challenger: str, champion: str | None, scores: Scores, min_dice: float, forced: str = ""
-) -> Decision:
-    """The champion rule, on versions and their scores; `forced` is the reason to skip the rule."""
-    compared = [item for item in (scores.own, scores.champions) if item]
-
-    def decision(outcome: str, version: str | None, reason: str) -> Decision:
-        return Decision(
-            outcome=outcome,
-            reason=reason,
-            version=version,
-            val_dice=scores.val_dice,
-            champion_dice=scores.champion_dice,
-            min_dice=min_dice,
-            compared=compared,
-            missing=scores.missing,
-            forced=forced,
-        )
-
-    won = "replaced" if champion else "first"
-    score = f"Validation Dice {scores.val_dice:.{DIGITS}f}"
-    if champion == challenger:
-        return decision("kept", champion, "This version is the champion already.")
-    if forced:
-        return decision(won, challenger, f"Forced, whatever the scores: {forced.rstrip('.')}.")
-    if scores.unlike_lungs:
-        return decision("kept" if champion else "none", champion, scores.unlike_lungs)
-    if scores.val_dice < min_dice:
-        reason = f"{score} is below the minimum of {min_dice:g}."
-        return decision("kept" if champion else "none", champion, reason)
-    if not champion:
-        reason = f"{score} reaches the minimum of {min_dice:g}, and there was no champion."
-        return decision("first", challenger, reason)
-    if scores.set_aside:
-        reason = "This version was the champion until someone went back to an earlier one."
-        return decision("kept", champion, reason)
-    wins, reason = _contest(scores.own, scores.champions)
-    return decision(won if wins else "kept", challenger if wins else champion, reason)
-
-
-def _contest(own: Comparison | None, champions: Comparison | None) -> tuple[bool, str]:
-    """(whether the challenger wins, the sentence that says why)."""
-    if own and not own.is_better():
-        return False, f"It does not beat the champion: Dice {own}."
-    if own and champions and champions.is_worse():
-        return False, f"It beats the champion on its own films, but is worse: Dice {champions}."
-    if own:
-        also = f", and it is not worse: {champions}" if champions else ""
-        return True, f"It beats the former champion: Dice {own}{also}."
-    if champions and champions.is_surely_better():
-        return True, f"It beats the former champion beyond chance: Dice {champions}."
-    if champions:
-        reason = "has no validation films of people, and does not beat the champion beyond chance"
-        return False, f"It {reason}: Dice {champions}."
-    return False, "There are no validation films of people to compare it with the champion on."
-
-
-@dataclass(frozen=True)
 class Contest:
     """A challenger against the champion of the models folder, on the validation films of both.
 
@@ -147,6 +49,7 @@ class Contest:
         processed: the challenger's own films.
         min_dice: 0..1, the mean Dice below which the challenger never wins.
         forced: a person's reason for crowning the challenger whatever the scores, or "".
+        with_starter: whether the starter stands in for a champion that is not there yet.
     """
 
     store: Store
@@ -156,6 +59,7 @@ class Contest:
     min_dice: float
     run_id: str
     forced: str = ""
+    with_starter: bool = False
 
     @property
     def uri(self) -> str:
@@ -169,11 +73,13 @@ class Contest:
         entry, etag = read_champion(self.store, self.uri)
         if decision := self._earlier_decision(entry):
             return decision
+        starter = None if entry or not self.with_starter else self._starter
         version, champion = self.challenger.version, entry.get("version")
+        champion = starter.version if starter else champion
         unlike = contest_films.unlike_lungs(self.processed)
-        scores = Scores(self.val_dice, unlike_lungs=unlike)
+        scores = Scores(self.val_dice, unlike_lungs=unlike, starter=bool(starter))
         if champion and champion != version and (self.forced or not unlike):
-            scores = self._scores(entry)
+            scores = self._against_starter(starter) if starter else self._scores(entry)
         decision = decide(version, champion, scores, self.min_dice, self.forced)
         if decision.outcome in ("first", "replaced"):
             self._crown(decision, entry, etag)
@@ -191,6 +97,10 @@ class Contest:
     def _own_dices(self) -> list[float]:
         """The challenger's Dice, computed once however often the contest is settled."""
         return contest_films.dices(self.store, self._own_films, self.challenger)
+
+    @functools.cached_property
+    def _starter(self) -> Package | None:
+        return published_starter(self.store, self.models)
 
     @property
     def _sources(self) -> Sequence[str]:
@@ -212,6 +122,28 @@ class Contest:
             return decide(version, version, Scores(entry["val_dice"]), self.min_dice)
         return None
 
+    def _against_starter(self, starter: Package) -> Scores:
+        """On the challenger's own validation films: the starter has none in this bucket."""
+        known = KnownLooks.of(self.challenger.model_json, starter.model_json)
+        dices = contest_films.dices(self.store, self._own_films, starter)
+        sources = starter.model_json.get("data", {}).get("train_sources", [])
+        has_people = self._own_films.has_people() or any(name != PHANTOMS for name in sources)
+        return Scores(
+            val_dice=self.val_dice,
+            champion_dice=contest_films.mean_dice(dices),
+            own=contest_films.compare(
+                "challenger",
+                self._own_films,
+                self._own_dices,
+                dices,
+                only_people=has_people,
+                known=known,
+                incumbent="starter",
+            ),
+            starter=True,
+            seen=known.count(self._own_films.rows),
+        )
+
     def _scores(self, entry: dict[str, Any]) -> Scores:
         set_aside = self.challenger.version in entry.get("set_aside", [])
         try:
@@ -223,6 +155,8 @@ class Contest:
             log.warning("the former champion %s cannot be scored: %s", entry["version"], error)
             return Scores(self.val_dice, missing=f"the champion cannot be scored: {error}")
         sources = champion.model_json.get("data", {}).get("train_sources", [])
+        known = KnownLooks.of(self.challenger.model_json, champion.model_json)
+        seen = known.count(self._own_films.rows)
         is_same = sorted(sources) == sorted(self._sources)
         is_same &= entry.get("processed") == self.processed.content_hash
         own, missing, champions = self._own_films, "", None
@@ -231,7 +165,8 @@ class Contest:
             try:
                 theirs = self._champions_films(entry)
                 has_people |= theirs.has_people()
-                champions = self._compare_on_champions(theirs, champion, only_people=has_people)
+                champions = self._compare_on_champions(theirs, champion, known, has_people)
+                seen += known.count(theirs.rows)
             except UNREADABLE as error:
                 missing = f"the champion's validation films cannot be read: {error}"
                 log.warning("%s: the challenger's own decide", missing)
@@ -244,10 +179,12 @@ class Contest:
                 self._own_dices,
                 own_dices,
                 only_people=has_people,
+                known=known,
             ),
             champions=champions,
             missing=missing,
             set_aside=set_aside,
+            seen=seen,
         )
 
     def _champions_films(self, entry: dict[str, Any]) -> FilmSet:
@@ -261,7 +198,7 @@ class Contest:
         return contest_films.val_films(self.store, processed, reference["train_sources"])
 
     def _compare_on_champions(
-        self, films: FilmSet, champion: Package, *, only_people: bool
+        self, films: FilmSet, champion: Package, known: KnownLooks, only_people: bool
     ) -> Comparison | None:
         unseen = contest_films.without_trained_on(self.store, films, self.processed, self._sources)
         if only_people:
@@ -272,7 +209,12 @@ class Contest:
             for package in (self.challenger, champion)
         )
         return contest_films.compare(
-            "champion", unseen, challenger_dices, champion_dices, only_people=only_people
+            "champion",
+            unseen,
+            challenger_dices,
+            champion_dices,
+            only_people=only_people,
+            known=known,
         )
 
     def _crown(self, decision: Decision, former: dict[str, Any], etag: str) -> None:

@@ -6,13 +6,11 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 from jobs import typed_json
 from jobs.errors import NotFoundError
+from jobs.films.model_json import Version
 from jobs.storage.bounds import LARGEST_JSON
 from jobs.storage.s3 import Store
-from jobs.typed_json import Count, Fraction, Range, Text, Uri
+from jobs.typed_json import Count, Fraction, Range, Uri
 
-Version = Annotated[
-    str, Text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "the name of a folder in models/<name>/")
-]
 REMEDY = (
     "it was edited or damaged: delete it, and the next model that reaches the minimum becomes the "
     "champion"
@@ -36,6 +34,7 @@ class ComparisonJson(TypedDict):
     champion: Fraction
     low: Annotated[float, Range(-1, 1)] | None
     high: Annotated[float, Range(-1, 1)] | None
+    incumbent: NotRequired[Literal["champion", "starter"]]
 
 
 class DecisionJson(TypedDict):
@@ -51,6 +50,8 @@ class DecisionJson(TypedDict):
     missing: NotRequired[str]
     forced: NotRequired[str]
     by: NotRequired[str]
+    starter: NotRequired[bool]
+    seen: NotRequired[Count]
 
 
 class ChampionJson(TypedDict):

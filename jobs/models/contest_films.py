@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from jobs.films.known_looks import KnownLooks
 from jobs.films.rows import ProcessedRow, ScoredRow
 from jobs.films.training_pairs import Pair, read_pair, rows_of
 from jobs.imaging.geometry import Placement, Placing
@@ -42,7 +43,7 @@ class FilmSet:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger and champion on one set of validation films.
+    """Challenger and champion, or the starter in its place, on one set of validation films.
 
     Attributes:
         films_of: whose validation films: challenger, champion or both.
@@ -50,6 +51,7 @@ class Comparison:
         challenger, champion: mean Dice of each.
         low, high: the 95 % interval of the mean paired difference, challenger minus champion, over
             patients drawn with replacement; None where the films are of a single patient.
+        incumbent: champion, or starter where there was no champion yet.
     """
 
     films_of: str
@@ -59,6 +61,7 @@ class Comparison:
     champion: float
     low: float | None
     high: float | None
+    incumbent: str = "champion"
 
     def is_better(self) -> bool:
         return self.challenger > self.champion
@@ -79,7 +82,8 @@ class Comparison:
         interval = "no interval, one patient"
         if self.low is not None:
             interval = f"95 % interval of the difference {self.low:+.4f} to {self.high:+.4f}"
-        means = f"{self.challenger:.{DIGITS}f} against the champion's {self.champion:.{DIGITS}f}"
+        theirs = f"the {self.incumbent}'s {self.champion:.{DIGITS}f}"
+        means = f"{self.challenger:.{DIGITS}f} against {theirs}"
         return f"{means} on {whose} ({count}: {sources}; {interval})"
 
 
@@ -157,15 +161,17 @@ def compare(
     champion: Sequence[float],
     *,
     only_people: bool,
+    known: KnownLooks | None = None,
+    incumbent: str = "champion",
 ) -> Comparison | None:
     """Both models' Dice on the films that count; None where none does.
 
-    With `only_people`, films of phantoms do not count.
+    With `only_people`, films of phantoms do not count; films that look `known` never do.
     """
     counting = [
         (row, one, other)
         for row, one, other in zip(films.rows, challenger, champion, strict=True)
-        if not (only_people and row["source"] == PHANTOMS)
+        if not (only_people and row["source"] == PHANTOMS) and not (known and known.has(row))
     ]
     if not counting:
         return None
@@ -181,6 +187,7 @@ def compare(
         champion=mean_dice([other for _, _, other in counting]),
         low=None if low is None else round(low, INTERVAL_DIGITS),
         high=None if high is None else round(high, INTERVAL_DIGITS),
+        incumbent=incumbent,
     )
 
 

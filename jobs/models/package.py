@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import AccessError, BadDataError, ConflictError, NotFoundError
+from jobs.errors import ConflictError, NotFoundError
+from jobs.films.local_package import read_package_folder
 from jobs.films.model_json import (
     TrainedJson,
     WeightsJson,
-    check_package_json,
     read_package_json,
     read_trained_json,
 )
@@ -75,12 +75,21 @@ def write_package(
         "licences": {source: LICENCES[source] for source in sources},
         "intended_use": INTENDED_USE,
     }
-    folder = f"{models}/{version}"
-    if not store.exists(f"{folder}/model.json"):
-        store.write(f"{folder}/model.safetensors", weights)
-        with contextlib.suppress(ConflictError):
-            store.write_json(f"{folder}/model.json", model_json, if_absent=True)
-    return Package(version, model_json, weights)
+    package = Package(version, model_json, weights)
+    _put(store, models, package)
+    return package
+
+
+def add_package(store: Store, models: str, package: Package) -> Package:
+    """Write a package of another place as a version of the model; one that is there stays.
+
+    Where its version has other weights there already, it gets another version, which is returned.
+    """
+    sha256 = package.model_json["weights"]["sha256"]
+    version = _version(store, models, package.version, sha256)
+    added = Package(version, {**package.model_json, "version": version}, package.weights)
+    _put(store, models, added)
+    return added
 
 
 def read_package(store: Store, models: str, version: str) -> Package:
@@ -95,29 +104,20 @@ def read_package(store: Store, models: str, version: str) -> Package:
 
 
 def read_local_package(folder: Path) -> Package:
-    """The package in a folder of this machine, its weights checked by their sha256.
+    """The package in a folder of this machine; errors as of `read_package_folder`."""
+    model_json, weights = read_package_folder(folder)
+    # Not the folder's name: no path of a machine belongs into a model.json that names the version.
+    version = model_json.get("version", model_json["weights"]["sha256"][:16])
+    return Package(version, model_json, weights)
 
-    Raises NotFoundError where the folder holds none, BadDataError where it is damaged.
-    """
-    try:
-        text, weights = (
-            (folder / name).read_bytes() for name in ("model.json", "model.safetensors")
-        )
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(
-            f"there is no model package in {folder}, no {error.filename}: give a folder with "
-            "model.json and model.safetensors, as models/<name>/<version>/ has them"
-        ) from error
-    except OSError as error:
-        raise AccessError(f"{folder} cannot be read: {error.strerror}") from error
-    model_json = check_package_json(text, str(folder / "model.json"))
-    found, expected = describe("", weights).sha256, model_json["weights"]["sha256"]
-    if found != expected:
-        raise BadDataError(
-            f"the sha256 of {folder / 'model.safetensors'} is {found}, and model.json names "
-            f"{expected}: copy the package again"
-        )
-    return Package(model_json.get("version", folder.name), model_json, weights)
+
+def _put(store: Store, models: str, package: Package) -> None:
+    """Write models/<name>/<version>/, model.json last; an existing package stays as it is."""
+    folder = f"{models}/{package.version}"
+    if not store.exists(f"{folder}/model.json"):
+        store.write(f"{folder}/model.safetensors", package.weights)
+        with contextlib.suppress(ConflictError):
+            store.write_json(f"{folder}/model.json", package.model_json, if_absent=True)
 
 
 def _version(store: Store, models: str, fingerprint: str, sha256: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any, TypedDict
 
 from jobs import typed_json
 from jobs.errors import BadDataError, ConflictError, NotFoundError
-from jobs.models.champion import Decision
 from jobs.models.champion_entry import read_champion
+from jobs.models.champion_rule import Decision
 from jobs.models.package import read_package
 from jobs.settings.config import PublishConfig
 from jobs.settings.options import check

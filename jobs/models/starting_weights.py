@@ -10,7 +10,8 @@ from typing import Any
 
 from jobs.errors import ConfigError, NotFoundError
 from jobs.models.champion_entry import read_champion
-from jobs.models.package import STARTER, Package, read_local_package, read_package
+from jobs.models.package import Package, read_local_package, read_package
+from jobs.models.starter import read_starter
 from jobs.settings.config import TrainConfig
 from jobs.storage.manifest import describe
 from jobs.storage.s3 import Store
@@ -39,6 +40,11 @@ class StartingWeights:
         """What model.json says of them. No path of a machine."""
         return {"version": self.package.version, "sha256": self.sha256}
 
+    def looks(self) -> str:
+        """`data.looks` of their model.json, which the trained model inherits; "" for none."""
+        looks: str = self.package.model_json.get("data", {}).get("looks", "")
+        return looks
+
     def check(self, architecture: Mapping[str, Any], network: str) -> None:
         """Raise ConfigError where they are not of the architecture that `--network` names."""
         of_package = self.package.model_json["architecture"]
@@ -64,8 +70,8 @@ def read_starting_weights(store: Store, config: TrainConfig) -> StartingWeights 
     if name.startswith("s3://"):
         models, _, version = name.rpartition("/")
         return StartingWeights(name, read_package(store, models, version))
-    folder = STARTER if name == "starter" else Path(name)
-    return StartingWeights(name, read_local_package(folder))
+    package = read_starter() if name == "starter" else read_local_package(Path(name))
+    return StartingWeights(name, package)
 
 
 def _champion(store: Store, models: str) -> str:

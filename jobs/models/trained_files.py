@@ -41,6 +41,7 @@ class TrainedModel:
         best: the checkpoint of the epoch with the highest val_dice: model, config and epoch.
         history: the rows of all epochs.
         origin: the version and the sha256 of the weights that it started from; {}: random ones.
+        looks: those of the films that these weights have seen (`KnownLooks`); "": none are known.
     """
 
     fit_config: FitConfig
@@ -49,6 +50,7 @@ class TrainedModel:
     best: dict[str, Any]
     history: list[EpochRow]
     origin: Mapping[str, str]
+    looks: str
 
     def write(self, folder: WorkFolder, val: Films, step: NewStep) -> Manifest:
         """Write the files and the manifest; the mask recipe is chosen on the films `val`.
@@ -86,6 +88,7 @@ class TrainedModel:
                 "train_films": count_films(self.processed, "train", self.sources),
                 "val_films": count_films(self.processed, "val", self.sources),
                 "by_source": self.processed.details["by_source"],
+                **({"looks": self.looks} if self.looks else {}),
             },
         }
 

@@ -185,8 +185,15 @@ class TrainingRun:
     def write_model(self) -> Manifest:
         best, history = self.writer.finish()
         sources = chosen_sources(self.processed, "--train-sources", self.config.train_sources)
-        origin = self.start.origin() if self.start else {}
-        model = TrainedModel(self.fit_config, self.processed, sources, best, history, origin)
+        model = TrainedModel(
+            self.fit_config,
+            self.processed,
+            sources,
+            best,
+            history,
+            origin=self.start.origin() if self.start else {},
+            looks=self.start.looks() if self.start else "",
+        )
         train_json = TrainJson(self.folder, self.config)
         manifest = model.write(self.folder, self.val, train_json.step)
         train_json.write()

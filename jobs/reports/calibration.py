@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.films.model_json import NetworkJson, read_trained_json
 from jobs.films.rows import ProcessedRow, processed_rows
 from jobs.films.training_pairs import read_pair
 from jobs.imaging import geometry
@@ -25,9 +24,12 @@ SEED = 0
 # Decimals of every figure: the last bits of probabilities differ from one device to another.
 DIGITS = 4
 
+# Reads (content of model.json, weights).
+ReadNetwork = Callable[[], tuple[Mapping[str, Any], bytes]]
+
 
 def measure(
-    store: Store, processed: Manifest, trained: Manifest, films: Collection[str]
+    store: Store, processed: Manifest, network: ReadNetwork, films: Collection[str]
 ) -> dict[str, Any] | None:
     """Compare the probabilities of processed films with their masks, at the network's size.
 
@@ -44,7 +46,7 @@ def measure(
     random = np.random.default_rng(SEED)
     pixels_per_film = MOST_PIXELS // len(rows)
     samples: list[tuple[NDArray[np.bool_], NDArray[np.float32]]] = []
-    for truth, probabilities in _predict(store, processed, trained, rows):
+    for truth, probabilities in _predict(store, processed, network, rows):
         count = min(pixels_per_film, truth.size)
         pixels = random.choice(truth.size, count, replace=False, shuffle=False)
         samples.append((truth.ravel()[pixels], probabilities.ravel()[pixels]))
@@ -87,14 +89,14 @@ def _evenly_spaced(rows: Sequence[ProcessedRow], most: int) -> list[ProcessedRow
 
 
 def _predict(
-    store: Store, processed: Manifest, trained: Manifest, rows: Sequence[ProcessedRow]
+    store: Store, processed: Manifest, network: ReadNetwork, rows: Sequence[ProcessedRow]
 ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
     """(mask, probabilities) of each film, both (S, S), S the size the network was trained at."""
     # Loads torch, which takes seconds.
     from jobs.films.network import load_network
 
-    model_json = read_trained_json(store, trained, NetworkJson)
-    probabilities_of = load_network(model_json, trained.read_file(store, "model.safetensors"))
+    model_json, weights = network()
+    probabilities_of = load_network(model_json, weights)
     size = model_json["recipe"]["spatial_size"]
     pairs = ordered_map(lambda row: read_pair(store, processed, row), rows, threads=CPU_THREADS)
     for film, mask in track(pairs, len(rows), "calibrate"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict, cast
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 from jobs import typed_json
 from jobs.errors import BadDataError
+from jobs.films.model_json import Origin
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
 from jobs.typed_json import Count, Fraction, Range
@@ -71,8 +72,17 @@ class Calibration(TypedDict):
     curve: list[Bin]
 
 
+class Start(Origin):
+    """The weights that the training started from, and how many of the films they have seen."""
+
+    films: Count | None
+
+
 class Metrics(TypedDict):
-    """The content of metrics.json, as `summary.summarise` and `calibration.measure` return it."""
+    """The content of metrics.json, as `summary.summarise` and `calibration.measure` return it.
+
+    start: of a network that was trained from the weights of another one.
+    """
 
     test: Figures
     val: Figures
@@ -82,6 +92,7 @@ class Metrics(TypedDict):
     cross_source: list[CrossSource]
     review: Review
     calibration: Calibration | None
+    start: NotRequired[Start]
 
 
 def read_metrics(store: Store, evaluation: Manifest) -> dict[str, Any]:

@@ -21,10 +21,13 @@ from jobs.settings.options import (
     manifest_uri,
     model_name,
     option,
+    use_starter,
 )
 from jobs.settings.patterns import (
+    MANIFEST_URI,
     MODEL,
     ONE_LINE,
+    PACKAGE_URI,
     S3_CSV,
     S3_OR_LOCAL_CSV,
     S3_URI,
@@ -228,7 +231,12 @@ class TrainConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(JobConfig):
-    trained: str = manifest_uri("trained")
+    trained: str = option(
+        "Model: the URI of a trained manifest, s3://BUCKET/PREFIX/.../manifest.json, or of a "
+        "published version, s3://BUCKET/PREFIX/models/NAME/VERSION",
+        pattern=f"(?:{MANIFEST_URI}|{PACKAGE_URI})",
+        identity=False,
+    )
     films: str = option(
         "Films to segment: the URI of a raw or processed manifest, or any s3://BUCKET/PREFIX",
         pattern=S3_URI,
@@ -287,6 +295,7 @@ class PublishConfig(JobConfig):
         form="Advanced",
         identity=IF_SET,
     )
+    starter: bool = use_starter()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,6 +316,7 @@ class InboxConfig(JobConfig):
         form="Advanced",
         identity=False,
     )
+    starter: bool = use_starter()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -92,6 +92,17 @@ def manifest_uri(name: str) -> Any:
     )
 
 
+def use_starter() -> Any:
+    return option(
+        "Whether the starter, the model that comes with the project, stands in for a champion "
+        "until there is one: it masks the inbox, and the first model has to beat it",
+        True,
+        title="Starter until there is a champion",
+        form="Advanced",
+        identity=False,
+    )
+
+
 def film_sources(verb: str, consequence: str = "") -> Any:
     """The sources of films, by their names in the films' rows, that a job trains or tests on."""
     return option(

@@ -76,10 +76,20 @@ class PreprocessDetails(TypedDict):
     by_label: dict[str, dict[str, Count] | Count]
 
 
+class PredictDetails(TypedDict):
+    """package: the folder of the version that made the masks, where it was given by its URI."""
+
+    package: NotRequired[Uri]
+
+
 class EvaluateConfigJson(TypedDict):
     test_sources: str
 
 
 # {job: the type of its settings} and {job: that of its details}, of those that later jobs read.
 CONFIGS: dict[str, Any] = {"preprocess": PreprocessConfigJson, "evaluate": EvaluateConfigJson}
-DETAILS: dict[str, Any] = {"download": DownloadDetails, "preprocess": PreprocessDetails}
+DETAILS: dict[str, Any] = {
+    "download": DownloadDetails,
+    "preprocess": PreprocessDetails,
+    "predict": PredictDetails,
+}

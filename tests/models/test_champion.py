@@ -12,8 +12,8 @@ import pytest
 
 from jobs.errors import ConfigError, NotFoundError
 from jobs.imaging import decode
-from jobs.models import champion, contest_films
-from jobs.models.champion import Scores
+from jobs.models import contest_films
+from jobs.models.champion_rule import Scores, decide
 from jobs.models.contest_films import Comparison
 from jobs.settings.config import PublishConfig
 from jobs.storage.manifest import Manifest
@@ -280,7 +280,7 @@ def test_the_champion_rule(
     former: str | None, val_dice: float, own: Any, champions: Any, outcome: str
 ) -> None:
     scores = Scores(val_dice, own=own, champions=champions)
-    decision = champion.decide("new", former, scores, 0.9)
+    decision = decide("new", former, scores, 0.9)
     version = "new" if outcome in ("first", "replaced") else former
     assert (decision.outcome, decision.version) == (outcome, version)
     assert decision.reason.endswith(".")

@@ -13,7 +13,8 @@ import pytest
 
 from jobs import download, preprocess
 from jobs.models import champion, contest_films
-from jobs.models.champion import Contest, Decision, Scores, decide
+from jobs.models.champion import Contest
+from jobs.models.champion_rule import Decision, Scores, decide
 from jobs.models.package import read_package
 from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.storage.manifest import Manifest
