@@ -105,15 +105,15 @@ def predict_folder(films: Path, *, folder: Path, to: Path, model: str = "") -> i
 
     `model` names the model as for `choose_model`; `folder` is where `run` keeps its results.
     """
-    check_model(model)
-    last = read_last_run(folder)
     if not films.is_dir():
         raise NotFoundError(f"{films} is not a folder: give one that holds films")
+    last = read_last_run(folder)
+    check_model(model, folder, last)
     # The user chose these films, by links too. What an earlier run wrote among them is no film.
     source = FolderSource(films, follows_links=True, without=[to, folder])
     with embedded_s3(folder / ".s3") as settings:
         store = TimedStore(settings)
-        chosen = choose_model(store, OUT, model, folder=folder, last=last)
+        chosen = choose_model(store, OUT, model, last)
         prefix = _copy_folder(store, source, OUT)
         config = PredictConfig(trained=chosen, films=prefix, out=OUT)
         predictions, _ = run_job("predict", config, store)

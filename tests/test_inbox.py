@@ -237,12 +237,12 @@ def test_a_film_that_vanishes_is_left_out(
     assert "a.png" not in {row["origin"] for row in ledger(store, out)}
 
 
-def test_without_a_champion_the_job_ends_well_and_says_so(
+def test_without_champion_and_starter_the_job_ends_well_and_says_so(
     store: Store, out: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.write(f"{out}/inbox/a.png", FILM)
     with caplog.at_level("WARNING"):
-        made = run(store, out)
+        made = run(store, out, starter=False)
     assert made.headline["version"] == "none"
     assert "there is no champion of lung-unet yet" in caplog.text
     assert list(store.list_objects(f"{out}/masks/")) == []

@@ -65,6 +65,7 @@ def test_the_chain_and_its_ranks_use_the_embedded_s3_whatever_the_aws_variables_
         "network": "small",
         "processes": 2,
         "min_dice": 0.0,
+        "starter": False,
     }
     assert run_chain(values, folder=tmp_path) == 0
     assert s3_variables() == before
@@ -73,7 +74,7 @@ def test_the_chain_and_its_ranks_use_the_embedded_s3_whatever_the_aws_variables_
     assert (tmp_path / "two-ranks" / "report.html").exists()
     chosen = chosen_films(tmp_path)
     for _ in range(2):
-        assert predict_folder(chosen, folder=tmp_path, to=chosen / "out") == 0
+        assert predict_folder(chosen, folder=tmp_path, to=chosen / "out", model="last") == 0
         masks = sorted(path.name for path in (chosen / "out/masks").iterdir())
         assert masks == ["one.png", "two.png"]
     assert "passed over: text and metadata 1" in capsys.readouterr().out

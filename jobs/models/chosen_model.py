@@ -20,15 +20,23 @@ log = logging.getLogger(__name__)
 OWN_S3 = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE")
 
 
-def check_model(name: str) -> None:
-    """Raise ConfigError for a URI that is none of a published version."""
+def check_model(name: str, folder: Path, last: LastRun | None) -> None:
+    """Refuse, before a server is started, a URI of another form and a last run that is not there.
+
+    Args: as of `choose_model`. Raises ConfigError or NotFoundError.
+    """
     if name.startswith("s3://") and not re.fullmatch(PACKAGE_URI, name):
         raise ConfigError(
             f"--model {name!r} has the wrong form, give: s3://BUCKET/PREFIX/models/NAME/VERSION"
         )
+    if name == "last" and not last:
+        raise NotFoundError(
+            f"--model last: there is no {folder / LAST_RUN}, nothing ran here yet: run `make "
+            "run-local` first, or give starter"
+        )
 
 
-def choose_model(store: Store, out: str, name: str, *, folder: Path, last: LastRun | None) -> str:
+def choose_model(store: Store, out: str, name: str, last: LastRun | None) -> str:
     """The URI of the model that `name` names: of a trained manifest or a package, for predict.
 
     Args:
@@ -36,20 +44,16 @@ def choose_model(store: Store, out: str, name: str, *, folder: Path, last: LastR
             package of another place is put there.
         name: starter, last, a folder with a package, or the URI of a published version; "": the
             last run's model whose films were not all phantoms, else the starter.
-        folder: of runs on this machine, `last` the content of its last_run.json.
+        last: the content of last_run.json in the folder of runs on this machine.
 
-    The log says which model it is and why. Raises NotFoundError where there is none.
+    The log says which model it is and why. Raises NotFoundError where there is none, BadDataError
+    where it is damaged.
     """
     if not name:
         return _default(store, out, last)
     if name == "starter":
         return _starter(store, out, "as --model asks")
-    if name == "last":
-        if not last:
-            raise NotFoundError(
-                f"--model last: there is no {folder / LAST_RUN}, nothing ran here yet: run `make "
-                "run-local` first, or give starter"
-            )
+    if name == "last" and last:
         log.info("model: of the last run, %s, as --model asks", last["run_id"])
         return last["trained"]
     if name.startswith("s3://"):

@@ -26,6 +26,7 @@ FORM: dict[str, Any] = {
     "epochs": 1,
     "network": "small",
     "min_dice": 0.0,
+    "starter": False,
 }
 
 

@@ -24,7 +24,8 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def airflow() -> Iterator[Served]:
-    with served_airflow(environment={"LUNG_MASKS_SCHEDULE": "* * * * *"}) as served:
+    settings = {"LUNG_MASKS_SCHEDULE": "* * * * *", "LUNG_FORM_DEFAULTS": '{"starter": false}'}
+    with served_airflow(environment=settings) as served:
         yield served
 
 

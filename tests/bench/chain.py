@@ -22,7 +22,7 @@ FEW, MANY = 100, 1000
 SETTINGS = {
     "preprocess": ("--size", "64"),
     "train": ("--epochs", "1", "--network", "small", "--batch-size", "16"),
-    "publish": ("--min-dice", "0"),
+    "publish": ("--min-dice", "0", "--starter", "false"),
 }
 # Runs a job as `python -m jobs` does, then prints its peak memory in MiB.
 MEASURED = """

@@ -20,6 +20,7 @@ from tests.support.films import ROOT
 SECONDS = 240
 # A small training, with which any film may be masked.
 SMALL = ["--size", "64", "--epochs", "1", "--network", "small", "--min-dice", "0"]
+SMALL += ["--starter", "false"]
 PHANTOMS = ["--source", "synthetic://phantoms?films=12&seed=0"]
 EXIT = re.compile(r"^exit (\d+)\s+\((.+?), \d+ s\)$")
 # Nothing listens there: a request to a host elsewhere fails at once.
@@ -95,7 +96,7 @@ def masks_twice(films: str, to: str) -> Action:
 
     def action(bench: Bench, case: Path) -> str:
         command = ["masks", "--films", str(case / films), "--to", str(case / to)]
-        command += ["--folder", str(bench.artifacts)]
+        command += ["--folder", str(bench.artifacts), "--model", "last"]
         results = []
         for _ in range(2):
             process = jobs(command)

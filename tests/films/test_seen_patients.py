@@ -59,7 +59,7 @@ def train(store: Store, out: str, processed: Manifest, sources: list[str]) -> Ma
 def test_seen_are_the_patients_of_train_and_val_in_the_sources_trained_on(
     store: Store, out: str, processed: Manifest
 ) -> None:
-    seen = read_seen_patients(store, train(store, out, processed, ["montgomery"]))
+    seen = read_seen_patients(store, train(store, out, processed, ["montgomery"]), processed)
     assert seen.sources == ["montgomery"]
     assert seen.splits == {"m1": "train", "m2": "val", "both": "train"}
     assert [seen.split_of(patient) for patient in ("m1", "m2", "m3")] == ["train", "val", "test"]
@@ -69,14 +69,16 @@ def test_seen_are_the_patients_of_train_and_val_in_the_sources_trained_on(
 def test_a_patient_seen_in_one_source_is_seen_in_another(
     store: Store, out: str, processed: Manifest
 ) -> None:
-    seen = read_seen_patients(store, train(store, out, processed, ["montgomery"]))
+    seen = read_seen_patients(store, train(store, out, processed, ["montgomery"]), processed)
     assert seen.split_of("both") == "train"
 
 
 def test_a_model_trained_on_all_sources_has_seen_all_but_the_test_patients(
     store: Store, out: str, processed: Manifest
 ) -> None:
-    seen = read_seen_patients(store, train(store, out, processed, ["shenzhen", "montgomery"]))
+    seen = read_seen_patients(
+        store, train(store, out, processed, ["shenzhen", "montgomery"]), processed
+    )
     assert seen.sources == ["montgomery", "shenzhen"]
     assert {p for p, _, _ in FILMS if seen.split_of(p) == "test"} == {"m3"}
     assert seen.split_of("of another set") == "test"

@@ -29,13 +29,24 @@ def two_valued(network: Any, images: NDArray[np.uint8], *, precision: str) -> ND
     return np.where(images < 125, LUNG, OUTSIDE).astype(np.float32)
 
 
+def reading(films: Chain, size: int) -> calibration.ReadNetwork:
+    """What reads a network that takes films of this size."""
+    trained = films.train({"rows": 1.0, "size": size, "special": {}})
+
+    def read() -> tuple[dict[str, Any], bytes]:
+        weights = trained.read_file(films.store, "model.safetensors")
+        return trained.read_json(films.store, "model.json"), weights
+
+    return read
+
+
 @pytest.fixture
 def figures(films: Chain, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that measures on the test films with the two-valued network."""
-    trained = films.train({"rows": 1.0, "size": SIZE, "special": {}})
+    network = reading(films, SIZE)
     names = {row["id"] for row in films.films_of("test")}
     monkeypatch.setattr(inference, "probabilities", two_valued)
-    return lambda ids=names: calibration.measure(films.store, films.processed, trained, ids)
+    return lambda ids=names: calibration.measure(films.store, films.processed, network, ids)
 
 
 def pixels(films: Chain, kind: str) -> NDArray[Any]:
@@ -116,8 +127,8 @@ def test_a_network_of_another_size_is_measured_at_that_size(
     films: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inference, "probabilities", two_valued)
-    trained = films.train({"rows": 1.0, "size": 32, "special": {}})
+    network = reading(films, 32)
     names = {row["id"] for row in films.films_of("test")}
-    measured = calibration.measure(films.store, films.processed, trained, names)
+    measured = calibration.measure(films.store, films.processed, network, names)
     assert measured is not None and measured["pixels"] == 8 * 32 * 32
     json.dumps(measured, allow_nan=False)

@@ -110,7 +110,10 @@ def test_the_error_of_an_unknown_flag_is_one_line(capsys: pytest.CaptureFixture[
 def test_the_error_of_a_command_is_one_line(tmp_path: Path) -> None:
     evil = EVIL.replace("\0", "")
     process = subprocess.run(
-        [sys.executable, "-m", "jobs", "masks", "--films", "x", "--to", "y", "--folder", evil],
+        [
+            *(sys.executable, "-m", "jobs", "masks", "--films", str(tmp_path), "--to", "y"),
+            *("--folder", evil, "--model", "last"),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -118,9 +121,8 @@ def test_the_error_of_a_command_is_one_line(tmp_path: Path) -> None:
     )
     assert process.returncode == 2, process.stderr
     (line,) = process.stderr.splitlines()
-    assert line.endswith(
-        f"there is no model in {SHOWN.replace(chr(92) + 'x00', '')} yet: run `make run-local` first"
-    )
+    shown = SHOWN.replace(chr(92) + "x00", "")
+    assert f"--model last: there is no {shown}/last_run.json, nothing ran here yet: " in line
 
 
 def test_an_unexpected_error_forges_no_line(tmp_path: Path) -> None:

@@ -112,11 +112,12 @@ def evaluate(edited: EditedRun) -> list[str]:
 
 
 def publish(edited: EditedRun) -> list[str]:
-    return ["publish", *edited.flags(*MANIFESTS), "--min-dice", "0", "--run-id", "one"]
+    settings = ["--min-dice", "0", "--starter", "false", "--run-id", "one"]
+    return ["publish", *edited.flags(*MANIFESTS), *settings]
 
 
 def inbox(edited: EditedRun) -> list[str]:
-    return ["inbox", "--inbox", edited.inbox, "--run-id", "two"]
+    return ["inbox", "--inbox", edited.inbox, "--starter", "false", "--run-id", "two"]
 
 
 def remask(edited: EditedRun) -> list[str]:

@@ -178,7 +178,7 @@ def make_run(store: Store, folder: Path) -> EditedRun:
         "evaluation": evaluation,
     }
     flags = [item for name, uri in manifests.items() for item in (f"--{name}", uri)]
-    job("publish", *flags, "--min-dice", "0")
+    job("publish", *flags, "--min-dice", "0", "--starter", "false")
     job("inbox", "--inbox", inbox)
     objects = {item.uri: store.read(item.uri) for item in store.list_objects(f"{out}/")}
     return EditedRun(store, out, inbox, manifests, objects)

@@ -106,7 +106,7 @@ class Chain:
             "publish": [
                 *("--raw", uri("download"), "--processed", uri("preprocess")),
                 *("--trained", uri("train"), "--predictions", uri("predict")),
-                *("--evaluation", uri("evaluate"), "--min-dice=0"),
+                *("--evaluation", uri("evaluate"), "--min-dice=0", "--starter=false"),
             ],
             "inbox": ["--inbox", f"{str(uri('download')).rpartition('/')[0]}/films/"],
         }

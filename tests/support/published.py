@@ -153,7 +153,8 @@ class Chain:
 
     def publish(self, five: Mapping[str, Manifest], **options: Any) -> Manifest:
         uris = {name: manifest.uri for name, manifest in five.items()}
-        config = PublishConfig(**{"out": self.out, "min_dice": 0.5, **uris, **options})
+        settings = {"out": self.out, "min_dice": 0.5, "starter": False}
+        config = PublishConfig(**{**settings, **uris, **options})
         return publish.run(config, self.store)
 
     def champion(self, name: str) -> dict[str, Any]:
