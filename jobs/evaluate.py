@@ -93,7 +93,7 @@ def run(config: EvaluateConfig, store: Store) -> Manifest:
             "raw": raw,
             **model.inputs(),
         },
-        extra=model.identity(),
+        extra=model.identity_with_films(),
         check_row=check_scored,
     )
     if manifest := work_folder.finished():

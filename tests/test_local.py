@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from jobs.chain import INPUTS
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, NotFoundError
+from jobs.films.network import load_package
+from jobs.imaging import decode
 from jobs.local import KEYS, predict_folder, run_chain, serve_s3
-from tests.support.films import draw_pair, png
+from tests.support.films import ROOT, draw_pair, png
+from tests.support.starters import VERSION, real_weights, write_starter
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -78,6 +85,41 @@ def test_the_chain_and_its_ranks_use_the_embedded_s3_whatever_the_aws_variables_
         masks = sorted(path.name for path in (chosen / "out/masks").iterdir())
         assert masks == ["one.png", "two.png"]
     assert "passed over: text and metadata 1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_in_a_fresh_clone_films_are_masked_by_the_starter_with_nothing_run_before(
+    tmp_path: Path,
+) -> None:
+    clone = tmp_path / "clone"
+    ignored = shutil.ignore_patterns("__pycache__", "starter")
+    shutil.copytree(ROOT / "jobs", clone / "jobs", ignore=ignored)
+    starter = write_starter(clone / "jobs/starter", real_weights())
+    chosen = chosen_films(tmp_path)
+    command = [sys.executable, "-m", "jobs", "masks", "--films", str(chosen), "--to", "out"]
+    environment = {name: value for name, value in os.environ.items() if "AWS" not in name}
+    process = subprocess.run(
+        command, cwd=clone, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("2 masks of 2 films")
+    reason = f"the starter that comes with the project, {VERSION}, as nothing was trained here yet"
+    assert reason in process.stderr
+    masked = load_package(starter)
+    for name in ("one", "two"):
+        expected = masked(decode.decode_film((chosen / f"{name}.png").read_bytes()))
+        mask = decode.decode_mask((clone / f"out/masks/{name}.png").read_bytes())
+        assert np.array_equal(mask, expected)
+
+
+def test_without_starter_and_run_the_error_says_how_to_get_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.models.package.STARTER", tmp_path / "starter")
+    chosen = chosen_films(tmp_path)
+    with pytest.raises(NotFoundError, match=r"^there is no starter in .*: build it by `make st"):
+        predict_folder(chosen, folder=tmp_path / "artifacts", to=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def chosen_films(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from jobs.errors import BadDataError
 from jobs.films.model_json import NetworkJson, read_package_json, read_trained_json
 from jobs.films.seen_patients import SeenPatients, read_seen_patients, seen_by_package
 from jobs.settings.patterns import MANIFEST_URI
-from jobs.storage.manifest import Manifest, read_input, read_manifest
+from jobs.storage.manifest import Manifest, describe, read_input, read_manifest
 from jobs.storage.s3 import Store
 
-# What a package's fingerprint has of model.json, beside the weights: what decides its masks.
+# What the fingerprint of its masks has of a package's model.json, beside the weights' sha256.
 DECISIVE = ("architecture", "recipe")
 
 
@@ -43,6 +44,14 @@ class GivenModel:
             return {}
         decisive = {name: self.model_json[name] for name in DECISIVE}
         return {"model": {"weights": self.model_json["weights"]["sha256"], **decisive}}
+
+    def identity_with_films(self) -> dict[str, Any]:
+        """As `identity`, with what tells which films it has seen, as a hash."""
+        if self.trained:
+            return {}
+        told = [self.model_json.get(name) for name in ("data", "training")]
+        text = json.dumps(told, sort_keys=True).encode()
+        return {**self.identity(), "seen": describe("", text).sha256}
 
     def details(self) -> dict[str, Any]:
         """Where `model_of` finds a package again."""

@@ -232,8 +232,8 @@ class TrainConfig(JobConfig):
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(JobConfig):
     trained: str = option(
-        "Model: the URI of a trained manifest, s3://BUCKET/PREFIX/.../manifest.json, or of a "
-        "published version, s3://BUCKET/PREFIX/models/NAME/VERSION",
+        "URI of the trained manifest, s3://BUCKET/PREFIX/.../manifest.json, or of a published "
+        "version, s3://BUCKET/PREFIX/models/NAME/VERSION",
         pattern=f"(?:{MANIFEST_URI}|{PACKAGE_URI})",
         identity=False,
     )

@@ -205,3 +205,72 @@ def test_without_an_engine_the_gpus_of_the_environment_are_named(run_local: RunL
         "Computes on 8 of 8 GPUs, NVIDIA H200",
     ]
     assert result.calls[-1].startswith("-m jobs run") and "--processes 8" in result.calls[-1]
+
+
+def masks_of(run_local: RunLocal, tmp_path: Path, **variables: str) -> Run:
+    """`make predict` in a container on a folder of films."""
+    films = tmp_path / "films"
+    films.mkdir(exist_ok=True)
+    return run_local(job="masks", variables={"FILMS": str(films), "TORCH": "cpu", **variables})
+
+
+@pytest.mark.parametrize("name", ["starter", "last"])
+def test_a_model_by_name_reaches_the_job_and_by_default_none_does(
+    run_local: RunLocal, tmp_path: Path, name: str
+) -> None:
+    assert masks_of(run_local, tmp_path, MODEL=name).calls[-1].endswith(f"--model {name}")
+    default = masks_of(run_local, tmp_path)
+    assert default.code == 0 and "--model" not in default.calls[-1]
+    assert "--network none" in default.calls[-1]
+
+
+def test_a_folder_of_a_package_is_mounted_read_only_with_what_its_links_lead_to(
+    run_local: RunLocal, tmp_path: Path
+) -> None:
+    model, cache = tmp_path / "my model", tmp_path / "cache"
+    for folder in (model, cache):
+        folder.mkdir()
+    (cache / "weights").write_bytes(b"")
+    (model / "model.safetensors").symlink_to(cache / "weights")
+    call = masks_of(run_local, tmp_path, MODEL=str(model)).calls[-1]
+    assert call.endswith(f"--model {model}")
+    for folder in (model, cache):
+        assert f'--mount type=bind,"source={folder}","target={folder}",readonly' in call
+
+
+def test_a_model_that_is_neither_a_name_nor_a_folder_is_one_line(
+    run_local: RunLocal, tmp_path: Path
+) -> None:
+    result = masks_of(run_local, tmp_path, MODEL="champion")
+    assert (result.code, result.calls) == (2, [])
+    assert result.error.splitlines() == [
+        "MODEL=champion is no folder: give starter, last, a folder with a package or "
+        "s3://BUCKET/PREFIX/models/NAME/VERSION"
+    ]
+
+
+URI = "s3://lung/pipeline/models/lung-unet/v1"
+
+
+@pytest.mark.parametrize(
+    ("variables", "network"),
+    [
+        ({}, "none"),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, "none"),
+        ({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}, "bridge"),
+        ({"AWS_PROFILE": "ward"}, "bridge"),
+        ({"AWS_ENDPOINT_URL": "https://s3.example.org"}, "bridge"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"}, "host"),
+        ({"AWS_ENDPOINT_URL": "http://[::1]:9000"}, "host"),
+    ],
+)
+def test_a_uri_gets_the_variables_of_the_users_s3_and_a_network_that_reaches_it(
+    run_local: RunLocal, tmp_path: Path, variables: dict[str, str], network: str
+) -> None:
+    (tmp_path / ".aws").mkdir()
+    call = masks_of(run_local, tmp_path, MODEL=URI, **variables).calls[-1]
+    assert call.endswith(f"--model {URI}") and f"--network {network} " in call
+    for name in variables:
+        assert (f"--env {name} " in call) is (network != "none")
+    assert ("target=/tmp/.aws,readonly" in call) is ("AWS_PROFILE" in variables)
+    assert not any(value in call for value in variables.values() if len(value) > 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -11,10 +10,9 @@ import pytest
 from PIL import Image
 
 from jobs.cli import build_parser
-from jobs.segmentation import checkpoint
-from jobs.segmentation.unet import UNet
 from jobs.settings.config import JOBS
 from tests.support.films import ROOT
+from tests.support.starters import real_weights, write_starter
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -44,7 +42,7 @@ def test_the_variables_it_names_are_flags_of_the_chain(capsys: pytest.CaptureFix
 
 
 def test_its_python_lines_mask_a_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_package(tmp_path / "model")
+    write_starter(tmp_path / "jobs/starter", real_weights())
     film = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
     Image.fromarray(film).save(tmp_path / "film.png")
     monkeypatch.chdir(tmp_path)
@@ -59,25 +57,6 @@ def python_lines() -> str:
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 1, "README has one block of Python"
     lines: str = blocks[0]
-    assert len(lines.partition("\n\n")[2].splitlines()) == 3, "three lines after the imports"
+    assert "load_package" in lines
+    assert len(lines.partition("\n\n")[2].splitlines()) == 2, "two lines after the imports"
     return lines
-
-
-def write_package(folder: Path) -> None:
-    """A published model, but of 4 channels and with random weights."""
-    model = UNet(base_channels=4, depth=2)
-    recipe = {
-        "spatial_size": 32,
-        "fit": "stretch",
-        "crop_borders": False,
-        "precision": "float32",
-        "threshold": 0.5,
-        "largest_components": 0,
-        "fill_holes": False,
-        "review_below": 0.0,
-    }
-    folder.mkdir()
-    settings = {"architecture": model.architecture, "recipe": recipe}
-    (folder / "model.json").write_text(json.dumps(settings))
-    weights = checkpoint.to_safetensors(model.state_dict())
-    (folder / "model.safetensors").write_bytes(weights)

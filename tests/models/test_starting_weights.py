@@ -18,6 +18,7 @@ import torch
 
 from jobs import download, preprocess, train
 from jobs.errors import BadDataError, ConfigError, JobError, NotFoundError
+from jobs.films.known_looks import looks_text
 from jobs.segmentation import checkpoint
 from jobs.segmentation.trainer import Trainer
 from jobs.settings.config import (
@@ -41,6 +42,7 @@ OUT = "s3://lung/start"
 MODELS = f"{OUT}/models/lung-unet"
 URI = f"{MODELS}/v1"
 SECONDS = 60
+LOOKS = looks_text([bytes(32)])
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,7 @@ def package(processed: Manifest, s3: dict[str, str], tmp_path_factory: Any) -> P
         model_json = trained.read_json(store, "model.json")
         sha256 = next(item.sha256 for item in trained.files if item.key == "model.safetensors")
         model_json |= {"version": "v1", "weights": {"sha256": sha256}}
+        model_json["data"]["looks"] = LOOKS
         folder: Path = tmp_path_factory.mktemp("package")
         (folder / "model.safetensors").write_bytes(weights)
         (folder / "model.json").write_text(json.dumps(model_json))
@@ -112,6 +115,8 @@ def test_it_begins_with_the_weights_and_its_folder_and_model_json_are_of_them(
     model_json = trained.read_json(store, "model.json")
     sha256 = json.loads((package / "model.json").read_text())["weights"]["sha256"]
     assert model_json["training"]["init_from"] == {"version": "v1", "sha256": sha256}
+    assert model_json["data"]["looks"] == LOOKS
+    assert "looks" not in from_random.read_json(store, "model.json")["data"]
     assert "init_from" not in from_random.read_json(store, "model.json")["training"]
     assert str(package) not in json.dumps(model_json)
 

@@ -107,6 +107,11 @@ def predict(edited: EditedRun) -> list[str]:
     return ["predict", *edited.flags("trained"), "--films", edited.manifests["raw"]]
 
 
+def predict_package(edited: EditedRun) -> list[str]:
+    package = key("models/*/model.json")(edited).rpartition("/")[0]
+    return ["predict", "--trained", package, "--films", edited.manifests["raw"]]
+
+
 def evaluate(edited: EditedRun) -> list[str]:
     return ["evaluate", *edited.flags("predictions", "processed")]
 
@@ -214,6 +219,7 @@ def kinds(each: int, witness: Path) -> list[Kind]:
         Kind(
             "package model.json, publish", key("models/*/model.json"), whole, publish, ("models/",)
         ),
+        Kind("package model.json, predict", key("models/*/model.json"), whole, predict_package),
         Kind("package model.json, inbox", key("models/*/model.json"), whole, remask, ("models/",)),
         Kind(
             "package model.json, champion",

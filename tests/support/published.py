@@ -94,7 +94,8 @@ class Chain:
     ) -> dict[str, Manifest]:
         """The five manifests of a run whose network finds the upper `rows` (0..1) of the lungs.
 
-        `more` sets the network's fit or columns; `data` goes into "data" of its model.json.
+        `more` sets the network's fit or columns, or the origin of its weights; `data` goes into
+        "data" of its model.json.
         """
         network: dict[str, Any] = {"rows": rows, "size": size, "special": dict(special or {})}
         network |= more or {}
@@ -144,6 +145,7 @@ class Chain:
                 "val_films": count_films(self.processed, "val", sources),
                 **network.get("data", {}),
             },
+            "training": {"init_from": network["origin"]} if "origin" in network else {},
         }
         work_folder.add_file("model.json", json.dumps(model_json).encode())
         work_folder.add_file("model.safetensors", json.dumps(network).encode())

@@ -48,11 +48,9 @@ def write_starter(
     return folder
 
 
-def fake_weights(
-    rows: float, *, size: int = 64, special: Mapping[str, float] | None = None
-) -> bytes:
+def fake_weights(rows: float) -> bytes:
     """Of the fake network of `tests.support.published`: it finds the upper `rows` of the lungs."""
-    return json.dumps({"rows": rows, "size": size, "special": dict(special or {})}).encode()
+    return json.dumps({"rows": rows, "size": RECIPE["spatial_size"], "special": {}}).encode()
 
 
 def real_weights(architecture: Mapping[str, int] = ARCHITECTURE, *, half: bool = True) -> bytes:
