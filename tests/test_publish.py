@@ -16,6 +16,7 @@ from PIL import Image
 
 from jobs.errors import BadDataError, ConfigError, ConflictError
 from jobs.models import champion, contest_films, package
+from jobs.models.champion_rule import Decision
 from jobs.reports import page
 from jobs.storage.manifest import FileEntry, Manifest, hash_entries, read_manifest
 from tests.support.published import SIZE, Chain, call_dark_lung, chain
@@ -169,7 +170,7 @@ def test_a_champion_that_another_run_named_meanwhile_is_the_one_to_beat(
     better = made.five(0.8)
     decide = champion.decide
 
-    def interrupted(*arguments: Any) -> champion.Decision:
+    def interrupted(*arguments: Any) -> Decision:
         monkeypatch.setattr(champion, "decide", decide)
         made.publish(better, name=name, run_id="other")
         return decide(*arguments)
@@ -187,7 +188,7 @@ def test_a_second_conflict_is_left_to_the_next_try(
     uri = f"{made.out}/models/{name}/champion.json"
     decide, dates = champion.decide, itertools.count()
 
-    def interrupted(*arguments: Any) -> champion.Decision:
+    def interrupted(*arguments: Any) -> Decision:
         made.store.write_json(uri, made.champion(name) | {"since": str(next(dates))})
         return decide(*arguments)
 

@@ -243,10 +243,10 @@ def test_a_model_that_is_neither_a_name_nor_a_folder_is_one_line(
 ) -> None:
     result = masks_of(run_local, tmp_path, MODEL="champion")
     assert (result.code, result.calls) == (2, [])
-    assert result.error.splitlines() == [
+    assert result.error == (
         "MODEL=champion is no folder: give starter, last, a folder with a package or "
-        "s3://BUCKET/PREFIX/models/NAME/VERSION"
-    ]
+        "s3://BUCKET/PREFIX/models/NAME/VERSION\n"
+    )
 
 
 URI = "s3://lung/pipeline/models/lung-unet/v1"

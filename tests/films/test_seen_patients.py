@@ -188,7 +188,6 @@ def test_looks_are_written_once_each_in_an_order_of_their_own() -> None:
 
 def test_a_row_of_an_earlier_version_looks_like_none() -> None:
     known = KnownLooks.of({"data": {"looks": looks_text([look(1)])}})
-    row, earlier, other = ({"looks": look(1).hex()}, {}, {"looks": look(5).hex()})
-    rows: Any = [row, earlier, other]
+    rows: Any = [{"looks": look(1).hex()}, {}, {"looks": look(5).hex()}]
     assert [known.has(item) for item in rows] == [True, False, False]
     assert known.count(rows) == 1

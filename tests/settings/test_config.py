@@ -21,6 +21,7 @@ from jobs.settings.config import (
     TrainConfig,
     build_config,
 )
+from jobs.settings.job_config import JobConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = "s3://lung/p/raw/0/manifest.json"
