@@ -187,6 +187,7 @@ def test_the_form_shows_the_fields_that_people_change_first(dag: Any, masks: Any
     assert main_fields(dag) == [
         "source",
         "size",
+        "init_from",
         "epochs",
         "batch_size",
         "network",
@@ -201,7 +202,7 @@ def test_the_form_shows_the_fields_that_people_change_first(dag: Any, masks: Any
     [
         ("size", 500),
         ("size", "512"),
-        ("epochs", 0),
+        ("epochs", -1),
         ("min_dice", 1.5),
         ("gpus", 65),
         ("source", "my films"),

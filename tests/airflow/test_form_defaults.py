@@ -33,16 +33,18 @@ def test_the_settings_replace_the_forms_defaults_of_each_dag_that_has_the_option
     from lung.form import FORM, params
 
     monkeypatch.setenv("LUNG_SOURCE", "s3://hospital/films/")
-    monkeypatch.setenv("LUNG_FORM_DEFAULTS", json.dumps(SHORT | {"name": "mine"}))
+    own = {"name": "mine", "starter": False}
+    monkeypatch.setenv("LUNG_FORM_DEFAULTS", json.dumps(SHORT | own))
     training = params("download", "preprocess", "train", "publish")
     values = {name: training[name].value for name in training}
-    assert values.items() >= (SHORT | {"name": "mine", "source": "s3://hospital/films/"}).items()
+    assert values.items() >= (SHORT | own | {"source": "s3://hospital/films/"}).items()
     assert values["seed"] == FORM["train"]["seed"]["default"]
     masks = params("inbox")
     assert {name: masks[name].value for name in masks} == {
         "inbox": "s3://lung/inbox",
         "name": "mine",
         "remask": True,
+        "starter": False,
     }
 
 
