@@ -172,17 +172,20 @@ def test_the_notice_of_a_kept_champion_has_the_reason_and_links_to_the_report(
 
 
 @pytest.mark.parametrize(
-    ("outcome", "words"),
+    ("decision", "words"),
     [
-        ("first", "has its first champion"),
-        ("replaced", "has a new champion"),
-        ("none", "has no champion yet"),
+        ({"outcome": "first"}, "has its first champion"),
+        ({"outcome": "first", "starter": True}, "has its first champion"),
+        ({"outcome": "replaced"}, "has a new champion"),
+        ({"outcome": "none"}, "has no champion yet"),
+        ({"starter": False}, "keeps its champion"),
+        ({"starter": True}, "keeps the starter, as it has no champion yet"),
     ],
 )
 def test_the_notice_says_whether_the_champion_is_new_or_absent(
-    publish: Any, listener: Webhook, outcome: str, words: str
+    publish: Any, listener: Webhook, decision: dict[str, Any], words: str
 ) -> None:
-    publish({**KEPT, "outcome": outcome})
+    publish(KEPT | decision)
     assert f"lung-unet {words}" in listener.texts[0]
     assert "Reused from an earlier run: nothing." in listener.texts[0]
 
