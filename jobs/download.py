@@ -115,8 +115,9 @@ def _recognise(sources: Sequence[Source]) -> Catalogue:
     is_left_over = catalogue.masks_without_film or any(map(catalogue.ignored.get, MAY_BE_MASKS))
     if not catalogue.films or (not pairs and is_left_over):
         what = "no film has a lung mask" if catalogue.films else "no films were recognised"
-        met = refusal.folders_met(itertools.chain.from_iterable(names))
-        raise BadDataError(f"{what} in the source: it has {met}: give {refusal.FORMS}")
+        every_name = list(itertools.chain.from_iterable(names))
+        met, remedy = refusal.folders_met(every_name), refusal.remedy(every_name)
+        raise BadDataError(f"{what} in the source: it has {met}: {remedy}")
     return catalogue
 
 

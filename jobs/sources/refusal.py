@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from jobs.sources.file_names import HIDDEN, SYSTEM_FILE, ending_of, reason_to_ignore
+from jobs.sources.file_names import ARCHIVE, HIDDEN, SYSTEM_FILE, ending_of, reason_to_ignore
 
 FORMS = (
     "images/ beside masks/, with equal names or with _mask, -mask, _seg, _label or _lung at the "
@@ -15,6 +15,14 @@ FORMS = (
 )
 # Folders listed in an error.
 NAMED = 8
+
+
+def remedy(names: Iterable[str]) -> str:
+    """To give the forms that are taken; where there are archives and no image, to unpack one."""
+    reasons = {reason_to_ignore(name): name for name in names}
+    if ARCHIVE in reasons and "" not in reasons:
+        return f"unpack {reasons[ARCHIVE]!r} (a zip may be the source itself) and give {FORMS}"
+    return f"give {FORMS}"
 
 
 def folders_met(names: Iterable[str]) -> str:
