@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -39,6 +40,21 @@ def folders_met(names: Iterable[str]) -> str:
     described = [f"{folder} ({_counts(endings[folder])})" for folder in folders[:NAMED]]
     more = [f"{len(folders) - NAMED} more folders"] if len(folders) > NAMED else []
     return ", ".join(described + more) or "no files"
+
+
+def two_of_a_name(names: Iterable[str]) -> str:
+    """The only two folders of the files, where both have the same two stems or more; "" if not.
+
+    "input/ and output/": one of them may hold the masks of the other.
+    """
+    stems: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        stems[folder].add(os.path.splitext(file)[0])
+    if len(stems) != 2 or len({frozenset(files) for files in stems.values()}) > 1:
+        return ""
+    first, second = sorted(stems)
+    return f"{first}/ and {second}/" if len(stems[first]) > 1 else ""
 
 
 def _counts(endings: Counter[str]) -> str:

@@ -64,7 +64,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors_named(folder: Path) -> Iterator[None]:
-    """An error of the block as one that names the full disk, or the path without rights."""
+    """An error of the block as one that names the full disk, or the path that cannot be written."""
     try:
         yield
     except ServiceUnavailableError as error:
@@ -75,6 +75,8 @@ def disk_errors_named(folder: Path) -> Iterator[None]:
         raise ServiceUnavailableError(f"{_no_space(folder)} ({problem})") from error
     except PermissionError as error:
         raise AccessError(f"{error}: give --folder where this user may write") from error
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise ConfigError(f"{error}: remove it, or give another folder") from error
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
