@@ -164,6 +164,32 @@ def test_any_prefix_of_films_will_do(store: Store, out: str, trained: Manifest) 
     assert sizes == {"a": (128, 160), "b": (70, 90)}
 
 
+def test_a_tiny_film_has_a_mask_of_its_own_size(store: Store, out: str, trained: Manifest) -> None:
+    """In height and width; dark is lung to this network."""
+    sizes = [(1, 1), (3, 2), (30, 20), (2000, 3), (3, 2000), (33, 31)]
+    for depth in (np.uint8, np.uint16):
+        for size in sizes:
+            for value in (0, np.iinfo(depth).max):
+                name = f"{depth.__name__}/{size[0]}x{size[1]}-{bool(value)}.png"
+                store.write(f"{out}/inbox/{name}", png(np.full(size, value, depth)))
+    made = run(store, out, trained, f"{out}/inbox")
+    masks = {row["origin"]: np.array(mask_of(store, made, row)) for row in made.rows(store)}
+    assert len(masks) == 4 * len(sizes)
+    for name, mask in masks.items():
+        assert f"/{mask.shape[0]}x{mask.shape[1]}-" in name
+        assert mask.all() == name.endswith("False.png")
+
+
+def test_an_inverted_film_is_masked_as_it_is_stored(
+    store: Store, out: str, trained: Manifest
+) -> None:
+    """As MONOCHROME1 is; what was lung is now bright, and all the rest is dark."""
+    film, left, right = draw_pair(1)
+    store.write(f"{out}/inbox/inverted.png", png(255 - film))
+    (row,) = (made := run(store, out, trained, f"{out}/inbox")).rows(store)
+    assert (np.array(mask_of(store, made, row)) == ~(left | right)).mean() > 0.95
+
+
 def test_a_line_break_in_a_films_name_does_not_damage_its_row(
     store: Store, out: str, trained: Manifest, tmp_path: Path
 ) -> None:
