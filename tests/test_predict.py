@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -165,27 +166,20 @@ def test_any_prefix_of_films_will_do(store: Store, out: str, trained: Manifest) 
 
 
 def test_a_tiny_film_has_a_mask_of_its_own_size(store: Store, out: str, trained: Manifest) -> None:
-    """In height and width; dark is lung to this network."""
     sizes = [(1, 1), (3, 2), (30, 20), (2000, 3), (3, 2000), (33, 31)]
-    for depth in (np.uint8, np.uint16):
-        for size in sizes:
-            for value in (0, np.iinfo(depth).max):
-                name = f"{depth.__name__}/{size[0]}x{size[1]}-{bool(value)}.png"
-                store.write(f"{out}/inbox/{name}", png(np.full(size, value, depth)))
-    made = run(store, out, trained, f"{out}/inbox")
-    masks = {row["origin"]: np.array(mask_of(store, made, row)) for row in made.rows(store)}
-    assert len(masks) == 4 * len(sizes)
-    for name, mask in masks.items():
-        assert f"/{mask.shape[0]}x{mask.shape[1]}-" in name
-        assert mask.all() == name.endswith("False.png")
+    for size, deep, white in itertools.product(sizes, (np.uint8, np.uint16), (False, True)):
+        film = np.full(size, white * np.iinfo(deep).max, deep)
+        store.write(f"{out}/inbox/{size} {deep.__name__} {white}.png", png(film))
+    for row in (made := run(store, out, trained, f"{out}/inbox")).rows(store):
+        mask = np.array(mask_of(store, made, row))
+        assert row["origin"].startswith(str(mask.shape))
+        assert mask.all() == row["origin"].endswith("False.png")
+    assert made.counts["masks"] == 4 * len(sizes)
 
 
-def test_an_inverted_film_is_masked_as_it_is_stored(
-    store: Store, out: str, trained: Manifest
-) -> None:
-    """As MONOCHROME1 is; what was lung is now bright, and all the rest is dark."""
+def test_an_inverted_film_is_masked_as_stored(store: Store, out: str, trained: Manifest) -> None:
     film, left, right = draw_pair(1)
-    store.write(f"{out}/inbox/inverted.png", png(255 - film))
+    store.write(f"{out}/inbox/monochrome1.png", png(255 - film))
     (row,) = (made := run(store, out, trained, f"{out}/inbox")).rows(store)
     assert (np.array(mask_of(store, made, row)) == ~(left | right)).mean() > 0.95
 
