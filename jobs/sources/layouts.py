@@ -137,8 +137,8 @@ def _classify(source: int, name: str) -> Image:
     key, role = Key(source, folder.root, folder.within, stem), folder.role
     if FAMILY.fullmatch(stem):
         key = Key(ANY_SOURCE, "", "", stem)
-    without_role = {LOOSE: path, FILM: folder.within}.get(role, "")
-    if says_mask(without_role) and not mask_names.is_marked(stem):
+    without_role = path if role == LOOSE else folder.within if role == FILM else ""
+    if without_role and says_mask(without_role) and not mask_names.is_marked(stem):
         role = OTHER_MASK
     if role == LOOSE and (FAMILY.fullmatch(stem) or JSRT.fullmatch(stem)):
         role = FILM
