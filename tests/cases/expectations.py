@@ -159,7 +159,7 @@ TRIES: dict[str, list[Try]] = {
         ),
         Try(
             "part of a split zip",
-            "exit 65: .* lies before the file's start: .* part of a split zip, join the parts .*",
+            "exit 65: .* lies before the file's start: .*if the zip was split, join the parts .*",
             tries.pairs("data/split.zip"),
         ),
         *(
