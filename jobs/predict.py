@@ -138,13 +138,10 @@ def _film_set(store: Store, uri: str) -> FilmSet:
 
 def _films_below(source: BucketSource, uri: str) -> FilmSet:
     names, skipped = layouts.films_to_mask(source.names())
-    passed_over = skipped_files.described(skipped_files.by_reason(skipped))
+    by_reason = skipped_files.by_reason(skipped)
     if not names:
-        raise BadDataError(
-            f"there are no films below {uri} (files passed over: {passed_over}): give films as "
-            "PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000, outside folders of masks"
-        )
-    log.info("films: %d; files passed over: %s", len(names), passed_over)
+        raise skipped_files.no_films(f"below {uri}", by_reason)
+    log.info("films: %d; files passed over: %s", len(names), skipped_files.described(by_reason))
     films = [_listed_film(source, film_id, name) for film_id, name in names.items()]
     return FilmSet(len(films), lambda: films, {}, {"films": source.identity()}, skipped)
 

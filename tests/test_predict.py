@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -162,6 +163,25 @@ def test_any_prefix_of_films_will_do(store: Store, out: str, trained: Manifest) 
     made = run(store, out, trained, f"{out}/inbox")
     sizes = {row["id"]: mask_of(store, made, row).size for row in made.rows(store)}
     assert sizes == {"a": (128, 160), "b": (70, 90)}
+
+
+def test_a_tiny_film_has_a_mask_of_its_own_size(store: Store, out: str, trained: Manifest) -> None:
+    sizes = [(1, 1), (3, 2), (30, 20), (2000, 3), (3, 2000), (33, 31)]
+    for size, most, white in itertools.product(sizes, (255, 65535), (False, True)):
+        film = np.full(size, white * most, np.min_scalar_type(most))
+        store.write(f"{out}/inbox/{size} {most} {white}.png", png(film))
+    for row in (made := run(store, out, trained, f"{out}/inbox")).rows(store):
+        mask = np.array(mask_of(store, made, row))
+        assert row["origin"].startswith(str(mask.shape))
+        assert mask.all() == row["origin"].endswith("False.png")
+    assert made.counts["masks"] == 4 * len(sizes)
+
+
+def test_an_inverted_film_is_masked_as_stored(store: Store, out: str, trained: Manifest) -> None:
+    film, left, right = draw_pair(1)
+    store.write(f"{out}/inbox/monochrome1.png", png(255 - film))
+    (row,) = (made := run(store, out, trained, f"{out}/inbox")).rows(store)
+    assert (np.array(mask_of(store, made, row)) == ~(left | right)).mean() > 0.95
 
 
 def test_a_line_break_in_a_films_name_does_not_damage_its_row(
