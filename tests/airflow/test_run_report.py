@@ -102,11 +102,13 @@ def test_a_run_that_airflow_does_not_know_is_not_found(training: Served, run_id:
 
 
 def test_the_page_of_another_dags_run_shows_no_training(training: Served) -> None:
-    training.run(RUN, "running", dag="lung_masks", train="running", publish="success")
-    answer = training.get(dag="lung_masks")
+    training.run(RUN, "running", dag="other", train="running", publish="success")
+    answer = training.get(dag="other", query="")
     assert answer.status_code == 200
-    assert "lung_masks trains nothing" in answer.text
+    assert "other neither trains nor masks" in answer.text
     assert "0.7000" not in answer.text
+    training.run(RUN, "running", dag="lung_masks", train="running", publish="success")
+    assert training.get(dag="lung_masks").status_code == 404
 
 
 def test_the_page_of_a_running_training_shows_its_last_rows_and_reloads(training: Served) -> None:

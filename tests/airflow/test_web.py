@@ -86,7 +86,7 @@ def test_the_losses_are_plotted_while_the_training_runs_and_the_page_reloads(
     page.click("a", "Training report")
 
     def epoch(_: Any) -> int:
-        with page.inside("iframe"):
+        with page.inside("iframe", "iframe"):
             page.driver.find_element("css selector", "img[src^='data:image/svg+xml']")
             title = page.driver.find_element("css selector", "h1").text
         match = re.fullmatch(rf"Epoch (\d+) of {FORM['epochs']}", title)
@@ -107,7 +107,7 @@ def test_the_run_succeeds_and_the_tab_shows_its_report(
     page.find("body", "Success")
     page.save_picture("grid")
     page.click("a", "Training report")
-    with page.inside("iframe"):
+    with page.inside("iframe", "iframe"):
         page.find("h2", "How it learned")
     page.save_picture("report")
 

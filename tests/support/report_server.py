@@ -51,10 +51,12 @@ class Served:
         self._connection = json.loads(connection)
         self._tokens: dict[str, str] = {}
 
-    def get(self, run_id: str = RUN, *, dag: str = DAG, user: str = "reader") -> Any:
-        """The answer to the tab's request, with the session cookie of the user."""
+    def get(
+        self, run_id: str = RUN, *, dag: str = DAG, user: str = "reader", query: str = "show=report"
+    ) -> Any:
+        """The answer to a request of the tab, with the session cookie of the user."""
         cookies = {"_token": self.token(user)} if user else {}
-        path = f"/training-report/dags/{dag}/runs/{run_id}"
+        path = f"/training-report/dags/{dag}/runs/{run_id}?{query}"
         return self.call("GET", path, cookies=cookies)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
