@@ -26,6 +26,8 @@ HEADINGS = {
     "failed": "Failed: films without a mask",
     "others": "Other masks",
 }
+# The version of an inbox without a champion.
+NO_MODEL = "none"
 # The links on each side of the page that is shown.
 NEIGHBOURS = 2
 # Reasons to pass over a file that are listed.
@@ -66,12 +68,13 @@ def of_sheet(
     """A page of the sheet, from 1; `reused_from` is the earlier run that made the masks."""
     tiles = [Tile(film, _picture(jpeg)) for film, jpeg in zip(films, previews, strict=True)]
     title, text = words_of_sheet(sheet)
+    has_model = sheet.model["version"] != NO_MODEL
     return _render(
         frame,
         title=title,
         text=text,
         reused_from=reused_from,
-        figures=figures(frame.job, sheet, is_reused=bool(reused_from)),
+        figures=figures(frame.job, sheet, is_reused=bool(reused_from)) if has_model else [],
         skipped=sorted(sheet.skipped.items(), key=lambda item: -item[1])[:REASONS_LISTED],
         skipped_at=sheet.uri.replace("sheet.json", "skipped.csv"),
         groups=_groups(tiles, sheet.sections),
@@ -116,7 +119,7 @@ def tabs(run: Run) -> str:
 def words_of_sheet(sheet: Sheet) -> tuple[str, str]:
     """(title, text) of a sheet."""
     model, sections = sheet.model, sheet.sections
-    if model["version"] == "none":
+    if model["version"] == NO_MODEL:
         return "No model to mask with", "The inbox waits for the first champion."
     name = f"{model['name']}, version" if model["name"] else "version"
     by = f"By the model {name} {model['version']}"
@@ -150,7 +153,8 @@ def words_of_state(run: Run, job: str, written: int = 0, parts: int = 0) -> tupl
     """(title, text) of a run without masks to show; `written` of `parts` of the rows are there."""
     state = run.tasks.get(job, "none")
     if state == "success":
-        return "No masks to show", f"{job.capitalize()} has ended, and its files were deleted."
+        text = "An earlier version made them, or they were deleted."
+        return "No masks to show", f"The run names no masks. {text}"
     if state == "failed" or (run.is_over and parts):
         done = f" after {written:,} of {parts:,} parts" if written else ""
         remedy = " Once cleared, it goes on from there." if written else ""

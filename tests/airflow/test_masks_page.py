@@ -80,7 +80,7 @@ def test_the_title_and_the_text_say_how_many_masks_by_which_model(
         ("running", {"predict": "up_for_retry"}, "predict", (1, 64), "1 of 64", "after the last"),
         ("failed", {"predict": "upstream_failed"}, "predict", (1, 8), "stopped after 1", "goes on"),
         ("success", {"inbox": "removed"}, "inbox", (0, 0), "No masks", "is over"),
-        ("success", {"inbox": "success"}, "inbox", (0, 0), "No masks", "were deleted"),
+        ("success", {"inbox": "success"}, "inbox", (0, 0), "No masks", "names no masks"),
     ],
 )
 def test_without_masks_the_page_says_why_and_when(

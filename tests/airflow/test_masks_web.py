@@ -87,7 +87,7 @@ def test_a_runs_tab_leads_from_the_report_to_the_masks_and_back(
         page.find("h1", f"{FILMS} masks")
         page.find("nav a[aria-current]", "Masks")
         assert loaded(page, capsys, "predict") == FILMS
-    page.save_picture("training_masks")
+    page.save_picture("masks_of_a_run")
     with page.inside("iframe"):
         page.click("nav a", "Training report")
     with page.inside("iframe", "iframe"):
@@ -115,4 +115,4 @@ def test_the_tab_of_the_inbox_shows_200_masks(
         page.click(".pager a", "2")
         page.find(".pager a[aria-current]", "2")
         assert shown + loaded(page, capsys, "inbox, page 2") == FILMS
-    page.save_picture("masks")
+    page.save_picture("masks_page")
