@@ -36,7 +36,10 @@ meanwhile.
 | inbox | masks the new films | 2: the bucket of **Inbox** is absent. 77: renew the keys in the connection `lung_s3`. 75: another run masks the same films, or this one was stopped; the next try resumes. Killed for memory: raise **Memory**. |
 
 An unreadable film does not fail the run: `masks.csv` has the reason, and the film is tried again
-once it is replaced. The connections and the webhook are those of `lung_segmentation`.
+once it is replaced. The task may fail without an error: The task's process was lost: it was killed,
+mostly for lack of memory, or its machine went away. A try that is left resumes from the saved
+state; after the last one, clear this task. The connections and the webhook are those of
+`lung_segmentation`.
 """
 
 

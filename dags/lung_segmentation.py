@@ -33,9 +33,15 @@ is an event of the asset `lung_champion`, which starts `lung_masks`.
 | evaluate | Dice, IoU and HD95 at the films' original size with confidence intervals; calibration | 65: no test film has a truth mask; look at `preprocess`. |
 | publish | writes the report and the model package, decides on the champion | A model below **Minimum Dice** does not fail the task: the champion stays, and the report says so. |
 
-Exit codes 2, 65 and 77 are never retried, others twice with growing delays. A failed task's error
-has the job's last line, which names the value that was refused and the remedy. 69: S3 or Kaggle
-does not answer; the retries wait for it. To repeat reused work, delete its folder in S3.
+Exit codes 2, 65 and 77 are never retried, others twice with growing delays. A failed task's error,
+also on the tab *Training report*, has the job's last line, which names the value that was refused
+and the remedy. 69: S3 or Kaggle does not answer; the retries wait for it. To repeat reused work,
+delete its folder in S3.
+
+A task may fail without an error: The task's process was lost: it was killed, mostly for lack of
+memory, or its machine went away. A try that is left resumes from the saved state; after the last
+one, clear this task. Airflow's audit log then has a `heartbeat timeout` of the task, or the task's
+log ends with "Process terminated by signal".
 
 #### To be created once, under Admin
 
@@ -88,6 +94,7 @@ with DAG(
     def shards(count: str) -> list[str]:
         return [f"{i}/{count}" for i in range(1, int(count) + 1)]
 
+    numbered = shards("{{ params.shards }}")
     download = job_task("download")
     preprocess = job_task("preprocess", {"raw": manifest_of("download")})
     train = job_task(
@@ -110,7 +117,7 @@ with DAG(
             "films": manifest_of("download"),
             "shard": "{{ task.shard }}",
         },
-        shards=shards("{{ params.shards }}"),
+        shards=numbered,
     )
     evaluate = job_task(
         "evaluate",
@@ -134,3 +141,5 @@ with DAG(
     )
 
     chain(download, preprocess, train, predict, evaluate, publish)
+    # One first task: a run with a param that is not on the form fails once, with one notice.
+    chain(download, numbered)

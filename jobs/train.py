@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobs.models.train_json import TrainJson
 from jobs.segmentation import ranks
 from jobs.settings.config import TrainConfig
 from jobs.storage.manifest import Manifest, read_manifest
@@ -32,8 +33,7 @@ def run(config: TrainConfig, store: Store) -> Manifest:
     )
     # Of several ranks, their launcher has written it.
     if not ranks.is_rank():
-        location = {"trained": folder.root, "epochs": config.epochs}
-        store.write_json(f"{config.out.rstrip('/')}/runs/{config.run_id}/train.json", location)
+        TrainJson(folder, config).write()
     if manifest := folder.finished():
         return manifest
     # torch takes seconds to import, which a finished training need not wait for.

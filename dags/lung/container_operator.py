@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from airflow.providers.docker.exceptions import DockerContainerFailedException
-from airflow.providers.docker.operators.docker import DockerOperator, fetch_logs
+from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout
 from docker.errors import APIError, DockerException
@@ -24,6 +24,7 @@ from requests.exceptions import RequestException
 
 from lung.contract import LIFELINE, STOPPED, Ending, run_job
 from lung.engine_client import JobClient
+from lung.job_log import JobLog
 from lung.supervision import supervised
 
 GPU_LABEL = "lung.gpus"
@@ -52,8 +53,12 @@ class ContainerOperator(DockerOperator):
         self._stop_reason = ""
 
     @cached_property
+    def job_log(self) -> JobLog:
+        return JobLog(self.log)
+
+    @cached_property
     def cli(self) -> Any:
-        return JobClient(self.hook.api_client, lambda: self._stop_reason)
+        return JobClient(self.hook.api_client, lambda: self._stop_reason, self.job_log)
 
     def execute(self, context: Context) -> Any:
         return run_job(partial(self._run, context), self.environment["RESULT_URI"])
@@ -72,11 +77,11 @@ class ContainerOperator(DockerOperator):
                     self.device_requests = [DeviceRequest(count=count, capabilities=[["gpu"]])]
                     self._wait_for_gpus()
                 super().execute(context)
-        except DockerContainerFailedException as error:
-            return self._ending(error)
+        except DockerContainerFailedException:
+            return self._ending()
         except AirflowTaskTimeout:
             self._remove_containers()
-            fetch_logs(client.remaining_output(), self.log)
+            client.copy_remaining_output()
             raise
         except OSError as error:  # the base class of all errors of docker-py and requests
             raise self._engine_error(error) from error
@@ -131,14 +136,13 @@ class ContainerOperator(DockerOperator):
             self.log.info("Waiting for the GPUs, in use by %s", holder)
             time.sleep(1)
 
-    def _ending(self, error: DockerContainerFailedException) -> Ending:
+    def _ending(self) -> Ending:
         if self._stop_reason:
             raise AirflowException(self._stop_reason)
-        lines = [str(line) for line in error.logs or () if line]
         limit = str(self.mem_limit or "the machine's memory") if self.cli.was_out_of_memory else ""
         return Ending(
             self.cli.exit_code,
-            lines[-1] if lines else "",
+            self.job_log.last_line,
             memory_limit=limit,
             was_stopped=self.cli.was_stopped,
         )

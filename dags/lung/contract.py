@@ -11,7 +11,6 @@ required; `kaggle` (password: an API token), only for kaggle:// sources.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
+from lung.job_log import LAST_LINE
 from lung.visible_text import visible
 
 S3_CONNECTION = "lung_s3"
@@ -65,16 +65,15 @@ OTHER_MEANING = ("it failed", "Correct what its log names, then clear this task"
 NEVER_RETRIED = frozenset({2, 65, 77})
 # Bytes: a result has a few KB; a run.json has the settings of its jobs, with the --split-file.
 LARGEST_RESULT, LARGEST_RUN = 2**20, 64 * 2**20
-# The time and level that jobs log before each message.
-LOG_PREFIX = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ ")
 
 
 @dataclass(frozen=True)
 class Ending:
     """How a job ended.
 
-    `exit_code` is 128 + n after signal n; `memory_limit` is set only where the job exceeded it;
-    `was_stopped` is true where something other than its task stopped its container.
+    `exit_code` is 128 + n after signal n; `last_line` is without time and level; `memory_limit` is
+    set only where the job exceeded it; `was_stopped` is true where something other than its task
+    stopped its container.
     """
 
     exit_code: int
@@ -109,9 +108,8 @@ def failure(ending: Ending) -> AirflowException:
         meaning = "its container was stopped, by `docker stop` or because the engine stopped"
         remedy = "It is retried and resumes from the saved state"
     text = f"The job ended with exit code {code}: {meaning}. {remedy}"
-    # Airflow's log adds a time and a level itself.
-    if last_message := LOG_PREFIX.sub("", ending.last_line):
-        text += f". Its last line: {visible(last_message)}"
+    if ending.last_line:
+        text += f"{LAST_LINE}{visible(ending.last_line)}"
     return AirflowFailException(text) if code in NEVER_RETRIED else AirflowException(text)
 
 

@@ -23,6 +23,7 @@ from docker.errors import APIError, NotFound
 from docker.utils.socket import frames_iter
 
 from lung.contract import STOP_GRACE_SECONDS
+from lung.job_log import JobLog
 from lung.visible_text import visible_lines
 
 PIDS_LIMIT = 4096
@@ -33,12 +34,14 @@ HTTP_CONFLICT = 409
 class JobClient:
     """The client of one container; passes all other calls on to docker-py's APIClient.
 
-    `stop_reason` returns "" while a container may start, and otherwise why it must not.
+    `stop_reason` returns "" while a container may start, and otherwise why it must not. The
+    container's output goes to `job_log`.
     """
 
-    def __init__(self, client: Any, stop_reason: Callable[[], str]) -> None:
+    def __init__(self, client: Any, stop_reason: Callable[[], str], job_log: JobLog) -> None:
         self._client = client
         self._stop_reason = stop_reason
+        self._job_log = job_log
         self._log: Any = None
         self._lifeline: Any = None
         self._events: Any = None
@@ -66,19 +69,27 @@ class JobClient:
         return self._client.create_container(**options, stdin_open=True)
 
     def attach(self, container: str, **_: Any) -> Iterator[bytes]:
-        """The container's output in chunks, until it ends or `disconnect` is called."""
-        self._log = self._client.attach_socket(container, {"stdout": 1, "stderr": 1, "stream": 1})
-        return visible_lines(data for _, data in frames_iter(self._log, tty=False))
+        """An iterator that logs the container's output until it ends or `disconnect` is called.
 
-    def remaining_output(self) -> Iterator[bytes]:
-        """The output after an interrupted `attach`, for at most REMOVAL_SECONDS."""
+        It yields nothing: DockerOperator would log it once more, all at one level.
+        """
+        self._log = self._client.attach_socket(container, {"stdout": 1, "stderr": 1, "stream": 1})
+        return self._copied_output()
+
+    def copy_remaining_output(self) -> None:
+        """Log the output after an interrupted `attach`, for at most REMOVAL_SECONDS."""
         timer = threading.Timer(REMOVAL_SECONDS, self.disconnect)
         timer.start()
         try:
             if self._log:
-                yield from visible_lines(data for _, data in frames_iter(self._log, tty=False))
+                list(self._copied_output())
         finally:
             timer.cancel()
+
+    def _copied_output(self) -> Iterator[bytes]:
+        for line in visible_lines(data for _, data in frames_iter(self._log, tty=False)):
+            self._job_log.write(line.decode())
+        yield from ()
 
     def start(self, container: str) -> None:
         # A kill during the container's creation found no container to remove.

@@ -12,11 +12,13 @@ import jinja2
 from markupsafe import Markup
 
 from lung.mask_files import FILMS_PER_PAGE, Film, Sheet, Table
+from lung.run_failures import RETRIED
 from lung.run_report_page import Run
 from lung.visible_text import visible
 
 HERE = Path(__file__).parent
-STYLE = (HERE / "run_report.css").read_text() + (HERE / "masks.css").read_text()
+STYLES = ("run_report.css", "run_failures.css", "masks.css")
+STYLE = "".join((HERE / name).read_text() for name in STYLES)
 # The style sheet's hash, as a Content-Security-Policy names it.
 STYLE_SOURCE = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'"
 
@@ -46,13 +48,11 @@ class Tile:
 class Frame:
     """What surrounds the masks.
 
-    job: the task that masks. tabs: whether the run has a training report beside them.
-    refresh_seconds: after which the page reloads, 0: never.
+    job: the task that masks. refresh_seconds: after which the page reloads, 0: never.
     """
 
     run: Run
     job: str
-    tabs: bool
     refresh_seconds: int = 0
 
 
@@ -74,7 +74,7 @@ def of_sheet(
         title=title,
         text=text,
         reused_from=reused_from,
-        figures=figures(frame.job, sheet, is_reused=bool(reused_from)) if has_model else [],
+        figures=figures(frame.job, sheet) if has_model else [],
         skipped=sorted(sheet.skipped.items(), key=lambda item: -item[1])[:REASONS_LISTED],
         skipped_at=sheet.uri.replace("sheet.json", "skipped.csv"),
         groups=_groups(tiles, sheet.sections),
@@ -110,12 +110,6 @@ def of_state(frame: Frame, *, parts: tuple[int, int] = (0, 0)) -> str:
     return _render(frame, title=title, text=text, parts=parts)
 
 
-def tabs(run: Run) -> str:
-    """The page that holds the training report, with the link to the masks above it."""
-    frame = Frame(run, "predict", tabs=True)
-    return _render(frame, title="Training report", text="", is_shell=True)
-
-
 def words_of_sheet(sheet: Sheet) -> tuple[str, str]:
     """(title, text) of a sheet."""
     model, sections = sheet.model, sheet.sections
@@ -133,14 +127,14 @@ def words_of_sheet(sheet: Sheet) -> tuple[str, str]:
     return _title(sections["review"] + sections["others"], sections["review"]), f"{by}.{order}"
 
 
-def figures(job: str, sheet: Sheet, *, is_reused: bool) -> list[tuple[str, int, str]]:
+def figures(job: str, sheet: Sheet) -> list[tuple[str, int, str]]:
     """(name, number, link to their first page) of the counts to show."""
     review, failed, others = (sheet.sections[name] for name in ("review", "failed", "others"))
     if job == "inbox":
         listed, new = sheet.counts.get("films", 0), sheet.counts.get("new", 0)
         films = [("Films in the inbox", listed, ""), ("Done before", max(0, listed - new), "")]
     else:
-        films = [("Films", sheet.films, ""), ("Reused", sheet.films if is_reused else 0, "")]
+        films = [("Films", sheet.films, "")]
     return [
         *films,
         ("Masks", review + others, ""),
@@ -152,19 +146,22 @@ def figures(job: str, sheet: Sheet, *, is_reused: bool) -> list[tuple[str, int, 
 def words_of_state(run: Run, job: str, written: int = 0, parts: int = 0) -> tuple[str, str]:
     """(title, text) of a run without masks to show; `written` of `parts` of the rows are there."""
     state = run.tasks.get(job, "none")
-    if state == "success":
+    if state == "success" and written >= parts:
         text = "An earlier version made them, or they were deleted."
         return "No masks to show", f"The run names no masks. {text}"
     if state == "failed" or (run.is_over and parts):
-        done = f" after {written:,} of {parts:,} parts" if written else ""
-        remedy = " Once cleared, it goes on from there." if written else ""
-        return f"Masking stopped{done}", f"Its log says why.{remedy}"
+        if written:
+            text = f"Once {job} is cleared, it goes on from there."
+            return f"Masking stopped after {written:,} of {parts:,} parts", text
+        return "Masking stopped", f"It made no masks. Once mended, clear {job}."
     if run.is_over:
         failed = [task for task, task_state in run.tasks.items() if task_state == "failed"]
-        because = f": {failed[0]} failed, its log says why" if failed else ""
+        because = f": {failed[0]} failed" if failed else ""
         return "No masks", f"The run is over and made no masks{because}."
     if parts:
         return f"Masking: {written:,} of {parts:,} parts", "The masks appear here after the last."
+    if state == RETRIED:
+        return "Masking is retried", f"The masks appear here after the task {job}."
     if state == "running":
         return "Masking has begun", "The masks appear here when it is done."
     return "Masking has not begun", f"The masks appear here after the task {job}."
@@ -209,7 +206,7 @@ def _groups(
 
 
 def _link(page: int, section: str) -> str:
-    return f"?show=masks&page={page}#{section}"
+    return f"?page={page}#{section}"
 
 
 def _render(frame: Frame, **contents: object) -> str:
@@ -233,6 +230,5 @@ def _render(frame: Frame, **contents: object) -> str:
         "note": "",
         "parts": (0, 0),
         "is_list": False,
-        "is_shell": False,
     }
-    return template.render({**defaults, **contents}, frame=frame, style=Markup(STYLE))
+    return template.render({**defaults, **contents}, frame=frame, failures=frame.run.failures, style=Markup(STYLE))

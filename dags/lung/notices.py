@@ -1,5 +1,7 @@
 """Notices of failed tasks and of the champion: a log line, and a message to a webhook if defined.
 
+The error of a failed try is also kept as the task's XCom `error`, from which the tab shows it.
+
 The connection `lung_webhook` (type http) names an incoming webhook of Slack, Mattermost or Teams:
 its URL as host, or the URL without its secret end as host and that end as password, which Airflow
 masks. The message is {"text": ...}. A webhook that does not answer gets a log line and fails no
@@ -23,10 +25,14 @@ log = logging.getLogger(__name__)
 
 WEBHOOK_CONNECTION = "lung_webhook"
 WEBHOOK_SECONDS = 10
-# Characters of a task's error in a message.
+# Characters of a task's error in a message and on the tab.
 LONGEST_ERROR = 2000
-NO_ERROR = (
-    "The task's process was lost, by lack of memory or with its machine: see the scheduler's log"
+# The key of the XCom {"try": number, "error": text}; Airflow deletes it when the next try starts.
+ERROR_KEY = "error"
+# Of a task without an exception. The DAGs' pages and the tab have the same words.
+LOST = (
+    "The task's process was lost: it was killed, mostly for lack of memory, or its machine went "
+    "away. A try that is left resumes from the saved state; after the last one, clear this task"
 )
 # The champion's `outcome` in run.json, in words.
 OUTCOMES = {
@@ -39,11 +45,19 @@ OUTCOMES = {
 REUSABLE = ("download", "preprocess", "train", "predict", "evaluate")
 
 
+def record_error(context: Context) -> None:
+    """An `on_retry_callback` and `on_failure_callback`: keeps the try's error for the tab."""
+    # For a lost task the DAG processor calls this, without an exception; it can push no XCom.
+    if error := context.get("exception"):
+        instance = context["ti"]
+        content = {"try": instance.try_number, "error": str(error)[:LONGEST_ERROR]}
+        instance.xcom_push(ERROR_KEY, content)
+
+
 def report_failure(context: Context) -> None:
     """An `on_failure_callback`: names the task, the try and the error, and links to the log."""
     instance = context["ti"]
-    # For a lost task the DAG processor calls this, without an exception.
-    error = str(context.get("exception") or NO_ERROR)
+    error = str(context.get("exception") or LOST)
     is_mapped = instance.map_index is not None and instance.map_index >= 0
     index = f" [{instance.map_index}]" if is_mapped else ""
     notify(

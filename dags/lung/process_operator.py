@@ -22,8 +22,8 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from lung.contract import LIFELINE, STOP_GRACE_SECONDS, STOPPED, Ending, run_job
+from lung.job_log import JobLog
 from lung.supervision import supervised
-from lung.visible_text import visible
 
 # Prefixes of variables that a job does not inherit: Airflow's secrets, and credentials other than
 # those of the task's connections.
@@ -75,22 +75,22 @@ class ProcessOperator(BaseOperator):
         process = self._start(secrets)
         # Ranks that outlive their launcher would keep the pipe open, and this task running.
         threading.Thread(target=self._end_after, args=[process], daemon=True).start()
-        last_line = ""
+        job_log = JobLog(self.log)
         lifeline = cast(IO[str], process.stdin)
         try:
             if self._stop_reason:  # `_stop` ran before the process existed
                 end_processes(self._result_uri)
             with supervised(partial(send_heartbeat, lifeline.fileno()), self._stop):
-                last_line = self._log_lines(process)
+                copy_output(process, job_log)
                 code = process.wait()
         finally:
             end_processes(self._result_uri)
-            self._log_lines(process)
+            copy_output(process, job_log)
             cast(IO[str], process.stdout).close()
             lifeline.close()
         if self._stop_reason:
             raise AirflowException(self._stop_reason)
-        return Ending(code if code >= 0 else 128 - code, last_line)
+        return Ending(code if code >= 0 else 128 - code, job_log.last_line)
 
     def _start(self, secrets: dict[str, str]) -> subprocess.Popen[str]:
         if not Path(self.python).exists():
@@ -115,15 +115,6 @@ class ProcessOperator(BaseOperator):
             errors="backslashreplace",
         )
 
-    def _log_lines(self, process: subprocess.Popen[str]) -> str:
-        """Log each line of the job's output until its end; returns the last line."""
-        last_line = ""
-        for line in cast(IO[str], process.stdout):
-            if text := line.rstrip():
-                self.log.info("%s", visible(text))
-                last_line = text
-        return last_line
-
     def _end_after(self, process: subprocess.Popen[str]) -> None:
         process.wait()
         end_processes(self._result_uri)
@@ -134,6 +125,12 @@ class ProcessOperator(BaseOperator):
     def _stop(self, reason: str) -> None:
         self._stop_reason = reason
         end_processes(self._result_uri)
+
+
+def copy_output(process: subprocess.Popen[str], job_log: JobLog) -> None:
+    """Write the job's output to its log, each line when it is printed, until its end."""
+    for line in cast(IO[str], process.stdout):
+        job_log.write(line)
 
 
 def send_heartbeat(lifeline: int) -> None:

@@ -6,6 +6,7 @@ import math
 import re
 
 from lung.run_folder import safe_run_id
+from lung.run_report_page import Step
 from lung.s3_files import MIB, S3Files, UnreadableError
 from lung.settings import setting
 
@@ -38,8 +39,8 @@ class RunFiles:
         """The page that publish wrote."""
         return self._files.read(f"{self._run}/report.html", LIMITS["report.html"])
 
-    def trained(self) -> tuple[str, int] | None:
-        """(the URI of train's folder, the number of epochs); None until train has started."""
+    def trained(self) -> tuple[str, int, Step | None] | None:
+        """(URI of train's folder, epochs, the step after them); None until train has started."""
         pointer = self._files.read_json(f"{self._run}/train.json", LIMITS["train.json"])
         if pointer is None:
             return None
@@ -47,11 +48,12 @@ class RunFiles:
             fingerprint, epochs = pointer["trained"].rpartition("/")[2], pointer["epochs"]
             if type(epochs) is not int or not 1 <= epochs <= MOST_EPOCHS:
                 raise ValueError(epochs)
+            step = Step.of(pointer["step"]) if "step" in pointer else None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UnreadableError(f"{self._run}/train.json was not written by train") from error
         if not FINGERPRINT.fullmatch(fingerprint):
             raise UnreadableError(f"{self._run}/train.json names no folder of train")
-        return f"{self._out}/trained/{fingerprint}", epochs
+        return f"{self._out}/trained/{fingerprint}", epochs, step
 
     def history(self, folder: str) -> list[dict[str, float]]:
         """One row per finished epoch."""

@@ -13,7 +13,7 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from lung.form import form_arguments
-from lung.notices import report_failure
+from lung.notices import record_error, report_failure
 from lung.run_folder import safe_run_id
 from lung.settings import setting
 
@@ -50,8 +50,9 @@ POLICY: dict[str, Any] = {
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": timedelta(minutes=20),
         "execution_timeout": timedelta(hours=6),
-        # Airflow calls it after the last try only; on_retry_callback is for the earlier ones.
-        "on_failure_callback": report_failure,
+        # Airflow calls these after the last try only, and on_retry_callback after the earlier ones.
+        "on_failure_callback": [record_error, report_failure],
+        "on_retry_callback": record_error,
         "pre_execute": refuse_unknown_params,
     },
 }

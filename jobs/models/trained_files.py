@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from jobs.films import postprocess
 from jobs.films.training_pairs import count_films
 from jobs.reports.curves import draw_curves
 from jobs.reports.svg import picture
+from jobs.runtime.progress import Progress
 from jobs.segmentation import checkpoint, inference
 from jobs.segmentation.dataset import Films
 from jobs.segmentation.fit_config import FitConfig, build_model
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # Validation films that the mask recipe is chosen on: their probabilities are held in memory.
 MOST_TO_CHOOSE_ON = 500
+NewStep = Callable[[str, int, str], Progress]
 JSON, SVG, PNG = "application/json", "image/svg+xml", "image/png"
 
 
@@ -45,17 +48,20 @@ class TrainedModel:
     best: dict[str, Any]
     history: list[EpochRow]
 
-    def write(self, folder: WorkFolder, val: Films) -> Manifest:
-        """Write the files and the manifest; the mask recipe is chosen on the films `val`."""
+    def write(self, folder: WorkFolder, val: Films, step: NewStep) -> Manifest:
+        """Write the files and the manifest; the mask recipe is chosen on the films `val`.
+
+        `step` makes the Progress of a step from its name, its total and its unit.
+        """
         weights = checkpoint.to_safetensors(self.best["model"])
         folder.add_file("config.json", _json(asdict(self.fit_config)), JSON)
         folder.add_file("model.safetensors", weights)
-        folder.add_file("model.json", _json(self.model_json(weights, val)), JSON)
+        folder.add_file("model.json", _json(self.model_json(weights, val, step)), JSON)
         self._add_history(folder)
         counts = {"epochs": len(self.history)}
         return folder.finish(counts=counts, headline=self.headline())
 
-    def model_json(self, weights: bytes, val: Films) -> dict[str, Any]:
+    def model_json(self, weights: bytes, val: Films, step: NewStep) -> dict[str, Any]:
         """The network, how films are placed for it, how masks are made, and its training."""
         architecture = build_model(self.fit_config).architecture
         precision = self.fit_config.precision
@@ -67,7 +73,7 @@ class TrainedModel:
                 "fit": self.processed.config["fit"],
                 "crop_borders": self.processed.config["crop_borders"],
                 "precision": precision,
-                **_mask_recipe(weights, architecture, precision, val),
+                **_mask_recipe(weights, architecture, precision, val, step),
             },
             "training": asdict(self.fit_config),
             "metrics": {"epoch": self.best["epoch"], "val_dice": self._best_row["val_dice"]},
@@ -109,16 +115,22 @@ class TrainedModel:
 
 
 def _mask_recipe(
-    weights: bytes, architecture: dict[str, int], precision: str, val: Films
+    weights: bytes, architecture: dict[str, int], precision: str, val: Films, step: NewStep
 ) -> dict[str, Any]:
     """The MaskRecipe that is best on the validation films, at most MOST_TO_CHOOSE_ON of them."""
     model = inference.load_model(weights, architecture)
     count = min(len(val), MOST_TO_CHOOSE_ON)
     indices = np.linspace(0, len(val) - 1, count).round().astype(np.int64)
     images, masks = val.images[indices].numpy(), val.masks[indices].numpy() > 0
-    probabilities = inference.probabilities_of_all(model, images, precision=precision)
-    recipe = postprocess.choose(probabilities, masks)
-    log.info("masks from probabilities: %s", recipe)
+    started = time.monotonic()
+    log.info("choosing the threshold on %d validation films", count)
+    with step("predicting the validation films", count, "film") as progress:
+        probabilities = inference.probabilities_of_all(
+            model, images, precision=precision, reach=progress.reach
+        )
+    with step("choosing the threshold", postprocess.CANDIDATES, "recipe") as progress:
+        recipe = postprocess.choose(probabilities, masks, reach=progress.reach)
+    log.info("masks from probabilities: %s, %.1f s", recipe, time.monotonic() - started)
     return recipe
 
 

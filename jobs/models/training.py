@@ -14,6 +14,7 @@ from jobs.errors import BadDataError, error_of_exit_code
 from jobs.films.rows import Split
 from jobs.films.training_pairs import Pair, chosen_sources, count_films, read_pairs
 from jobs.models.epoch_writer import EpochWriter
+from jobs.models.train_json import TrainJson
 from jobs.models.trained_files import TrainedModel
 from jobs.runtime.profile import spent, waiting
 from jobs.runtime.progress import Progress, track
@@ -157,7 +158,10 @@ class TrainingRun:
         best, history = self.writer.finish()
         sources = chosen_sources(self.processed, "--train-sources", self.config.train_sources)
         model = TrainedModel(self.fit_config, self.processed, sources, best, history)
-        return model.write(self.folder, self.val)
+        train_json = TrainJson(self.folder, self.config)
+        manifest = model.write(self.folder, self.val, train_json.step)
+        train_json.write()
+        return manifest
 
 
 def fit_config_of(config: TrainConfig, size: int) -> FitConfig:

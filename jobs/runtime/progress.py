@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -28,11 +28,17 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 
 class Progress:
-    """Shows how many units of `total` are done; use it as a context."""
+    """Shows how many units of `total` are done; use it as a context.
 
-    def __init__(self, total: int, label: str, unit: str) -> None:
+    `report`, where given, gets the number done at the start, every few seconds and at the end.
+    """
+
+    def __init__(
+        self, total: int, label: str, unit: str, report: Callable[[int], None] | None = None
+    ) -> None:
         self._total = total
         self._label = label
+        self._report = report or (lambda done: None)
         self._last_logged = time.monotonic()
         self._on_terminal = sys.stderr.isatty()
         self._bar: Any = tqdm(
@@ -44,6 +50,7 @@ class Progress:
     def __enter__(self) -> Self:
         if self._redirect:
             self._redirect.__enter__()
+        self._report(0)
         return self
 
     def __exit__(
@@ -60,8 +67,12 @@ class Progress:
         """Show that `done` units are done, with those of earlier tries; `note` stands behind."""
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n if self._on_terminal else 0)
+        if done >= self._total:
+            self._report(done)
+            return
         now = time.monotonic()
-        due = now - self._last_logged >= SECONDS_BETWEEN_LINES and done < self._total
-        if due and not self._on_terminal:
+        if now - self._last_logged >= SECONDS_BETWEEN_LINES:
             self._last_logged = now
-            log.info("%s %d of %d %s", self._label, done, self._total, note)
+            self._report(done)
+            if not self._on_terminal:
+                log.info("%s %d of %d %s", self._label, done, self._total, note)

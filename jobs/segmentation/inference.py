@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -140,12 +140,20 @@ def in_batches(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
 
 
 def probabilities_of_all(
-    model: UNet, images: NDArray[np.uint8], *, precision: str = "auto"
+    model: UNet,
+    images: NDArray[np.uint8],
+    *,
+    precision: str = "auto",
+    reach: Callable[[int], None] = lambda done: None,
 ) -> NDArray[np.float32]:
-    """As `probabilities`, for any number N of images (N, S, S), by batches that suit the device."""
+    """As `probabilities`, for any number N of images (N, S, S), by batches that suit the device.
+
+    `reach` gets the number of images done after each batch.
+    """
     most = films_at_once(model, images.shape[-1], precision=precision)
     result = np.empty(images.shape, np.float32)
     for batch in in_batches(range(len(images)), most):
         films = slice(batch[0], batch[-1] + 1)
         result[films] = probabilities(model, images[films], precision=precision)
+        reach(films.stop)
     return result

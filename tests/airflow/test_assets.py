@@ -30,7 +30,7 @@ FORM: dict[str, Any] = {
 
 
 class Runs:
-    """The outcome of four runs: first, second (unchanged films), masks and failed."""
+    """The outcome of five runs: first, second (unchanged films), masks, failed and misspelt."""
 
     def __init__(self, outcome: dict[str, Any], output: str, notices: list[str]) -> None:
         self.states: list[str] = outcome["states"]
@@ -56,6 +56,7 @@ def runs(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterat
             ["lung_segmentation", FORM],
             ["lung_masks", {}],
             ["lung_segmentation", FORM | {"source": "file:///nowhere/films.zip"}],
+            ["lung_segmentation", FORM | {"epoch": 3}],
         ]
         outcome = home / "outcome.json"
         command = [sys.executable, "-m", "tests.support.dag_runs", json.dumps(forms), str(outcome)]
@@ -79,8 +80,10 @@ def settings(home: Path, s3: dict[str, str], listener: Webhook) -> dict[str, str
     }
 
 
-def test_three_runs_succeed_and_the_one_without_a_source_fails(runs: Runs) -> None:
-    assert runs.states == ["success", "success", "success", "failed"], runs.output
+def test_three_runs_succeed_and_those_without_a_source_and_with_a_misspelt_param_fail(
+    runs: Runs,
+) -> None:
+    assert runs.states == ["success"] * 3 + ["failed"] * 2, runs.output
 
 
 def test_each_training_is_an_event_with_its_figures_and_its_histories_uris(
@@ -113,7 +116,7 @@ def test_the_champion_masks_the_inbox(runs: Runs) -> None:
 def test_notices_report_the_champion_the_reused_work_and_the_failure(
     runs: Runs,
 ) -> None:
-    first, second, failure = runs.notices
+    first, second, failure, misspelt = runs.notices
     assert "lung-unet has its first champion" in first
     assert "Reused from an earlier run: nothing." in first
     assert "lung-unet keeps its champion" in second
@@ -121,6 +124,7 @@ def test_notices_report_the_champion_the_reused_work_and_the_failure(
     assert "download failed on try 1" in failure
     assert "exit code 2" in failure and "films.zip" in failure
     assert "/tasks/download?try_number=1" in failure
+    assert "lung_segmentation has no param epoch" in misspelt
 
 
 def test_the_log_holds_neither_the_webhooks_url_nor_a_key(runs: Runs, s3: dict[str, str]) -> None:

@@ -132,7 +132,8 @@ def test_each_module_imports_without_a_warning(module: str) -> None:
 def test_the_jobs_run_in_the_order_of_the_chain(dag: Any) -> None:
     for before, after in pairwise(INPUTS):
         assert after in dag.get_task(before).downstream_task_ids
-    assert {task.task_id for task in dag.roots} == {"download", "shards"}
+    # One first task alone refuses a param that is not on the form: one error, one notice.
+    assert {task.task_id for task in dag.roots} == {"download"}
     assert {task.task_id for task in dag.leaves} == {"publish"}
     assert set(dag.task_ids) == {*INPUTS, "shards"}
 
@@ -258,7 +259,7 @@ def test_a_value_out_of_bounds_is_refused_before_anything_runs(
 
 
 def test_all_tasks_have_the_same_policy_of_retries_and_time_limits(any_dag: Any) -> None:
-    from lung.notices import report_failure
+    from lung.notices import record_error, report_failure
 
     assert (any_dag.catchup, any_dag.max_active_runs) == (False, 1)
     assert {"lung", "segmentation"} < any_dag.tags
@@ -269,8 +270,8 @@ def test_all_tasks_have_the_same_policy_of_retries_and_time_limits(any_dag: Any)
         assert task.retry_exponential_backoff == 2
         assert task.max_retry_delay == timedelta(minutes=20)
         assert timedelta() < task.execution_timeout <= timedelta(days=2)
-        assert list(task.on_failure_callback) == [report_failure]
-        assert not task.on_retry_callback
+        assert list(task.on_failure_callback) == [record_error, report_failure]
+        assert list(task.on_retry_callback) == [record_error]
 
 
 def test_only_train_is_in_the_pool_of_the_gpus(any_dag: Any) -> None:
@@ -296,6 +297,12 @@ def test_the_documentation_says_for_every_task_what_to_do_when_it_fails(any_dag:
     titles = {any_dag.params.get_param(name).schema["title"] for name in any_dag.params}
     bold = set(any_dag.doc_md.split("**")[1::2])
     assert bold and bold <= titles
+
+
+def test_the_documentation_has_the_notices_words_for_a_lost_task(any_dag: Any) -> None:
+    from lung.notices import LOST
+
+    assert LOST in " ".join(any_dag.doc_md.split())
 
 
 def test_the_documentation_says_what_is_to_be_created_once(dag: Any) -> None:

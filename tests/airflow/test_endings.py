@@ -77,6 +77,30 @@ def test_a_job_that_fails_is_an_error_with_its_last_line(
     assert isinstance(raised.value, AirflowFailException) is not is_retried
 
 
+def test_the_lines_of_a_job_keep_their_level_and_start_with_their_message(
+    backend: Backend,
+) -> None:
+    code = """
+for level in ("INFO", "WARNING", "ERROR", "CRITICAL"):
+    print("2026-11-23 10:00:00,000", level, "3 films", file=sys.stderr)
+print("  of 48", file=sys.stderr)
+print("3 films of a library", file=sys.stderr)
+end()
+"""
+    operator = backend.build(code)
+    with logged() as entries:
+        execute(operator)
+    lines = [(entry["log_level"], entry["event"]) for entry in entries]
+    assert [line for line in lines if "3 films" in line[1] or "of 48" in line[1]] == [
+        ("info", "3 films"),
+        ("warning", "3 films"),
+        ("error", "3 films"),
+        ("critical", "3 films"),
+        ("critical", "  of 48"),
+        ("info", "3 films of a library"),
+    ]
+
+
 def test_a_job_without_a_result_fails_even_where_an_older_result_exists(backend: Backend) -> None:
     from airflow.sdk.exceptions import AirflowException
 

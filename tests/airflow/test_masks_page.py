@@ -10,6 +10,7 @@ import pytest
 from lung import masks_page
 from lung.mask_files import Film, Sheet, Table
 from lung.masks_page import Frame, figures, links, words_of_sheet, words_of_state
+from lung.run_failures import Failure
 from lung.run_report_page import Run
 from tests.support.pages import Page
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.airflow
 
 HOSTILE = '"><script>alert(1)</script>\u202e'
 RUN = Run("r", "success", {"predict": "success"})
-FRAME = Frame(RUN, "predict", tabs=True)
+FRAME = Frame(RUN, "predict")
 
 
 def sheet(review: int = 0, failed: int = 0, others: int = 0, **changes: Any) -> Sheet:
@@ -75,9 +76,13 @@ def test_the_title_and_the_text_say_how_many_masks_by_which_model(
             "after the last",
         ),
         ("failed", {"predict": "failed"}, "predict", (12, 64), "stopped after 12", "goes on"),
-        ("running", {"predict": "failed"}, "predict", (0, 64), "stopped", "Its log says why"),
+        ("running", {"predict": "failed"}, "predict", (0, 64), "stopped", "Once mended"),
         ("failed", {"train": "failed"}, "predict", (0, 0), "No masks", "train failed"),
         ("running", {"predict": "up_for_retry"}, "predict", (1, 64), "1 of 64", "after the last"),
+        ("running", {"inbox": "up_for_retry"}, "inbox", (0, 0), "is retried", "after the task"),
+        ("running", {"predict": "success"}, "predict", (7, 8), "7 of 8", "after the last"),
+        ("failed", {"predict": "success"}, "predict", (7, 8), "stopped after 7", "goes on"),
+        ("success", {"predict": "success"}, "predict", (8, 8), "No masks", "were deleted"),
         ("failed", {"predict": "upstream_failed"}, "predict", (1, 8), "stopped after 1", "goes on"),
         ("success", {"inbox": "removed"}, "inbox", (0, 0), "No masks", "is over"),
         ("success", {"inbox": "success"}, "inbox", (0, 0), "No masks", "names no masks"),
@@ -91,22 +96,20 @@ def test_without_masks_the_page_says_why_and_when(
     assert text in page_text
 
 
-def test_the_figures_count_films_and_what_an_earlier_run_made() -> None:
-    made = sheet(450, 2, 48)
-    numbers = {name: number for name, number, _ in figures("predict", made, is_reused=False)}
-    assert numbers == {"Films": 500, "Reused": 0, "Masks": 498, "For review": 450, "Failed": 2}
-    assert figures("predict", made, is_reused=True)[1] == ("Reused", 500, "")
+def test_the_figures_count_films_of_this_run_and_of_the_inbox() -> None:
+    numbers = {name: number for name, number, _ in figures("predict", sheet(450, 2, 48))}
+    assert numbers == {"Films": 500, "Masks": 498, "For review": 450, "Failed": 2}
     of_inbox = sheet(others=3, counts={"films": 10, "new": 3})
-    assert figures("inbox", of_inbox, is_reused=False)[:2] == [
+    assert figures("inbox", of_inbox)[:2] == [
         ("Films in the inbox", 10, ""),
         ("Done before", 7, ""),
     ]
 
 
 def test_a_count_leads_to_the_first_page_of_its_films() -> None:
-    to = {name: link for name, _, link in figures("predict", sheet(450, 2, 48), is_reused=False)}
-    assert to["For review"] == "?show=masks&page=1#review"
-    assert to["Failed"] == "?show=masks&page=3#failed"
+    to = {name: link for name, _, link in figures("predict", sheet(450, 2, 48))}
+    assert to["For review"] == "?page=1#review"
+    assert to["Failed"] == "?page=3#failed"
     assert to["Masks"] == ""
 
 
@@ -173,27 +176,28 @@ def test_a_run_of_an_earlier_version_has_its_doubtful_films_in_a_list_without_pi
 def test_html_and_control_characters_in_names_are_escaped() -> None:
     film = Film(HOSTILE, True, True, HOSTILE, (1, 1), 0.1, 0.1)
     made = sheet(1, skipped={HOSTILE: 1}, run_id=HOSTILE)
-    frame = Frame(Run(HOSTILE, "success", {}), "predict", tabs=True)
+    frame = Frame(Run(HOSTILE, "success", {}), "predict")
     table = Table(HOSTILE, 1, {"review": 1, "failed": 0, "others": 0}, [film])
     for html in (
         masks_page.of_sheet(frame, made, 1, [film], [None], reused_from=HOSTILE),
         masks_page.of_table(frame, table),
         masks_page.of_state(frame, parts=(1, 2)),
-        masks_page.tabs(frame.run),
     ):
         page = Page(html.encode())
         assert "script" not in {tag for tag, _ in page.elements}
         assert "\u202e" not in html
 
 
-def test_only_a_run_with_a_training_report_has_two_tabs_and_the_current_one_is_marked() -> None:
-    html = masks_page.of_state(Frame(RUN, "predict", tabs=True))
-    links_of = [attributes for tag, attributes in Page(html.encode()).elements if tag == "a"]
-    assert [(link["href"], link.get("aria-current")) for link in links_of] == [
-        ("?show=", None),
-        ("?show=masks", "page"),
-    ]
-    assert "<nav" not in masks_page.of_state(Frame(RUN, "inbox", tabs=False))
-    shell = Page(masks_page.tabs(RUN).encode())
-    (frame,) = (attributes for tag, attributes in shell.elements if tag == "iframe")
-    assert frame["src"] == "?show=report"
+def test_why_a_task_failed_stands_above_the_masks() -> None:
+    failure = Failure("inbox", "inbox failed on try 3 of 3.", "Mend it.", "S3 does not answer")
+    frame = Frame(Run("r", "failed", {"inbox": "failed"}, failures=[failure]), "inbox")
+    film = Film("a.png", True, False)
+    table = Table("s3://b/t.csv", 1, {"review": 0, "failed": 0, "others": 1}, [])
+    for html in (
+        masks_page.of_sheet(frame, sheet(others=1), 1, [film], [None]),
+        masks_page.of_table(frame, table),
+        masks_page.of_state(frame),
+    ):
+        text = Page(html.encode()).text
+        assert "inbox failed on try 3 of 3. Mend it." in text
+        assert "S3 does not answer" in text

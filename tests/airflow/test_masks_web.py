@@ -76,22 +76,18 @@ def loaded(page: Any, capsys: pytest.CaptureFixture[str], name: str) -> int:
     return int(number)
 
 
-def test_a_runs_tab_leads_from_the_report_to_the_masks_and_back(
+def test_the_masks_of_predict_are_beside_the_report_of_the_run(
     airflow: Served, page: Any, training: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page.open(f"/dags/lung_segmentation/runs/{training}/plugin/training-report")
-    with page.inside("iframe", "iframe"):
-        page.find("h2", "How it learned")
+    page.open(f"/dags/lung_segmentation/runs/{training}")
+    page.click("a", "Training report")
     with page.inside("iframe"):
-        page.click("nav a", "Masks")
+        page.find("h2", "How it learned")
+    page.click("a", "Masks")
+    with page.inside("iframe"):
         page.find("h1", f"{FILMS} masks")
-        page.find("nav a[aria-current]", "Masks")
         assert loaded(page, capsys, "predict") == FILMS
-    page.save_picture("masks_of_a_run")
-    with page.inside("iframe"):
-        page.click("nav a", "Training report")
-    with page.inside("iframe", "iframe"):
-        page.find("h2", "How it learned")
+    page.save_picture("masks-of-a-run")
 
 
 def test_the_tab_of_the_inbox_shows_200_masks(
@@ -106,7 +102,8 @@ def test_the_tab_of_the_inbox_shows_200_masks(
     store.write(f"{INBOX}/notes.txt", b"no film")
     run = airflow.trigger("lung_masks")
     assert airflow.wait_for_end("lung_masks", run, seconds=400) == "success"
-    page.open(f"/dags/lung_masks/runs/{run}/plugin/training-report")
+    page.open(f"/dags/lung_masks/runs/{run}")
+    page.click("a", "Masks")
     with page.inside("iframe"):
         page.find("h1", f"{FILMS} masks")
         page.find("figure.failed", "broken.png")
@@ -115,4 +112,4 @@ def test_the_tab_of_the_inbox_shows_200_masks(
         page.click(".pager a", "2")
         page.find(".pager a[aria-current]", "2")
         assert shown + loaded(page, capsys, "inbox, page 2") == FILMS
-    page.save_picture("masks_page")
+    page.save_picture("masks-page")

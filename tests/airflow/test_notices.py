@@ -45,13 +45,17 @@ class Instance(SimpleNamespace):
             }
         )
         self.results = results or {}
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
 
     def xcom_pull(self, task: str) -> Any:
         return self.results.get(task)
 
 
-def finalize(state: str, error: Exception, **attributes: Any) -> None:
-    """Airflow's last step of a try, on a task with the DAGs' policy."""
+def finalize(state: str, error: Exception, **attributes: Any) -> dict[str, Any]:
+    """Airflow's last step of a try, on a task with the DAGs' policy; returns the XComs pushed."""
     from airflow.sdk import DAG, TaskInstanceState
     from airflow.sdk.execution_time import task_runner
 
@@ -63,6 +67,7 @@ def finalize(state: str, error: Exception, **attributes: Any) -> None:
     context = {"ti": instance, "exception": error, "outlet_events": {}}
     log = logging.getLogger("task")
     task_runner.finalize(instance, TaskInstanceState(state), context, log, error)
+    return instance.pushed
 
 
 def test_the_notice_of_a_failure_has_the_remedy_and_a_link_to_the_log(listener: Webhook) -> None:
@@ -103,6 +108,14 @@ def test_a_failed_try_that_is_retried_sends_no_notice(listener: Webhook) -> None
     assert len(listener.texts) == 1
 
 
+@pytest.mark.parametrize("state", ["up_for_retry", "failed"])
+def test_the_error_of_every_try_is_kept_for_the_tab(listener: Webhook, state: str) -> None:
+    error = {"try": 3, "error": "an engine that does not answer"}
+    assert finalize(state, RuntimeError(error["error"])) == {"error": error}
+    long = finalize(state, RuntimeError("x" * 100_000))["error"]
+    assert len(long["error"]) < 3000
+
+
 def test_the_notice_names_the_shard_and_cuts_a_long_error(listener: Webhook) -> None:
     finalize("failed", RuntimeError("x" * 100_000), map_index=0)
     assert "train [0] failed" in listener.texts[0]
@@ -112,10 +125,13 @@ def test_the_notice_names_the_shard_and_cuts_a_long_error(listener: Webhook) -> 
 def test_a_task_whose_process_was_lost_gets_a_notice_without_an_exception(
     listener: Webhook,
 ) -> None:
-    from lung.notices import report_failure
+    from lung.notices import LOST, record_error, report_failure
 
-    report_failure({"ti": Instance("train")})  # as the DAG processor calls it
-    assert "process was lost" in listener.texts[0]
+    instance = Instance("train")
+    for callback in (record_error, report_failure):  # as the DAG processor calls them
+        callback({"ti": instance})
+    assert instance.pushed == {}
+    assert LOST in listener.texts[0]
     assert LOG_URL in listener.texts[0]
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lung.run_report_page import Run, progress, words
+from lung.run_failures import Try, failures
+from lung.run_report_page import Run, Step, progress, words
 from tests.support.pages import Page
 
 HOSTILE = "<script>alert(1)</script>"
@@ -24,11 +25,21 @@ def rows(count: int, **changes: Any) -> list[dict[str, float]]:
         ("running", {"download": "running"}, 0, "Training has not begun", "Download is running"),
         ("running", {"train": "queued"}, 0, "Training has not begun", "after the first epoch"),
         ("running", {"train": "running"}, 0, "Training has begun", "after the first epoch"),
-        ("running", {"train": "running"}, 7, "Epoch 7 of 10", "About 3 min to go"),
+        (
+            "running",
+            {"train": "running"},
+            7,
+            "Epoch 7 of 10",
+            "3 min to the last epoch's end",
+        ),
         ("running", {"train": "up_for_retry"}, 7, "is retried", "7 of 10 epochs are saved"),
         ("running", {"train": "queued"}, 7, "is retried", "7 of 10 epochs are saved"),
-        ("failed", {"train": "failed"}, 0, "before its first epoch ended", "log says why"),
+        ("running", {"train": "running"}, 10, "The last epoch is trained", "threshold"),
+        ("running", {"train": "up_for_retry"}, 0, "is retried", "No epoch is saved"),
+        ("running", {"download": "up_for_retry"}, 0, "has not begun", "Download is retried"),
+        ("failed", {"train": "failed"}, 0, "before its first epoch ended", "no report"),
         ("failed", {"train": "failed"}, 7, "failed after epoch 7 of 10", "with epoch 8"),
+        ("failed", {"train": "failed"}, 10, "after epoch 10 of 10", "chooses the threshold"),
         ("failed", {"download": "failed"}, 0, "Nothing was trained", "download failed"),
         ("running", {"train": "success"}, 10, "Trained for 10 epochs", "after the last task"),
         (
@@ -87,3 +98,60 @@ def test_html_in_names_is_escaped() -> None:
     page = Page(progress(Run(HOSTILE, "running", {"train": HOSTILE}), [], 0).encode())
     assert HOSTILE in page.text
     assert "script" not in {tag for tag, _ in page.elements}
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "text"),
+    [
+        (0, 0.0, "0 of 11 of this step are done."),
+        (1, 6.0, "About 1 min to go."),
+        (10, 60.0, "Less than a minute to go."),
+        (11, 66.0, "11 of 11 of this step are done."),
+    ],
+)
+def test_the_step_after_the_last_epoch_is_named_with_the_time_that_is_left(
+    done: int, seconds: float, text: str
+) -> None:
+    run = Run("r", "running", {"train": "running"})
+    step = Step("choosing the threshold", done, 11, seconds)
+    title, words_of_it = words(run, rows(10), 10, step)
+    assert title == "Choosing the threshold"
+    assert "All epochs are trained." in words_of_it
+    assert words_of_it.endswith(text)
+
+
+def test_before_the_last_epochs_end_a_step_of_an_earlier_try_is_not_shown() -> None:
+    run = Run("r", "running", {"train": "running"})
+    step = Step("choosing the threshold", 1, 11, 6.0)
+    assert words(run, rows(9), 10, step) == words(run, rows(9), 10)
+    assert 'max="10"' in progress(run, rows(9), 10, step)
+
+
+@pytest.mark.parametrize(
+    ("tries", "summary"),
+    [
+        ([Try("train", "failed", 1, 3)], "train failed on try 1 of 3. It is not retried."),
+        ([Try("train", "failed", 3, 3)], "train failed on try 3 of 3. That was the last try."),
+        (
+            [Try("train", "up_for_retry", 1, 3, retry_seconds=54.4)],
+            "train failed on try 1 of 3. Try 2 starts in 54 s.",
+        ),
+        (
+            [Try("train", "up_for_retry", 2, 3, retry_seconds=120.0)],
+            "train failed on try 2 of 3. Try 3 starts in 2 min.",
+        ),
+        (
+            [Try("train", "up_for_retry", 2, 3, retry_seconds=-3.0)],
+            "train failed on try 2 of 3. Try 3 starts now.",
+        ),
+        (
+            [Try("predict", "success", 1, 3, 1), Try("predict", "failed", 3, 3, 2)],
+            "predict failed in shard 2 of 2 on try 3 of 3. That was the last try.",
+        ),
+    ],
+)
+def test_a_failure_says_which_task_on_which_try_and_whether_it_is_retried(
+    tries: list[Try], summary: str
+) -> None:
+    (failure,) = failures([Try("download", "success"), *tries])
+    assert failure.summary == summary

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.serving import Served, served_airflow
+from tests.support.serving import ROOT, Served, served_airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -29,9 +29,28 @@ FORM: dict[str, Any] = {
 ADVANCED = {"learning_rate": 0.01}
 
 
+OTHER_DAG = """
+from airflow.sdk import dag, task
+
+@dag
+def other():
+    @task
+    def nothing():
+        pass
+    nothing()
+
+other()
+"""
+
+
 @pytest.fixture(scope="module")
-def airflow() -> Iterator[Served]:
-    with served_airflow(backend="process") as served:
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Our DAGs beside one of somebody else."""
+    folder = tmp_path_factory.mktemp("dags")
+    for file in (ROOT / "dags").glob("lung_*.py"):
+        (folder / file.name).symlink_to(file)
+    (folder / "other.py").write_text(OTHER_DAG)
+    with served_airflow(backend="process", dags=folder) as served:
         yield served
 
 
@@ -86,7 +105,7 @@ def test_the_losses_are_plotted_while_the_training_runs_and_the_page_reloads(
     page.click("a", "Training report")
 
     def epoch(_: Any) -> int:
-        with page.inside("iframe", "iframe"):
+        with page.inside("iframe"):
             page.driver.find_element("css selector", "img[src^='data:image/svg+xml']")
             title = page.driver.find_element("css selector", "h1").text
         match = re.fullmatch(rf"Epoch (\d+) of {FORM['epochs']}", title)
@@ -107,9 +126,31 @@ def test_the_run_succeeds_and_the_tab_shows_its_report(
     page.find("body", "Success")
     page.save_picture("grid")
     page.click("a", "Training report")
-    with page.inside("iframe", "iframe"):
+    with page.inside("iframe"):
         page.find("h2", "How it learned")
     page.save_picture("report")
+
+
+def test_the_tabs_are_shown_on_runs_of_our_dags_alone(airflow: Served, page: Any) -> None:
+    tabs = {"report": "training-report", "masks": "lung-masks"}
+
+    def shown(dag: str) -> set[str]:
+        run = airflow.trigger(dag)
+        page.open(f"/dags/{dag}/runs/{run}")
+        script = "return Boolean(globalThis.lung_tab_filter)"
+        page.until(lambda driver: driver.execute_script(script), "the script of the tabs")
+
+        def is_shown(route: str) -> bool:
+            tab = f"a[href$='/plugin/{route}']"
+            find = page.driver.find_elements
+            page.until(lambda _: find("css selector", tab), f"the tab {route} of {dag}")
+            return bool(page.driver.find_element("css selector", tab).is_displayed())
+
+        return {name for name, route in tabs.items() if is_shown(route)}
+
+    assert shown(DAG) == {"report", "masks"}
+    assert shown("lung_masks") == {"masks"}
+    assert shown("other") == set()
 
 
 def test_without_a_log_in_neither_the_tab_nor_the_report_is_shown(

@@ -218,9 +218,7 @@ def test_a_manual_run_succeeds_and_its_report_requires_a_log_in(env_file: Path) 
     dag = f"{airflow}/api/v2/dags/lung_segmentation/dagRuns"
     (run,) = session.get(dag, timeout=60).json()["dag_runs"]
     assert run["state"] == "success"
-    report = (
-        f"{airflow}/training-report/dags/lung_segmentation/runs/{run['dag_run_id']}?show=report"
-    )
+    report = f"{airflow}/training-report/dags/lung_segmentation/runs/{run['dag_run_id']}"
     assert requests.get(report, timeout=60).status_code == 401
     answer = session.get(report, timeout=60)
     assert answer.status_code == 200

@@ -1,4 +1,4 @@
-"""An api-server with the tab "Training report", its database and the run's objects in S3."""
+"""An api-server with the tabs "Training report" and "Masks", its database and the run's objects in S3."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Served:
         self._tokens: dict[str, str] = {}
 
     def get(
-        self, run_id: str = RUN, *, dag: str = DAG, user: str = "reader", query: str = "show=report"
+        self, run_id: str = RUN, *, dag: str = DAG, user: str = "reader", tab: str = ""
     ) -> Any:
-        """The answer to a request of the tab, with the session cookie of the user."""
+        """The answer to a tab's request, with the session cookie of the user; `tab` may be masks/."""
         cookies = {"_token": self.token(user)} if user else {}
-        path = f"/training-report/dags/{dag}/runs/{run_id}?{query}"
+        path = f"/training-report/{tab}dags/{dag}/runs/{run_id}"
         return self.call("GET", path, cookies=cookies)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
@@ -93,7 +93,7 @@ class Served:
         """Write a run and its tasks' states to Airflow's database, in place of an older one."""
         now = "2026-11-23 00:00:00"
         with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as database:
-            for table in ("task_instance", "dag_run"):
+            for table in ("xcom", "log", "task_instance", "dag_run"):
                 database.execute(
                     f"delete from {table} where dag_id = ? and run_id = ?", (dag, run_id)
                 )
@@ -112,10 +112,50 @@ class Served:
             )
             database.commit()
 
-    def write_training(self, count: int, epochs: int) -> None:
-        """Write what train has written to S3 after `count` of `epochs` epochs."""
+    def add_try(
+        self,
+        task: str,
+        error: Any = None,
+        *,
+        state: str = "failed",
+        number: int = 3,
+        shard: int = 0,
+        was_lost: bool = False,
+        dag: str = DAG,
+    ) -> None:
+        """Write the last of three tries of a task of RUN, as Airflow leaves it after its failure.
+
+        `error` is the value of its XCom, None: without one; `shard` is from 1; `was_lost` writes
+        the scheduler's entry of the audit log.
+        """
+        now, map_index = "2026-11-23 00:00:00", shard - 1
+        key = (dag, RUN, task, map_index)
+        with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as database:
+            database.execute(
+                "insert into task_instance (id, dag_id, run_id, task_id, map_index, try_number,"
+                " max_tries, pool, pool_slots, state, start_date, end_date)"
+                " values (?, ?, ?, ?, ?, ?, 2, 'default_pool', 1, ?, ?, ?)",
+                (uuid.uuid4().hex, *key, number, state, now, now),
+            )
+            if error is not None:
+                database.execute(
+                    "insert into xcom (dag_run_id, dag_id, run_id, task_id, map_index, key, value,"
+                    " timestamp) select id, ?, ?, ?, ?, 'error', ?, ? from dag_run"
+                    " where dag_id = ? and run_id = ?",
+                    (*key, json.dumps(error), now, dag, RUN),
+                )
+            if was_lost:
+                database.execute(
+                    "insert into log (dttm, dag_id, run_id, task_id, map_index, try_number, event,"
+                    " extra) values (?, ?, ?, ?, ?, ?, 'heartbeat timeout', ?)",
+                    (now, *key, number, "Task did not emit heartbeat within time limit (300 s)"),
+                )
+            database.commit()
+
+    def write_training(self, count: int, epochs: int, **step: Any) -> None:
+        """Write what train has written to S3 after `count` of `epochs` epochs, and in a `step`."""
         folder = f"{self.out}/trained/{FINGERPRINT}"
-        pointer = {"trained": folder, "epochs": epochs}
+        pointer = {"trained": folder, "epochs": epochs} | ({"step": step} if step else {})
         self.store.write_json(f"{self.out}/runs/{FOLDER}/train.json", pointer)
         for name in ("history.json", "curves.svg"):
             self.store.delete([f"{folder}/{name}"])

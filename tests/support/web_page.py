@@ -102,11 +102,10 @@ class Page:
         field.send_keys(str(value), Keys.TAB)
 
     @contextmanager
-    def inside(self, *frames: str) -> Iterator[None]:
-        """Switch into a frame of the page, and into one within it, while the block runs."""
+    def inside(self, frame: str) -> Iterator[None]:
+        """Switch into a frame of the page while the block runs."""
+        self.driver.switch_to.frame(self.find(frame))
         try:
-            for frame in frames:
-                self.driver.switch_to.frame(self.find(frame))
             yield
         finally:
             self.driver.switch_to.default_content()
