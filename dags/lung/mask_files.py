@@ -23,7 +23,7 @@ from lung.settings import setting
 
 # The largest size of each file in bytes, and of what is read of it at a time.
 LARGEST_POINTER, LARGEST_SHEET, LARGEST_TABLE = MIB, 4 * MIB, 32 * MIB
-LARGEST_PAGE, LARGEST_PREVIEW, LARGEST_RANGE = 4 * MIB, 64 * 2**10, 4 * MIB
+LARGEST_PAGE, LARGEST_PREVIEW, LARGEST_RANGE = 4 * MIB, MIB // 4, 4 * MIB
 FILMS_PER_PAGE = 200
 # Films of a table that the page lists; it says where the table is.
 ROWS_LISTED = 1000
