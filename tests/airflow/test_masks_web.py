@@ -1,10 +1,12 @@
 """The masks of real runs in a real browser: 200 films of an inbox, and those of a training's run.
 
 The tests build on one another, in order, on one Airflow. Loading times are printed, not judged.
+Under `make images` they save a picture, whose outlines need a model of more epochs.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,10 +19,11 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
 OUT, INBOX = "s3://lung/pipeline", "s3://lung/inbox"
 FILMS = 200
+FOR_A_PICTURE = "LUNG_IMAGES" in os.environ
 TRAINING = {
     "source": f"synthetic://phantoms?films={FILMS}&seed=0",
-    "size": 128,
-    "epochs": 2,
+    "size": 256 if FOR_A_PICTURE else 128,
+    "epochs": 8 if FOR_A_PICTURE else 2,
     "network": "small",
     "batch_size": 8,
     "min_dice": 0.0,  # so that the model becomes the champion
@@ -87,7 +90,6 @@ def test_the_masks_of_predict_are_beside_the_report_of_the_run(
     with page.inside("iframe"):
         page.find("h1", f"{FILMS} masks")
         assert loaded(page, capsys, "predict") == FILMS
-    page.save_picture("masks-of-a-run")
 
 
 def test_the_tab_of_the_inbox_shows_200_masks(
@@ -109,7 +111,8 @@ def test_the_tab_of_the_inbox_shows_200_masks(
         page.find("figure.failed", "broken.png")
         page.find("p", "passed over: text and metadata 1")
         shown = loaded(page, capsys, "inbox")
+    page.save_picture("masks-page")
+    with page.inside("iframe"):
         page.click(".pager a", "2")
         page.find(".pager a[aria-current]", "2")
         assert shown + loaded(page, capsys, "inbox, page 2") == FILMS
-    page.save_picture("masks-page")
