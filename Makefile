@@ -21,7 +21,7 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run-local
-run-local: ## Run the whole chain on this machine: SOURCE SIZE EPOCHS NETWORK RUN_ID RUNTIME=docker|process
+run-local: ## Run the whole chain here: SOURCE SIZE EPOCHS NETWORK PROCESSES RUN_ID RUNTIME=docker|process
 	@scripts/run-local.sh run
 
 .PHONY: predict
@@ -51,6 +51,15 @@ bench-train: $(VENV) $(if $(FOLDS),,$(VENV_BENCH)) ## Compare the training with 
 bench: $(VENV) ## Measure the data path as ratios within one run, into artifacts/bench.json: ROUNDS
 	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.bench
 
+.PHONY: bench-gpu
+bench-gpu: export STARTED := $(shell date +%s)
+bench-gpu: $(VENV) ## Measure training at 512 pixels and predict on this machine's GPUs, in ten minutes
+	@.venv/bin/python -m tests.bench.gpu
+
+.PHONY: kaggle-test
+kaggle-test: $(VENV) ## Copy a small public set from the real Kaggle with your token, in two minutes
+	@.venv/bin/python -m tests.sources.kaggle_site
+
 .PHONY: cases
 cases: $(VENV) ## Try a folder of odd inputs and print expected against got: CASES=folder
 	@.venv/bin/python -m tests.cases $(CASES)
@@ -73,7 +82,7 @@ airflow: $(VENV) $(VENV_AIRFLOW) ## Serve Airflow on this machine, until Ctrl-C:
 	  --backend $$runtime $(if $(PORT),--port $(PORT))
 
 .PHONY: dag-run
-dag-run: $(VENV) $(VENV_AIRFLOW) ## Trigger the DAG and follow it to its end: SOURCE SIZE EPOCHS NETWORK GPUS
+dag-run: $(VENV) $(VENV_AIRFLOW) ## Trigger the DAG and follow it to its end: SOURCE SIZE EPOCHS NETWORK GPUS; RUN_ID: only follow that run
 	@$(AIRFLOW_PYTHON) -m scripts.airflow.dag_run
 
 .PHONY: dag-e2e

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import lung.prerequisites  # noqa: F401  # dags/lung, which belongs into the plugins folder
+
+# isort: split
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
 
 from lung.assets import CHAMPION
 from lung.form import container_params, params
+from lung.gpu_share import one_gpu
 from lung.settings import schedule
 from lung.tasks import POLICY, job_task
 
@@ -28,8 +32,9 @@ films with their masks, those for review first.
 
 The schedule is daily (`LUNG_MASKS_SCHEDULE`), and at once when `lung_segmentation` publishes a new
 champion, the asset `lung_champion`. A champion restored by `python -m jobs champion` makes no event: the
-next run takes it up; trigger one to mask at once. After a pause, the next run masks all films that arrived
-meanwhile.
+next run takes it up; trigger one to mask at once. Unpaused for the first time, the DAG waits for the next
+tick of its schedule. After a later pause, or when Airflow was down, it runs once at once if it missed a tick;
+that run, or the next one, masks all films that arrived meanwhile.
 
 | task | what it does | when it fails |
 |---|---|---|
@@ -43,11 +48,10 @@ state; after the last one, clear this task. The connections and the webhook are 
 """
 
 
-def clock_or_champion(cron: str | None) -> AssetOrTimeSchedule | list[object]:
-    """The schedule of a cron expression or preset and a new champion; None: the champion only."""
-    if cron is None:
+def clock_or_champion(clock: CronTriggerTimetable | None) -> AssetOrTimeSchedule | list[object]:
+    """The schedule of a clock and a new champion; None: the champion only."""
+    if clock is None:
         return [CHAMPION]
-    clock = CronTriggerTimetable(cron, timezone="UTC")
     return AssetOrTimeSchedule(timetable=clock, assets=[CHAMPION])
 
 
@@ -61,4 +65,4 @@ with DAG(
     params=params("inbox", **container_params()),
     **POLICY,
 ) as dag:
-    job_task("inbox", execution_timeout=timedelta(days=1))
+    job_task("inbox", execution_timeout=timedelta(days=1), **one_gpu())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import lung.prerequisites  # noqa: F401  # dags/lung, which belongs into the plugins folder
+
+# isort: split
 from airflow.sdk import DAG, Param, chain, task
 
 from lung.assets import CHAMPION_MOVED, TRAINING, record_champion, record_training
 from lung.form import container_params, params
+from lung.gpu_share import all_gpus, gpus_param, one_gpu
 from lung.notices import report_champion
-from lung.settings import schedule, setting
+from lung.settings import schedule
 from lung.tasks import POLICY, job_task, manifest_of
 
 DOC = """
@@ -28,7 +32,7 @@ is an event of the asset `lung_champion`, which starts `lung_masks`.
 | shards | numbers the shards of `predict` | No job runs in this task: its log has an error of Airflow. Clear it. |
 | download | copies films and masks to S3 | 77: accept the data set's terms on kaggle.com, or renew the token in the connection `kaggle`. 65: the archive is damaged; the log names the member. 2: the source is misspelt. |
 | preprocess | merges left and right masks, resizes, splits by patient | 65: too many films were quarantined; the log counts the reasons. Mend the films, name the **Values of the masks that are lung**, or raise **Largest share quarantined**. |
-| train | trains; one checkpoint per epoch in S3 | Killed for memory: lower **Batch size**, **Image size** or **Network**, or raise **Memory**. 75: nothing to do, the next try resumes at the last step. Queued for a long time: the pool `gpu` is missing, or another training has its slot. |
+| train | trains; one checkpoint per epoch in S3 | Killed for memory: lower **Batch size**, **Image size** or **Network**, or raise **Memory**. 75: nothing to do, the next try resumes at the last step. Queued for a long time: other tasks have the slots of the pool `gpu`, or the pool is missing or has fewer slots than `LUNG_GPUS`. Running without a step: its log says which jobs hold the GPUs. |
 | predict | writes a mask for every film, in **Shards** parallel tasks | Clear the failed shard only: its finished work is reused. |
 | evaluate | Dice, IoU and HD95 at the films' original size with confidence intervals; calibration | 65: no test film has a truth mask; look at `preprocess`. |
 | publish | writes the report and the model package, decides on the champion | A model below **Minimum Dice** does not fail the task: the champion stays, and the report says so. |
@@ -45,7 +49,8 @@ log ends with "Process terminated by signal".
 
 #### To be created once, under Admin
 
-- the pool `gpu` with one slot: one training at a time, never two on one GPU;
+- the pool `gpu` with as many slots as `LUNG_GPUS`, one where that is `all` or 0: a task takes as many
+  slots as GPUs, a training on the CPU one;
 - the connection `lung_s3`: type aws, access key, secret key, extra `endpoint_url` unless it is AWS;
 - the connection `kaggle`, only for `kaggle://` sources: an API token as password;
 - the connection `lung_webhook`, only to be notified of tasks that failed on their last try and of
@@ -68,14 +73,7 @@ with DAG(
         "train",
         "evaluate",
         "publish",
-        gpus=Param(
-            int(setting("LUNG_GPUS")),
-            type="integer",
-            minimum=0,
-            maximum=16,
-            title="GPUs",
-            description="GPUs that train together; 0 trains on the CPU",
-        ),
+        gpus=gpus_param(),
         shards=Param(
             1,
             type="integer",
@@ -99,13 +97,8 @@ with DAG(
     preprocess = job_task("preprocess", {"raw": manifest_of("download")})
     train = job_task(
         "train",
-        {
-            "processed": manifest_of("preprocess"),
-            # One process per GPU; without GPUs one process on the CPU.
-            "processes": "{{ [1, params.gpus] | max }}",
-        },
-        gpus="{{ params.gpus }}",
-        pool=setting("LUNG_POOL"),
+        {"processed": manifest_of("preprocess")},
+        **all_gpus(),
         execution_timeout=timedelta(days=2),
         outlets=[TRAINING],
         post_execute=record_training,
@@ -118,6 +111,7 @@ with DAG(
             "shard": "{{ task.shard }}",
         },
         shards=numbered,
+        **one_gpu(),
     )
     evaluate = job_task(
         "evaluate",
@@ -135,6 +129,7 @@ with DAG(
             "predictions": manifest_of("predict", mapped=True),
             "evaluation": manifest_of("evaluate"),
         },
+        **one_gpu(),
         outlets=[CHAMPION_MOVED],
         post_execute=record_champion,
         on_success_callback=report_champion,

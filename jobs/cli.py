@@ -20,11 +20,13 @@ from typing import Any, NoReturn
 from jobs.chain import INPUTS, run_job
 from jobs.errors import InterruptedJobError, JobError, StopRequest
 from jobs.runtime import lifeline
+from jobs.runtime.cores import limit_threads
 from jobs.runtime.memory import keep_freed_memory
 from jobs.runtime.visible_text import LineFormatter, visible
 from jobs.segmentation import ranks
 from jobs.settings.airflow_form import form_fields, form_schema
-from jobs.settings.config import JOBS, build_config
+from jobs.settings.config import JOBS, TrainConfig, build_config
+from jobs.settings.options import documentation
 
 log = logging.getLogger("jobs")
 
@@ -51,6 +53,8 @@ RUN_DEFAULTS = {
     "batch_size": 4,
     "learning_rate": 1e-2,
     "network": "small",
+    # A batch of 4 films does not fill one GPU.
+    "processes": 1,
 }
 
 
@@ -61,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     # By default torch's idle threads spin, and take the cores from threads that decode and encode.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    limit_threads()
     former = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         for number in SIGNALS:
@@ -122,6 +127,9 @@ def _add_run(commands: Any) -> None:
     for job in INPUTS:
         for item, kind in form_fields(job):
             _add_flag(run, item, kind, RUN_DEFAULTS.get(item.name, item.default))
+    # Not on the form, where GPUs decide it.
+    processes = {item.name: item for item in dataclasses.fields(TrainConfig)}["processes"]
+    _add_flag(run, processes, int, RUN_DEFAULTS["processes"])
     _add_profile(run)
 
 
@@ -206,15 +214,8 @@ def _add_flag(
 
 
 def _help_text(metadata: Mapping[str, Any]) -> str:
-    """The description with its bounds; argparse formats it with %."""
-    bounds = [
-        f"{word} {metadata[name]}"
-        for name, word in (("minimum", "from"), ("maximum", "to"))
-        if name in metadata
-    ]
-    text: str = metadata["description"]
-    text += f" ({' '.join(bounds)})" if bounds else ""
-    return text.replace("%", "%%")
+    """The documentation for argparse, which formats it with %."""
+    return documentation(metadata).replace("%", "%%")
 
 
 def set_up_logging() -> None:

@@ -60,6 +60,11 @@ def run_chain(values: Mapping[str, Any], *, folder: Path, profiled: bool = False
     # Build every job's config now: wrong settings end the run before its first job.
     for job, inputs in INPUTS.items():
         build_config(job, {**values, **dict.fromkeys(inputs, f"{OUT}/manifest.json"), "out": OUT})
+    if values.get("processes", 1) > 1:
+        # torch takes seconds to import, and one process needs no GPU.
+        from jobs.segmentation.launcher import check_processes
+
+        check_processes(values["processes"])
     results = folder / values["run_id"]
     if results.exists() and not (results / REPORT).exists():
         raise ConfigError(

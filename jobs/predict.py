@@ -24,7 +24,7 @@ from jobs.films.sheet import Sheet
 from jobs.films.skipped import SKIPPED_CSV
 from jobs.runtime.progress import track
 from jobs.settings.config import PredictConfig
-from jobs.settings.options import MANIFEST_URI
+from jobs.settings.patterns import MANIFEST_URI
 from jobs.sources import layouts
 from jobs.sources.bucket import BucketSource
 from jobs.storage.manifest import FileRow, Manifest, read_manifest

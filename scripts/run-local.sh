@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
 # Runs the whole chain, or masks a folder of films, on this machine: in a container where a Docker
 # engine answers, in .venv otherwise. Results and the S3 server's data: artifacts/.
-# usage: scripts/run-local.sh run      variables SOURCE SIZE EPOCHS NETWORK RUN_ID, all optional
+# usage: scripts/run-local.sh run      variables SOURCE SIZE EPOCHS NETWORK PROCESSES RUN_ID, all optional
 #        scripts/run-local.sh masks    variables FILMS and OUT
-# RUNTIME=docker|process overrides the choice.
+# RUNTIME=docker|process overrides the choice. Where this machine has GPUs the first is used, or as
+# many as PROCESSES for a training; CUDA_VISIBLE_DEVICES picks others, TORCH=cpu none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 FOLDER=artifacts
+SECONDS_FOR_DRIVER=20
+# Prints the number of GPUs that torch can use and the first one's name; nothing where there is none.
+PRINT_GPUS='import torch
+if torch.cuda.is_available(): print(torch.cuda.device_count(), torch.cuda.get_device_name())'
 
 die() { echo "$*" >&2; exit 2; }
 
@@ -27,7 +32,7 @@ collect_run() {
   arguments=(run --folder "$FOLDER")
   if [ -n "${SOURCE:-}" ]; then collect_sources; fi
   local name flag
-  for name in SIZE EPOCHS NETWORK RUN_ID; do
+  for name in SIZE EPOCHS NETWORK PROCESSES RUN_ID; do
     flag=${name,,}
     if [ -n "${!name:-}" ]; then arguments+=("--${flag//_/-}" "${!name}"); fi
   done
@@ -92,8 +97,55 @@ mount_links() { # FOLDER
   fi
 }
 
+wants_gpus() {
+  [ "${TORCH:-$(scripts/torch-build.sh)}" = cuda ] || return
+  case "${CUDA_VISIBLE_DEVICES-all}" in "" | -1) return 1 ;; esac
+}
+
+driver_has_gpus() {
+  local list
+  command -v nvidia-smi >/dev/null || return
+  list=$(timeout "$SECONDS_FOR_DRIVER" nvidia-smi --list-gpus 2>/dev/null) && [[ $list == *"GPU 0"* ]]
+}
+
+# Sets `gpus`. GPUs that are there are used: an engine that cannot pass them on is an error, not a slow run.
+choose_gpus() {
+  local info
+  wants_gpus || return 0
+  info=$(docker info --format '{{json .}}')
+  driver_has_gpus || [[ $info == *nvidia.com/gpu=* ]] || return 0
+  # Docker serves --gpus by NVIDIA's hook, whether its runtime is registered or not, or by CDI.
+  [[ $info == *'"nvidia"'* || $info == *nvidia.com/gpu=* ]] ||
+    command -v nvidia-container-runtime-hook >/dev/null || command -v nvidia-cdi-hook >/dev/null ||
+    die "the Docker engine cannot pass on this machine's GPUs: install NVIDIA's container toolkit" \
+      "(docs/gpu-node.md), or RUNTIME=process, or TORCH=cpu to compute on the CPU"
+  gpus=(--gpus all)
+}
+
+say_gpus() { # COMMAND...: python beside the GPUs; prints which of them are used
+  local errors answer count name
+  errors=$(mktemp)
+  answer=$("$@" -c "$PRINT_GPUS" 2>"$errors") || true
+  if [ -z "$answer" ]; then
+    answer=$(grep --max-count 1 '^docker: ' "$errors" || tail -n 1 "$errors")
+    rm -f "$errors"
+    die "this machine has GPUs, but PyTorch reaches none${answer:+ ($answer)}: see docs/gpu-node.md, or" \
+      "TORCH=cpu to compute on the CPU"
+  fi
+  rm -f "$errors"
+  read -r count name <<<"$answer"
+  case $count:${arguments[0]}:${PROCESSES:-} in
+    1:*) echo "Computes on the GPU, $name" ;;
+    *:masks:*) echo "Computes on 1 of $count GPUs, $name" ;;
+    *:run:) echo "Computes on 1 of $count GPUs, $name (PROCESSES=$count: trains on all)" ;;
+    *:run:0) echo "Computes on $count GPUs, $name" ;;
+    *) echo "Computes on $PROCESSES of $count GPUs, $name" ;;
+  esac
+}
+
 run_in_docker() {
-  local image name user
+  local image name options user gpus=()
+  choose_gpus
   image=$(docker/image.sh local)
   echo "Running in a container of $image (RUNTIME=process runs in .venv)"
   for name in KAGGLE_API_TOKEN KAGGLE_USERNAME KAGGLE_KEY; do
@@ -109,16 +161,22 @@ run_in_docker() {
   fi
   if [ -t 1 ]; then environment+=(--tty); fi
   user=$(docker/user.sh)
+  options=(--rm --init --user "$user" --read-only --tmpfs /tmp --cap-drop ALL
+    --security-opt no-new-privileges "${gpus[@]}")
+  if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then options+=(--env CUDA_VISIBLE_DEVICES); fi
+  if [ ${#gpus[@]} = 0 ]; then echo "Computes on the CPU"
+  else say_gpus docker run "${options[@]}" --network none "$image" python; fi
   # The same working directory as here, so that relative paths are valid in the container.
-  exec docker run --rm --init --user "$user" --read-only --tmpfs /tmp \
-    --cap-drop ALL --security-opt no-new-privileges --network "$network" --shm-size 1g \
-    --workdir "$PWD" "${environment[@]}" "${mounts[@]}" "$image" python -m jobs "${arguments[@]}"
+  exec docker run "${options[@]}" --network "$network" --shm-size 1g --workdir "$PWD" \
+    "${environment[@]}" "${mounts[@]}" "$image" python -m jobs "${arguments[@]}"
 }
 
 run_in_process() {
   if [ -n "${RUNTIME:-}" ]; then echo "Running in .venv, as RUNTIME=process asks"
   else echo "Running in .venv, as no Docker engine answers"; fi
   make --no-print-directory venv
+  if wants_gpus && driver_has_gpus; then say_gpus .venv/bin/python
+  else echo "Computes on the CPU"; fi
   exec .venv/bin/python -m jobs "${arguments[@]}"
 }
 

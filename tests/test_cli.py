@@ -169,3 +169,9 @@ def test_a_switch_takes_no_other_word(capsys: pytest.CaptureFixture[str]) -> Non
         build_parser().parse_args(["preprocess", "--crop-borders", "maybe"])
     assert caught.value.code == 2
     assert "'maybe' is neither true nor false" in capsys.readouterr().err
+
+
+def test_a_run_trains_in_one_process_unless_told_otherwise() -> None:
+    parser = build_parser()
+    assert parser.parse_args(["run"]).processes == 1
+    assert parser.parse_args(["run", "--processes", "4"]).processes == 4

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.chain import INPUTS
 from jobs.errors import ConfigError
@@ -35,6 +36,16 @@ def test_a_run_named_like_the_file_of_the_last_run_is_refused_before_its_first_j
 ) -> None:
     with pytest.raises(ConfigError, match=f"^--run-id {run_id}: .*: give another name$"):
         run_chain({"run_id": run_id, "source": "synthetic://phantoms"}, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_processes_than_gpus_are_refused_before_the_first_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    values = {"run_id": "r", "source": "synthetic://phantoms", "processes": 3}
+    with pytest.raises(ConfigError, match=r"--processes 3 with 2 GPUs: give at most 2"):
+        run_chain(values, folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

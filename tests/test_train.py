@@ -292,8 +292,8 @@ def test_only_the_named_sources_are_trained_on(
 def test_a_source_without_films_is_refused_and_the_sources_with_films_are_named(
     store: Store, out: str, two_sources: Manifest
 ) -> None:
-    with pytest.raises(errors.ConfigError, match="of jsrt, give some of montgomery, shenzhen"):
-        train.run(config(two_sources, out, train_sources="montgomery,jsrt"), store)
+    with pytest.raises(errors.ConfigError, match="of phantoms, give some of montgomery, shenzhen"):
+        train.run(config(two_sources, out, train_sources="montgomery,phantoms"), store)
 
 
 def test_an_epoch_trains_while_the_one_before_is_written(

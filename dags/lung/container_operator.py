@@ -10,45 +10,50 @@ that an earlier try left is removed before a new one starts.
 
 from __future__ import annotations
 
-import time
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout
 from docker.errors import APIError, DockerException
-from docker.types import DeviceRequest, Mount
+from docker.types import Mount
 from requests.exceptions import RequestException
 
 from lung.contract import LIFELINE, STOPPED, Ending, run_job
 from lung.engine_client import JobClient
+from lung.gpu_claim import GpuClaim
 from lung.job_log import JobLog
 from lung.supervision import supervised
-
-GPU_LABEL = "lung.gpus"
-# By then the lifeline has stopped a job whose task is gone (40 s of silence, 10 s of grace).
-GPU_WAIT_SECONDS = 60
 
 
 class ContainerOperator(DockerOperator):
     """Runs one job in a container; returns the job's result. `environment` holds RESULT_URI.
 
-    `gpus` is the number of GPUs of the container, an int or its text. `shard` is for the command's
-    template, where the task is mapped over parts of the films.
+    `gpus` is the container's share of the engine's GPUs, as `gpu_share` says; `cpu_limit` the cores
+    that it may use at a time, 0 for no limit. `shard` is for the command's template, where the task
+    is mapped over parts of the films.
     """
 
     template_fields = (*DockerOperator.template_fields, "mem_limit", "shm_size", "gpus", "shard")
     # Airflow would read an argument that ends with .sh or .env as a file's name.
     template_ext = ()
 
-    def __init__(self, *, gpus: int | str = 0, shard: str = "1/1", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        gpus: int | str = 0,
+        cpu_limit: float = 0,
+        shard: str = "1/1",
+        **kwargs: Any,
+    ) -> None:
         # An anonymous volume, not a tmpfs, whose downloads would count as memory.
         scratch = Mount(target="/tmp", source=None, type="volume")
         # DockerOperator removes nothing: the engine does, or `_remove_containers`.
         super().__init__(auto_remove="never", mount_tmp_dir=False, mounts=[scratch], **kwargs)
         self.gpus = gpus
+        self.cpu_limit = cpu_limit
         self.shard = shard
         self._stop_reason = ""
 
@@ -58,10 +63,13 @@ class ContainerOperator(DockerOperator):
 
     @cached_property
     def cli(self) -> Any:
-        return JobClient(self.hook.api_client, lambda: self._stop_reason, self.job_log)
+        client, stop_reason = self.hook.api_client, lambda: self._stop_reason
+        claim = GpuClaim(client, str(self.gpus), stop_reason, self.log)
+        return JobClient(client, stop_reason, self.job_log, claim=claim, cpus=self.cpu_limit)
 
     def execute(self, context: Context) -> Any:
-        return run_job(partial(self._run, context), self.environment["RESULT_URI"])
+        run = partial(self._run, context)
+        return run_job(run, cast(list[str], self.command), self.environment["RESULT_URI"])
 
     def _run(self, context: Context, secrets: dict[str, str]) -> Ending:
         self._private_environment = secrets | LIFELINE
@@ -72,10 +80,6 @@ class ContainerOperator(DockerOperator):
             self._remove({name: value for name, value in labels.items() if name != "lung.try"})
             self.labels = labels
             with supervised(self._send_heartbeat, self._stop):
-                if count := int(self.gpus):
-                    self.labels = labels | {GPU_LABEL: str(count)}
-                    self.device_requests = [DeviceRequest(count=count, capabilities=[["gpu"]])]
-                    self._wait_for_gpus()
                 super().execute(context)
         except DockerContainerFailedException:
             return self._ending()
@@ -116,25 +120,6 @@ class ContainerOperator(DockerOperator):
             "lung.map_index": str(instance.map_index),
             "lung.try": str(instance.try_number),
         }
-
-    def _wait_for_gpus(self) -> None:
-        """Return once no container has GPUs: the engine would give the same GPUs to two containers.
-
-        The training of a run that was just marked failed may still be saving its state. Raises
-        AirflowException after GPU_WAIT_SECONDS.
-        """
-        deadline = time.monotonic() + GPU_WAIT_SECONDS
-        while holders := self.cli.containers(filters={"label": GPU_LABEL}):
-            labels = holders[0]["Labels"]
-            holder = f"{labels.get('lung.task')} of the run {labels.get('lung.run')}"
-            if self._stop_reason:
-                raise AirflowException(self._stop_reason)
-            if time.monotonic() > deadline:
-                raise AirflowException(
-                    f"The GPUs are in use by {holder}: give the pool of these tasks one slot"
-                )
-            self.log.info("Waiting for the GPUs, in use by %s", holder)
-            time.sleep(1)
 
     def _ending(self) -> Ending:
         if self._stop_reason:

@@ -5,13 +5,15 @@ job writes its result there as JSON and ends with an exit code of `jobs/errors.p
 becomes the task's XCom; the exit code decides whether the task is retried.
 
 Connections: `lung_s3` (type aws: login, password, extra {"endpoint_url": ..., "region_name": ...}),
-required; `kaggle` (password: an API token), only for kaggle:// sources.
+required; `kaggle` (password: an API token), only for a download of kaggle:// sources, the only job
+that gets it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +35,10 @@ STOPPED = "The task was stopped from outside, and its job with it"
 LIFELINE = {"LUNG_LIFELINE": "stdin"}
 
 LESS_MEMORY = "lower the batch size, the image size or the network"
+MORE_MEMORY = (
+    "Trigger a new run with more Memory on the form, or raise its default, LUNG_JOBS_MEMORY, and "
+    "clear this task"
+)
 # {exit code: (meaning, remedy)}
 MEANINGS = {
     2: (
@@ -82,26 +88,41 @@ class Ending:
     was_stopped: bool = False
 
 
-def run_job(run: Callable[[dict[str, str]], Ending], result_uri: str) -> dict[str, Any]:
+def run_job(
+    run: Callable[[dict[str, str]], Ending], command: Sequence[str], result_uri: str
+) -> dict[str, Any]:
     """Run one job and return its result; raise the exception that its ending calls for.
 
-    `run` takes the secret part of the job's environment and returns when the job has ended.
+    `run` takes the secret part of the job's environment and returns when the job has ended;
+    `command` is the job's command line.
     """
-    secrets = private_environment()
+    secrets = private_environment(command)
     delete_result(result_uri)
     ending = run(secrets)
-    if ending.exit_code:
-        raise failure(ending)
-    return read_result(result_uri)
+    if not ending.exit_code:
+        return read_result(result_uri)
+    earlier_limit = ""
+    if ending.memory_limit:
+        earlier_limit = limit_of_earlier_kill(result_uri)
+        record_kill(result_uri, ending.memory_limit)
+    raise failure(ending, earlier_limit=earlier_limit)
 
 
-def failure(ending: Ending) -> AirflowException:
-    """The exception for an exit code other than 0; AirflowFailException is never retried."""
+def failure(ending: Ending, *, earlier_limit: str = "") -> AirflowException:
+    """The exception for an exit code other than 0; AirflowFailException is never retried.
+
+    `earlier_limit` is the memory limit that the try before this one exceeded, "" where it did not.
+    """
     code = ending.exit_code
+    if ending.memory_limit and ending.memory_limit == earlier_limit:
+        return AirflowFailException(
+            f"The job was killed for memory twice at the same limit, {ending.memory_limit}, and is "
+            f"not tried again (exit code {code}): {MORE_MEMORY}, or {LESS_MEMORY}"
+        )
     if ending.memory_limit:
         return AirflowException(
             f"The job was killed for memory (exit code {code}): its limit is {ending.memory_limit}."
-            f" Raise Memory on the form (its default is LUNG_JOBS_MEMORY), or {LESS_MEMORY}"
+            f" A second kill at this limit is final. {MORE_MEMORY}, or {LESS_MEMORY}"
         )
     meaning, remedy = MEANINGS.get(code, OTHER_MEANING)
     if ending.was_stopped:
@@ -113,8 +134,8 @@ def failure(ending: Ending) -> AirflowException:
     return AirflowFailException(text) if code in NEVER_RETRIED else AirflowException(text)
 
 
-def private_environment() -> dict[str, str]:
-    """The credentials in the environment variables that the jobs read.
+def private_environment(command: Sequence[str]) -> dict[str, str]:
+    """The credentials in the environment variables that the job of this command line reads.
 
     Raises AirflowFailException where the connection to S3 is not defined.
     """
@@ -125,7 +146,7 @@ def private_environment() -> dict[str, str]:
             "access key as login, the secret key as password and, unless it is AWS itself, the "
             'extra {"endpoint_url": "http://HOST:PORT"}'
         )
-    kaggle = connection(KAGGLE_CONNECTION)
+    kaggle = connection(KAGGLE_CONNECTION) if reads_kaggle(command) else None
     variables = {
         "AWS_ACCESS_KEY_ID": s3.login,
         "AWS_SECRET_ACCESS_KEY": s3.password,
@@ -134,6 +155,13 @@ def private_environment() -> dict[str, str]:
         "KAGGLE_API_TOKEN": kaggle.password if kaggle else None,
     }
     return {name: value for name, value in variables.items() if value}
+
+
+def reads_kaggle(command: Sequence[str]) -> bool:
+    """Whether a job reads a kaggle:// source. Only download has --source; + joins several."""
+    words = list(command)
+    source = words[words.index("--source") + 1] if "--source" in words else ""
+    return re.search(r"(^|\+)kaggle://", source) is not None
 
 
 def connection(name: str) -> Connection | None:
@@ -145,12 +173,44 @@ def connection(name: str) -> Connection | None:
 
 
 def delete_result(uri: str) -> None:
-    """Delete the result of an earlier run of the same name, lest it pass for this run's."""
+    """Delete what an earlier run of the same name left of this try, lest it pass for this run's."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     # The job meets the same error of S3 a moment later and reports it with the remedy.
     with suppress(BotoCoreError, ClientError):
-        s3_client().delete_object(**bucket_and_key(uri))
+        client = s3_client()
+        for left in (uri, uri_of_kill(uri)):
+            client.delete_object(**bucket_and_key(left))
+
+
+def uri_of_kill(result_uri: str, *, tries_ago: int = 0) -> str:
+    """Where a kill for memory is recorded: not below results/, every object of which is a result.
+
+    .../results/train--1-2.json, one try ago: .../killed/train--1-1.json
+    """
+    folder, _, name = result_uri.rpartition("/")
+    task, _, number = name.removesuffix(".json").rpartition("-")
+    return f"{folder.rpartition('/')[0]}/killed/{task}-{int(number) - tries_ago}.json"
+
+
+def record_kill(result_uri: str, limit: str) -> None:
+    """Record that this try exceeded its memory limit; without S3 the next try is one more."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    with suppress(BotoCoreError, ClientError):
+        body = json.dumps({"memory_limit": limit}).encode()
+        s3_client().put_object(**bucket_and_key(uri_of_kill(result_uri)), Body=body)
+
+
+def limit_of_earlier_kill(result_uri: str) -> str:
+    """The memory limit that the try before this one exceeded; "" where it did not."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    place = bucket_and_key(uri_of_kill(result_uri, tries_ago=1))
+    with suppress(BotoCoreError, ClientError, ValueError, KeyError, TypeError, RecursionError):
+        body = s3_client().get_object(**place)["Body"].read(LARGEST_RESULT)
+        return str(json.loads(body)["memory_limit"])
+    return ""
 
 
 def read_result(uri: str, limit: int = LARGEST_RESULT) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 DockerOperator has no parameters for what follows, so this client completes its calls.
 
-- The container gets the fewest rights that jobs need.
+- The container gets the fewest rights that jobs need, a limit of cores, and GPUs of its own.
 - It hangs on a lifeline: its standard input, which only this process holds open, and to which it
   sends heartbeats. The job ends itself when the input closes or falls silent. That covers a kill of
   this process, and a kill of the engine, which closes nothing.
@@ -23,6 +23,7 @@ from docker.errors import APIError, NotFound
 from docker.utils.socket import frames_iter
 
 from lung.contract import STOP_GRACE_SECONDS
+from lung.gpu_claim import GpuClaim
 from lung.job_log import JobLog
 from lung.visible_text import visible_lines
 
@@ -35,13 +36,24 @@ class JobClient:
     """The client of one container; passes all other calls on to docker-py's APIClient.
 
     `stop_reason` returns "" while a container may start, and otherwise why it must not. The
-    container's output goes to `job_log`.
+    container's output goes to `job_log`. `cpus` is the number of cores that the container may use
+    at a time, 0 for no limit.
     """
 
-    def __init__(self, client: Any, stop_reason: Callable[[], str], job_log: JobLog) -> None:
+    def __init__(
+        self,
+        client: Any,
+        stop_reason: Callable[[], str],
+        job_log: JobLog,
+        *,
+        claim: GpuClaim,
+        cpus: float = 0,
+    ) -> None:
         self._client = client
         self._stop_reason = stop_reason
         self._job_log = job_log
+        self._claim = claim
+        self._cpus = cpus
         self._log: Any = None
         self._lifeline: Any = None
         self._events: Any = None
@@ -62,11 +74,12 @@ class JobClient:
             "init": True,
             # Without it a container may swap as much again before it is killed for memory.
             "memswap_limit": options["mem_limit"],
+            "nano_cpus": round(self._cpus * 1e9),
         }
         return self._client.create_host_config(**completed)
 
     def create_container(self, **options: Any) -> Any:
-        return self._client.create_container(**options, stdin_open=True)
+        return self._claim.create_container(**options, stdin_open=True)
 
     def attach(self, container: str, **_: Any) -> Iterator[bytes]:
         """An iterator that logs the container's output until it ends or `disconnect` is called.

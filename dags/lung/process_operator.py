@@ -23,6 +23,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from lung.contract import LIFELINE, STOP_GRACE_SECONDS, STOPPED, Ending, run_job
 from lung.job_log import JobLog
+from lung.process_gpus import VISIBLE, visible_gpus
 from lung.supervision import supervised
 
 # Prefixes of variables that a job does not inherit: Airflow's secrets, and credentials other than
@@ -36,11 +37,11 @@ POLL_SECONDS = 0.05
 class ProcessOperator(BaseOperator):
     """Runs `command` with the interpreter `python` in the folder `home`; returns the job's result.
 
-    `environment` holds RESULT_URI; `shard` is for the command's template. `gpus` has no effect: a
-    process sees all GPUs of the machine.
+    `environment` holds RESULT_URI; `shard` is for the command's template. `gpus` is the job's share
+    of the machine's GPUs, as `gpu_share` says; the job sees no others.
     """
 
-    template_fields = ("command", "environment", "shard")
+    template_fields = ("command", "environment", "gpus", "shard")
 
     def __init__(
         self,
@@ -65,14 +66,15 @@ class ProcessOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         # The prefix covers all tries: it ends what an earlier one left.
         end_processes(self._result_uri.removesuffix(f"-{context['ti'].try_number}.json") + "-")
-        return run_job(self._run, self._result_uri)
+        return run_job(self._run, self.command, self._result_uri)
 
     @property
     def _result_uri(self) -> str:
         return self.environment["RESULT_URI"]
 
     def _run(self, secrets: dict[str, str]) -> Ending:
-        process = self._start(secrets)
+        with visible_gpus(str(self.gpus), self.home, gpus_of_jobs) as gpus:
+            process = self._start(secrets | gpus)
         # Ranks that outlive their launcher would keep the pipe open, and this task running.
         threading.Thread(target=self._end_after, args=[process], daemon=True).start()
         job_log = JobLog(self.log)
@@ -92,7 +94,7 @@ class ProcessOperator(BaseOperator):
             raise AirflowException(self._stop_reason)
         return Ending(code if code >= 0 else 128 - code, job_log.last_line)
 
-    def _start(self, secrets: dict[str, str]) -> subprocess.Popen[str]:
+    def _start(self, variables: dict[str, str]) -> subprocess.Popen[str]:
         if not Path(self.python).exists():
             raise AirflowFailException(
                 f"There is no {self.python}: run `make venv` in {self.home}, or set "
@@ -106,7 +108,7 @@ class ProcessOperator(BaseOperator):
         return subprocess.Popen(
             [self.python, *self.command[1:]],
             cwd=self.home,
-            env=inherited | self.environment | secrets | LIFELINE,
+            env=inherited | self.environment | variables | LIFELINE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -165,3 +167,10 @@ def processes(result_prefix: str) -> Iterator[psutil.Process]:
         with suppress(psutil.Error, OSError):
             if process.environ().get("RESULT_URI", "").startswith(result_prefix):
                 yield process
+
+
+def gpus_of_jobs() -> Iterator[str]:
+    """CUDA_VISIBLE_DEVICES of each process of a job on this machine."""
+    for process in processes("s3://"):
+        with suppress(psutil.Error, OSError):
+            yield process.environ().get(VISIBLE, "")

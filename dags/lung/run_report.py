@@ -1,13 +1,16 @@
 """The plugin: the tabs "Training report" and "Masks" on the page of a run of our DAGs.
 
-Airflow loads it where `core.plugins_folder` is this folder and the DAG folder is on PYTHONPATH. The
-folder's .airflowignore hides every other file from the plugin loader.
+Airflow loads it from the plugins folder that this package is in. The package's .airflowignore hides
+every other file from the plugin loader.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import lung.prerequisites  # noqa: F401  # an error below would stop the api-server
+
+# isort: split
 from airflow.plugins_manager import AirflowPlugin
 
 PREFIX = "/training-report"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context, XComArg
@@ -15,7 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from lung.form import form_arguments
 from lung.notices import record_error, report_failure
 from lung.run_folder import safe_run_id
-from lung.settings import setting
+from lung.settings import cpu_limit, setting
 
 # Templates. The run's id becomes a folder's name here only.
 RUN_ID = "{{ safe_run_id(run_id) }}"
@@ -24,7 +25,7 @@ RESULT = "results/{{ ti.task_id }}-{{ ti.map_index }}-{{ ti.try_number }}.json"
 
 
 def refuse_unknown_params(context: Context) -> None:
-    """Every task's `pre_execute`: fail a run with params that are not on the form.
+    """Fail a run with params that are not on the form.
 
     Airflow's REST API accepts any name, also a misspelt one.
     """
@@ -36,9 +37,31 @@ def refuse_unknown_params(context: Context) -> None:
         )
 
 
+def refuse_another_bucket(context: Context) -> None:
+    """Fail where the run began below another prefix than `--out`.
+
+    Every worker has its own LUNG_BUCKET_URI, where no file gives all of them the same.
+    """
+    out = setting("LUNG_BUCKET_URI").rstrip("/")
+    for word in getattr(context["task"], "command", ()):
+        if word.endswith("/manifest.json") and not word.startswith(f"{out}/"):
+            # As in s3://BUCKET/PREFIX/raw/<fingerprint>/manifest.json.
+            raise AirflowFailException(
+                f"This run began below {word.rsplit('/', 3)[0]}, but LUNG_BUCKET_URI on "
+                f"{gethostname()} is {out}: set it in lung_settings.toml, the same on every "
+                "machine of Airflow, then trigger a new run"
+            )
+
+
+def check_run(context: Context) -> None:
+    """Every task's `pre_execute`."""
+    refuse_unknown_params(context)
+    refuse_another_bucket(context)
+
+
 # Arguments of both DAGs; default_args are those of their tasks.
 POLICY: dict[str, Any] = {
-    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    # No start_date: with one in the past, unpausing would run the last tick at once.
     "catchup": False,
     # Parallel runs would compete for the same fingerprints and for the champion.
     "max_active_runs": 1,
@@ -53,7 +76,7 @@ POLICY: dict[str, Any] = {
         # Airflow calls these after the last try only, and on_retry_callback after the earlier ones.
         "on_failure_callback": [record_error, report_failure],
         "on_retry_callback": record_error,
-        "pre_execute": refuse_unknown_params,
+        "pre_execute": check_run,
     },
 }
 
@@ -119,6 +142,7 @@ def backend(name: str) -> tuple[type[BaseOperator], dict[str, Any]]:
             "network_mode": setting("LUNG_DOCKER_NETWORK"),
             "mem_limit": "{{ params.memory }}",
             "shm_size": "{{ params.shm_size }}",
+            "cpu_limit": cpu_limit(),
             **tls(),
         }
     if name == "process":

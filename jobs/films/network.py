@@ -17,6 +17,7 @@ from jobs.films.postprocess import MaskRecipe, clean
 from jobs.imaging.geometry import Placement, Placing
 from jobs.runtime.profile import timed
 from jobs.segmentation import inference
+from jobs.segmentation.device import log_device
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Network:
         self._model = inference.load_model(weights, model_json["architecture"])
         inference.check_size(model_json["architecture"], recipe["spatial_size"])
         self._precision = recipe["precision"]
+        log_device(self._precision)
         self.placing = Placing(recipe["spatial_size"], recipe["fit"], recipe["crop_borders"])
         self.recipe = MaskRecipe.of(recipe)
 

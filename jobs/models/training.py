@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import sys
@@ -21,8 +22,9 @@ from jobs.runtime.progress import Progress, track
 from jobs.runtime.save_on_signal import saving
 from jobs.segmentation import distributed, ranks
 from jobs.segmentation.dataset import load_cache, write_cache
+from jobs.segmentation.device import log_device
 from jobs.segmentation.fit_config import NETWORKS, FitConfig
-from jobs.segmentation.launcher import launch
+from jobs.segmentation.launcher import default_processes, launch
 from jobs.segmentation.trainer import Trainer
 from jobs.settings.config import TrainConfig
 from jobs.storage.manifest import Manifest, read_manifest
@@ -41,7 +43,7 @@ SECONDS_FOR_MAIN = 2.5
 
 
 def fit(folder: WorkFolder, config: TrainConfig, processed: Manifest) -> Manifest:
-    """Train to the last epoch: in this process, or in `config.processes` ranks.
+    """Train to the last epoch: in this process, or in `config.processes` ranks (0: one a GPU).
 
     Args:
         folder: the training's folder in S3; last.pt in it is resumed from.
@@ -51,10 +53,13 @@ def fit(folder: WorkFolder, config: TrainConfig, processed: Manifest) -> Manifes
     """
     if ranks.is_rank():
         return _train_here(folder, config, processed, Path(os.environ[CACHE]))
+    processes = config.processes or default_processes(config.batch_size)
+    config = dataclasses.replace(config, processes=processes)
+    log_device(config.precision, processes)
     with tempfile.TemporaryDirectory(prefix="train-") as temporary:
         cache = Path(temporary)
         _fill_cache(folder.store, config, processed, cache)
-        if config.processes == 1:
+        if processes == 1:
             return _train_here(folder, config, processed, cache)
         _launch_ranks(folder.store, config, cache)
     return read_manifest(folder.store, folder.uri, "train")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from jobs.runtime.cores import cores
 from jobs.runtime.profile import waiting
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-CORES = os.cpu_count() or 1
+CORES = cores()
 # Threads that decode films: a few more than cores, as some wait for S3; at most 16, as a full-size
 # film takes up to 200 MB while it is decoded.
 CPU_THREADS = min(16, CORES + 2)

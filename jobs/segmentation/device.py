@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from jobs.errors import ConfigError
 from jobs.segmentation import ranks
+
+log = logging.getLogger(__name__)
+
+# There where a machine or a container has a GPU of NVIDIA.
+GPU_DRIVER = Path("/dev/nvidiactl")
 
 
 def local_device() -> torch.device:
@@ -40,6 +49,28 @@ def arithmetic(device: torch.device, precision: str) -> torch.dtype:
     if computes_bfloat16(device):
         return torch.bfloat16
     return torch.float16 if device.type == "cuda" else torch.float32
+
+
+@functools.cache
+def log_device(precision: str, processes: int = 1) -> None:
+    """Log what the network runs on, in one process or several; once, however often it is called.
+
+    Args:
+        precision: as for `arithmetic`.
+    """
+    device = local_device()
+    dtype = str(arithmetic(device, precision)).removeprefix("torch.")
+    if device.type == "cuda":
+        # `launch` refuses more processes than GPUs.
+        used = range(min(processes, torch.cuda.device_count()))
+        names = Counter(torch.cuda.get_device_name(number) for number in used)
+        gpus = ", ".join(f"{count} x {name}" for name, count in names.items())
+        log.info("computing on GPUs in %s: %s", dtype, gpus)
+        return
+    threads = max(1, torch.get_num_threads() // processes)
+    log.info("computing on the CPU in %s, processes %d, threads %d each", dtype, processes, threads)
+    if torch.version.cuda is None and GPU_DRIVER.exists():
+        log.warning("this torch is built for CPUs and leaves the GPU unused: build with TORCH=cuda")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

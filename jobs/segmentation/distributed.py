@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import signal
 import sys
 from typing import Any
@@ -96,7 +95,7 @@ def summing_gradients(network: nn.Module, *, now: bool) -> contextlib.AbstractCo
 def init() -> None:
     """Join the process group of `launcher.launch`, if it started this process.
 
-    A rank on a CPU computes with its share of this process's cores.
+    A rank on a CPU computes with its share of the threads that one process would have.
     """
     processes = ranks.world_size()
     if processes == 1:
@@ -107,7 +106,7 @@ def init() -> None:
         torch.cuda.set_device(device)
         dist.init_process_group("nccl", device_id=device)
     else:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
         dist.init_process_group("gloo")
 
 

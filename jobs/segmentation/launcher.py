@@ -20,6 +20,11 @@ log = logging.getLogger(__name__)
 SECONDS_TO_END = 3
 
 
+def default_processes(batch_size: int) -> int:
+    """One process for each GPU, at most one for each film of a batch; one on the CPU."""
+    return max(1, min(torch.cuda.device_count(), batch_size))
+
+
 def launch(
     command: Sequence[str], processes: int, environment: Mapping[str, str] | None = None
 ) -> int:
@@ -39,9 +44,7 @@ def launch(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    gpus = torch.cuda.device_count()
-    if 0 < gpus < processes:
-        raise ConfigError(f"--processes {processes} with {gpus} GPUs: give at most {gpus}")
+    check_processes(processes)
     # elastic_launch logs twenty lines that repeat the failing rank's message and ours.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
@@ -53,6 +56,13 @@ def launch(
         log.warning("stopped by %s, and so were the %d ranks", stopped.sigval.name, processes)
         return InterruptedJobError.exit_code
     return 0
+
+
+def check_processes(processes: int) -> None:
+    """Raise ConfigError where this machine has GPUs, but fewer than `processes`."""
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < processes:
+        raise ConfigError(f"--processes {processes} with {gpus} GPUs: give at most {gpus}")
 
 
 @contextlib.contextmanager

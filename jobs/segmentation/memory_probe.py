@@ -7,7 +7,7 @@ import logging
 import torch
 from torch import nn
 
-from jobs.segmentation.device import arithmetic, autocast, most_that_fit
+from jobs.segmentation.device import autocast, most_that_fit
 from jobs.segmentation.distributed import global_minimum, is_main, world_size
 from jobs.segmentation.fit_config import FitConfig
 
@@ -36,13 +36,7 @@ def most_films(model: nn.Module, config: FitConfig, share: int, device: torch.de
     films = global_minimum(films, device)
     model.train()
     if is_main():
-        log.info(
-            "training on %s in %s, %d processes, %s at once",
-            device,
-            str(arithmetic(device, config.precision)).removeprefix("torch."),
-            world_size(),
-            f"{films} films" if films == share else f"{films} of {share} films",
-        )
+        log.info("%s at once", f"{films} films" if films == share else f"{films} of {share} films")
     return films
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jobs.settings.config import JOBS
+from jobs.settings.options import documentation
 
 TYPE_NAMES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 # Bounds in a field's metadata by their keywords in JSON Schema.
@@ -16,6 +17,7 @@ KEYWORDS = {
     "maximum": "maximum",
     "multiple_of": "multipleOf",
     "choices": "enum",
+    "format": "format",
 }
 
 
@@ -39,15 +41,22 @@ def _param(item: dataclasses.Field[Any], kind: type) -> dict[str, Any]:
         # Airflow accepts an empty field only if its type includes null.
         "type": [TYPE_NAMES[kind], "null"] if item.default == "" else TYPE_NAMES[kind],
         "title": metadata["title"],
-        "description": metadata["description"],
+        # The form clamps a number out of bounds silently, and a refused text is a "Bad Request".
+        "description": documentation(metadata),
     }
     for name, keyword in KEYWORDS.items():
         if name in metadata:
             schema[keyword] = metadata[name]
     if "enum" in schema:
         schema["enum"] = list(schema["enum"])
-    if "pattern" in metadata:
-        schema["pattern"] = f"^{metadata['pattern']}$"
+    if "several_choices" in metadata:
+        names = list(metadata["several_choices"])
+        # Airflow offers the examples of an array as a list.
+        schema |= {"default": [], "type": ["array", "null"], "examples": names}
+        schema["items"] = {"enum": names}
+    elif "pattern" in metadata:
+        # Python's "$" also matches before a last newline.
+        schema["pattern"] = rf"^(?:{metadata['pattern']})$(?!\n)"
     if metadata["form"] != "main":
         schema["section"] = metadata["form"]
     return schema

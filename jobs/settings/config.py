@@ -14,22 +14,25 @@ from typing import Any
 from jobs.errors import ConfigError
 from jobs.settings.options import (
     IF_SET,
-    S3_OBJECT,
-    S3_URI,
-    SOURCES_URI,
     check,
     check_apart,
+    film_sources,
     lung_values,
     manifest_uri,
     model_name,
     option,
 )
+from jobs.settings.patterns import (
+    ONE_LINE,
+    RUN_ID,
+    S3_CSV,
+    S3_OR_LOCAL_CSV,
+    S3_URI,
+    SHARD,
+    SOURCES_URI,
+)
 from jobs.sources.patients import compile_pattern
 from jobs.sources.source import split_sources
-
-# Patterns must match the whole value. Names joined by commas, or nothing.
-SOURCES = r"([a-z]+(,[a-z]+)*)?"
-SHARD = r"[1-9]\d*/[1-9]\d*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class JobConfig:
         "Id of the run, which names runs/<run_id>/: up to 128 letters, digits and . _ -, the first "
         "a letter or a digit",
         "manual",
-        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+        pattern=RUN_ID,
         identity=False,
     )
     force: bool = option(
@@ -76,7 +79,8 @@ class DownloadConfig(JobConfig):
     source: str = option(
         "Source of the films: kaggle://OWNER/NAME[@VERSION], https://HOST/PATH.zip, "
         "file:///PATH (a zip or a folder, not from a container), s3://BUCKET/PREFIX, "
-        "s3://BUCKET/KEY.zip, or synthetic://phantoms?films=48&seed=0; join several with +",
+        "s3://BUCKET/KEY.zip, or synthetic://phantoms?films=48&seed=0 (1 to 100000 films); join "
+        "several with +",
         "kaggle://kmader/pulmonary-chest-xray-abnormalities+kaggle://yoctoman/shcxr-lung-mask",
         title="Source of the films",
         form="main",
@@ -90,6 +94,7 @@ class DownloadConfig(JobConfig):
         "keep the patients of their names",
         "",
         title="Patient pattern",
+        text_format="regex",
         form="Advanced",
     )
     patients: str = option(
@@ -98,7 +103,7 @@ class DownloadConfig(JobConfig):
         "source or by its id",
         "",
         title="Patients file",
-        pattern=rf"({S3_OBJECT}|file:///.+)?",
+        pattern=f"{S3_OR_LOCAL_CSV}?",
         form="Advanced",
         identity=False,
     )
@@ -158,7 +163,7 @@ class PreprocessConfig(JobConfig):
         "s3://BUCKET/KEY.csv, or empty",
         "",
         title="Split file",
-        pattern=rf"({S3_OBJECT})?",
+        pattern=f"({S3_CSV})?",
         form="Advanced",
         identity=False,
     )
@@ -216,18 +221,13 @@ class TrainConfig(JobConfig):
         choices=("auto", "float32", "bfloat16", "float16"),
         form="Advanced",
     )
-    train_sources: str = option(
-        "Sources to train on, joined by commas: montgomery, shenzhen, phantoms, custom (all "
-        "others); empty: all. Films of the other sources then test the model on unseen sources",
-        "",
-        title="Train sources",
-        pattern=SOURCES,
-        form="Advanced",
+    train_sources: str = film_sources(
+        "train", ". Films of the other sources then test the model on unseen sources"
     )
     processes: int = option(
-        "Training processes, one for each GPU if there are GPUs",
-        1,
-        minimum=1,
+        "Training processes; 0: one for each GPU that the job sees, one on the CPU",
+        0,
+        minimum=0,
         maximum=64,
         identity=False,
     )
@@ -266,14 +266,7 @@ class PredictConfig(JobConfig):
 class EvaluateConfig(JobConfig):
     predictions: str = manifest_uri("predictions")
     processed: str = manifest_uri("processed")
-    test_sources: str = option(
-        "Sources to test on, joined by commas: montgomery, shenzhen, phantoms, custom (all "
-        "others); empty: all",
-        "",
-        title="Test sources",
-        pattern=SOURCES,
-        form="Advanced",
-    )
+    test_sources: str = film_sources("test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +290,7 @@ class PublishConfig(JobConfig):
         "one line; empty: the scores decide",
         "",
         title="Force the champion: reason",
-        pattern=r"[^\x00-\x1f\x7f]*",
+        pattern=ONE_LINE,
         form="Advanced",
         identity=IF_SET,
     )

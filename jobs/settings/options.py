@@ -8,38 +8,16 @@ from dataclasses import MISSING, field
 from typing import Any
 
 from jobs.errors import ConfigError
+from jobs.settings.patterns import MANIFEST_URI, MASK_VALUES, MODEL_NAME, SOURCE_URI, several_of
 from jobs.sources.source import split_sources
 
-# Where the next of several sources, which "+" joins, begins.
-NEXT_SOURCE = r"\+[a-z0-9]+:\/\/"
-
-
-def _s3(character: str = r"[\s\S]", end: str = "$") -> str:
-    """A pattern of "s3://" before a sound URI; `character` and `end` say how far the URI goes.
-
-    S3 servers disagree about keys with an empty, "." or ".." folder, and nobody sees a control
-    character or a space at the end. The URI of a flag has none; listed keys of a bucket may.
-    """
-    unsound = rf"\/\/|\/\.\.?(?:\/|{end})|\s{end}|[\x00-\x1f\x7f-\x9f]"
-    return rf"s3:\/(?!{character}*(?:{unsound}))\/"
-
-
-S3_URI = rf"{_s3()}[^\/]+(\/.*)?"
-S3_OBJECT = rf"{_s3()}[^\/]+\/.+"
-MANIFEST_URI = rf"{_s3()}[^\/]+\/.*manifest\.json"
-_CHARACTER = rf"(?:(?!{NEXT_SOURCE})[\s\S])"
-_SOURCE = rf"(?:{_s3(_CHARACTER, rf'(?:{NEXT_SOURCE}|$)')}[^\/]|(?!s3:)[a-z0-9]+:\/\/){_CHARACTER}+"
-SOURCES_URI = rf"{_SOURCE}(\+{_SOURCE})*"
-# What these patterns refuse, in words.
+# What the patterns of URIs refuse, in words.
 UNSOUND = {
     r"[\x00-\x1f\x7f-\x9f]": "a control character",
     r"\s$": "a space at its end",
     r"/\.\.?(/|$)": "a folder named . or ..",
     r"//": "an empty folder (//)",
 }
-# Gray values of 16 bits, 0 to 65535, and colors, joined by commas, or nothing.
-GRAY = "[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
-MASK_VALUES = f"(({GRAY}|#[0-9a-fA-F]{{6}})(,({GRAY}|#[0-9a-fA-F]{{6}}))*)?"
 # Of a field that is part of the fingerprint only where it has a value.
 IF_SET = "if set"
 
@@ -53,12 +31,16 @@ def option(
     maximum: float | None = None,
     multiple_of: int | None = None,
     choices: tuple[str, ...] = (),
+    several_choices: tuple[str, ...] = (),
     pattern: str = "",
+    text_format: str = "",
     form: str = "",
     identity: bool | str = True,
 ) -> Any:
     """A dataclass field whose metadata hold its documentation and its bounds.
 
+    A value of `several_choices` is some of them, joined by commas. `text_format` is a format of
+    JSON Schema for the form, such as "regex"; the job checks the text itself.
     `form` is the field's section on the Airflow form: "main" for the fields above all sections, ""
     for a field that is not on the form. `identity` is whether the field is part of the fingerprint,
     IF_SET where its empty value is not.
@@ -68,7 +50,9 @@ def option(
         "maximum": maximum,
         "multiple_of": multiple_of,
         "choices": choices,
-        "pattern": pattern,
+        "several_choices": several_choices,
+        "pattern": several_of(several_choices) if several_choices else pattern,
+        "format": text_format,
     }
     texts = {"description": description, "title": title, "form": form, "identity": identity}
     set_bounds = {name: bound for name, bound in bounds.items() if bound not in (None, "", ())}
@@ -81,7 +65,7 @@ def model_name(*, form: str) -> Any:
         "letter or a digit",
         "lung-unet",
         title="Model name",
-        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        pattern=MODEL_NAME,
         form=form,
     )
 
@@ -107,6 +91,29 @@ def manifest_uri(name: str) -> Any:
     )
 
 
+def film_sources(verb: str, consequence: str = "") -> Any:
+    """The sources of films, by their names in the films' rows, that a job trains or tests on."""
+    return option(
+        f"Sources to {verb} on: montgomery, shenzhen, phantoms, custom (all others), joined by "
+        f"commas on the command line; empty: all{consequence}",
+        "",
+        title=f"{verb.capitalize()} sources",
+        several_choices=("montgomery", "shenzhen", "phantoms", "custom"),
+        form="Advanced",
+    )
+
+
+def documentation(metadata: Mapping[str, Any]) -> str:
+    """The field's description with its bounds, as in "Epochs (from 1 to 2000)"."""
+    bounds = [
+        f"{word} {metadata[name]}"
+        for name, word in (("minimum", "from"), ("maximum", "to"))
+        if name in metadata
+    ]
+    text: str = metadata["description"]
+    return f"{text} ({' '.join(bounds)})" if bounds else text
+
+
 def check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     """Raise ConfigError unless `value` is within the bounds in its field's metadata."""
     flag = "--" + name.replace("_", "-")
@@ -130,11 +137,13 @@ def check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
 
 def _trouble(value: str) -> str:
     """Why a value is not of its pattern, in words."""
-    paths = [uri.removeprefix("s3:/") for uri in split_sources(value) if uri.startswith("s3:/")]
-    return next(
-        (words for kind, words in UNSOUND.items() if any(re.search(kind, path) for path in paths)),
-        "the wrong form",
-    )
+    parts = split_sources(value)
+    paths = [uri.removeprefix("s3:/") for uri in parts if uri.startswith("s3:/")]
+    for kind, words in UNSOUND.items():
+        if any(re.search(kind, path) for path in paths):
+            return words
+    wrong = [part for part in parts if not re.fullmatch(SOURCE_URI, part)]
+    return f"a part of the wrong form, {wrong[0]!r}" if wrong and parts[1:] else "the wrong form"
 
 
 def check_apart(flag: str, films: str, out: str) -> None:

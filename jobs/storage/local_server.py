@@ -12,7 +12,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -30,7 +29,6 @@ from jobs.storage.server_folder import (
     is_full,
     locked,
     make_private,
-    record_port,
     scratch_folder,
 )
 from jobs.typed_json import Name
@@ -40,7 +38,6 @@ log = logging.getLogger(__name__)
 BUCKET = "lung"
 STARTS = 3
 SECONDS_TO_START = 30.0
-SECONDS_BETWEEN_TRIES = 0.02
 LOG_LINES = 3
 LOG_BYTES = 4096
 LINE_CHARACTERS = 160
@@ -69,10 +66,9 @@ def embedded_s3(
     folder = folder.resolve()
     with disk_errors_named(folder):
         make_private(folder)
-        with locked(folder), scratch_folder() as (scratch, owner):
+        with locked(folder), scratch_folder() as scratch:
             for _ in range(STARTS):
                 settings = _settings(folder, _reachable(host), port or _free_port(), keys)
-                record_port(owner, weed.port_of(settings))
                 server = weed.start(folder, host, settings, scratch)
                 with _ended(server, folder) as is_ending:
                     if _wait_until_ready(server, settings, folder):
@@ -85,22 +81,22 @@ def embedded_s3(
 
 
 @contextlib.contextmanager
-def _ended(server: subprocess.Popen[bytes], folder: Path) -> Iterator[threading.Event]:
+def _ended(server: weed.Services, folder: Path) -> Iterator[threading.Event]:
     """End the server after the block; an error of a block that outlived it is the server's own."""
     is_ending = threading.Event()
     try:
         yield is_ending
     except BaseException as error:
-        if _has_ended(server):
+        if server.has_ended():
             raise ServiceUnavailableError(_obituary(folder)) from error
         raise
     finally:
         is_ending.set()
-        weed.end(server)
+        server.end()
         make_private(folder)
 
 
-def _watch(server: subprocess.Popen[bytes], folder: Path, is_ending: threading.Event) -> None:
+def _watch(server: weed.Services, folder: Path, is_ending: threading.Event) -> None:
     """Stop this process by SIGTERM where the server ends before it is meant to.
 
     A training would notice only when it writes. A process that does not handle the signal, such as
@@ -108,7 +104,7 @@ def _watch(server: subprocess.Popen[bytes], folder: Path, is_ending: threading.E
     """
 
     def watch() -> None:
-        while not _has_ended(server):
+        while not server.has_ended():
             if is_ending.wait(0.2):
                 return
         if not is_ending.is_set() and callable(signal.getsignal(signal.SIGTERM)):
@@ -116,10 +112,6 @@ def _watch(server: subprocess.Popen[bytes], folder: Path, is_ending: threading.E
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="embedded-s3", daemon=True).start()
-
-
-def _has_ended(server: subprocess.Popen[bytes]) -> bool:
-    return server.poll() is not None
 
 
 def _obituary(folder: Path) -> str:
@@ -192,7 +184,7 @@ def _is_free(port: int) -> bool:
 # The start
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings, folder: Path) -> bool:
+def _wait_until_ready(server: weed.Services, settings: S3Settings, folder: Path) -> bool:
     """True once a signed put is answered; False where the server ended before.
 
     Raises ServiceUnavailableError where the put is refused as the disk is full.
@@ -200,7 +192,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings, fol
     deadline = time.monotonic() + SECONDS_TO_START
     store = Store(settings)
     address = urlsplit(settings.endpoint_url)
-    while time.monotonic() < deadline and server.poll() is None:
+    while time.monotonic() < deadline and not server.has_ended():
         try:
             # A connection is refused at once; boto3 would retry it for seconds.
             with socket.create_connection((address.hostname, address.port), timeout=1):
@@ -210,7 +202,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], settings: S3Settings, fol
         except (OSError, JobError):
             if is_full(folder):
                 raise ServiceUnavailableError("its volumes take no object") from None
-            time.sleep(SECONDS_BETWEEN_TRIES)
+            time.sleep(weed.SECONDS_BETWEEN_TRIES)
     return False
 
 

@@ -10,10 +10,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from jobs.errors import AccessError, ServiceUnavailableError
-from jobs.storage import weed
 
 # What a full disk and a quota answer.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -95,27 +93,20 @@ def _existing(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def scratch_folder() -> Iterator[tuple[Path, IO[str]]]:
-    """(folder, its file `owner`) for a server's sockets and keys, removed after the block.
+def scratch_folder() -> Iterator[Path]:
+    """A folder for a server's sockets and keys, removed after the block.
 
-    It lies in the temporary folder, as the paths of sockets must be short. The file is locked while
-    this process lives; `record_port` writes to it. What owners that were killed left is removed.
+    It lies in the temporary folder, as the paths of sockets must be short. Its file `owner` is
+    locked while this process lives. What owners that were killed left is removed.
     """
     _sweep()
     with tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
         scratch = Path(name)
         with (scratch / "owner").open("w") as owner:
             fcntl.flock(owner, fcntl.LOCK_EX)
-            try:
-                yield scratch, owner
-            finally:
-                _remove_sockets(scratch)
-
-
-def record_port(owner: IO[str], port: int) -> None:
-    """Write down that a server with this port may leave sockets."""
-    owner.write(f"{port}\n")
-    owner.flush()
+            owner.write(f"{os.getpid()}\n")
+            owner.flush()
+            yield scratch
 
 
 def _sweep() -> None:
@@ -125,12 +116,6 @@ def _sweep() -> None:
             if os.fstat(owner.fileno()).st_uid != os.getuid():
                 continue
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # An owner without a port may be about to lock the file.
+            # An owner that has written nothing may be about to lock the file.
             if owner.read():
-                _remove_sockets(scratch)
                 shutil.rmtree(scratch)
-
-
-def _remove_sockets(scratch: Path) -> None:
-    for port in (scratch / "owner").read_text().split():
-        weed.remove_sockets(int(port))

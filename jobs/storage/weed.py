@@ -8,9 +8,12 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from jobs.errors import ConfigError
@@ -28,43 +31,100 @@ JWT_KEYS = [
     f"WEED_JWT_{name}_KEY"
     for name in ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
 ]
-# weed waits for its own streams to close, which takes longer than anyone wants to wait. Killed, it
-# loses nothing that it acknowledged.
+# In the order of their start, with the service that each asks as it starts: one that gets no answer
+# then waits for seconds before it asks again.
+ASKED = {"master": "", "volume": "master", "filer": "master", "s3": "filer"}
+SECONDS_TO_ANSWER = 3.0
+SECONDS_BETWEEN_TRIES = 0.01
+# These end within milliseconds of SIGTERM.
+STOPPED = ("volume", "master")
 SECONDS_TO_STOP = 1.0
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 
 
-def start(folder: Path, host: str, settings: S3Settings, scratch: Path) -> subprocess.Popen[bytes]:
+class Services:
+    """The processes of a server, each in a process group of its own."""
+
+    def __init__(self) -> None:
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def add(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        self._processes[name] = process
+
+    def has_ended(self) -> bool:
+        """Whether one of them has ended: without it the others are of no use."""
+        return any(process.poll() is not None for process in self._processes.values())
+
+    def end(self) -> None:
+        """Stop the volume server and the master; kill the others, which would take 10 s to stop.
+
+        Killed, a service loses nothing that it acknowledged.
+        """
+        for name, process in self._processes.items():
+            _signal(process, signal.SIGTERM if name in STOPPED else signal.SIGKILL)
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        for process in self._processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+                continue
+            _signal(process, signal.SIGKILL)
+            process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def start(folder: Path, host: str, settings: S3Settings, scratch: Path) -> Services:
     """Start `weed` on the objects in `folder`/data; its output goes to `folder`/weed.log.
 
-    It runs in its own process group; on Linux the kernel ends it if this process is killed.
-    Raises ConfigError where `weed` or `openssl` is missing.
+    On Linux the kernel ends its processes if this one is killed. One that does not start is left
+    to `Services.has_ended`. Raises ConfigError where `weed` or `openssl` is missing.
     """
-    command = _command(folder / "data", host, port_of(settings), scratch)
     # `weed` accepts the keys of S3 in AWS's own variables.
     environment = settings.environment() | _private_services(scratch) | {"TMPDIR": str(scratch)}
-    with open(folder / "weed.log", "ab", opener=_private) as output:
-        return subprocess.Popen(
-            command,
-            env=environment,
-            umask=0o077,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        )
+    port = port_of(settings)
+    commands = _commands(folder / "data", host, port, scratch)
+    services = Services()
+    try:
+        with open(folder / "weed.log", "ab", opener=_private) as output:
+            for name, asked in ASKED.items():
+                if asked:
+                    _wait_until_it_answers(port + SERVICES.index(asked) + GRPC_OFFSET, services)
+                services.add(name, _process(commands[name], environment, output))
+    except BaseException:
+        services.end()
+        raise
+    return services
 
 
-def end(server: subprocess.Popen[bytes]) -> None:
-    """Send TERM to the server's process group and, where it does not end in time, KILL."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(SECONDS_TO_STOP)
+def _process(
+    command: list[str], environment: dict[str, str], output: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        env=environment,
+        umask=0o077,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    )
+
+
+def _wait_until_it_answers(grpc_port: int, services: Services) -> None:
+    """Wait, though not for ever: on a full disk a service may neither answer nor end."""
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
+    while not services.has_ended() and time.monotonic() < deadline:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((LOOPBACK, grpc_port), timeout=1),
+        ):
             return
+        time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 def port_of(settings: S3Settings) -> int:
@@ -78,42 +138,52 @@ def ports(port: int) -> list[int]:
     return [port + n + grpc for n in range(len(SERVICES)) for grpc in (0, GRPC_OFFSET)]
 
 
-def remove_sockets(port: int) -> None:
-    """weed puts a socket for each service's gRPC into /tmp, whatever TMPDIR is, and leaves it."""
-    for number in ports(port):
-        for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{number}.sock"):
-            with contextlib.suppress(OSError):  # another user's
-                socket_file.unlink()
-
-
-def _command(data: Path, host: str, port: int, scratch: Path) -> list[str]:
+def _commands(data: Path, host: str, port: int, scratch: Path) -> dict[str, list[str]]:
+    """The command of each service. `weed server` runs all in one, but sleeps 2 s before S3."""
     weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if weed is None:
         raise ConfigError(
             "there is no `weed` beside this Python: install docker/requirements/local.lock"
         )
-    off = ["s3.autoCreateBucket", "s3.iam", "master.telemetry"]
-    return [
-        weed,
-        "server",
-        f"-dir={data}",
-        # Only S3, which demands keys, listens where `host` says.
-        f"-ip={LOOPBACK}",
-        f"-ip.bind={LOOPBACK}",
-        "-s3",
-        f"-s3.ip.bind={host}",
-        *(f"-{name}.port={port + offset}" for offset, name in enumerate(SERVICES)),
-        *(f"-{name}=false" for name in off),
-        *(f"-{name}.localSocket={scratch}/{name}.sock" for name in ("s3", "filer")),
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        # Without peers the master leads at once, in place of waiting for their votes.
-        "-master.peers=none",
-        "-master.volumeSizeLimitMB=1024",
-        "-volume.max=0",
-        # No other client writes, so the volume server may stop at once.
-        "-volume.preStopSeconds=0",
-    ]
+    at = {name: port + offset for offset, name in enumerate(SERVICES)}
+    options = {
+        "master": [
+            f"-mdir={data}",
+            # Without peers the master leads at once, in place of waiting for their votes.
+            "-peers=none",
+            "-volumeSizeLimitMB=1024",
+            "-telemetry=false",
+        ],
+        "volume": [
+            f"-dir={data}",
+            f"-master={LOOPBACK}:{at['master']}",
+            "-max=0",
+            # No other client writes, so the volume server may stop at once.
+            "-preStopSeconds=0",
+        ],
+        "filer": [
+            f"-defaultStoreDir={data}",
+            f"-master={LOOPBACK}:{at['master']}",
+            f"-localSocket={scratch}/filer.sock",
+        ],
+        "s3": [
+            f"-filer={LOOPBACK}:{at['filer']}",
+            "-autoCreateBucket=false",
+            "-iam=false",
+            "-port.iceberg=0",
+            "-port.lance=0",
+            f"-localSocket={scratch}/s3.sock",
+        ],
+    }
+    # Only S3, which demands keys, listens where `host` says.
+    hosts = dict.fromkeys(SERVICES, LOOPBACK) | {"s3": host}
+    return {
+        name: [
+            *(weed, name, f"-ip={LOOPBACK}", f"-ip.bind={hosts[name]}", f"-port={at[name]}"),
+            *options[name],
+        ]
+        for name in SERVICES
+    }
 
 
 def _private_services(scratch: Path) -> dict[str, str]:

@@ -17,6 +17,14 @@ from urllib.parse import quote, urlsplit
 ROOT = Path(__file__).resolve().parents[2]
 USER = "admin"
 PHANTOMS = "synthetic://phantoms?films=48&seed=0"
+# The defaults of `make run-local`, which take minutes without a GPU: RUN_DEFAULTS in jobs/cli.py.
+FORM_DEFAULTS = {
+    "size": 256,
+    "epochs": 16,
+    "batch_size": 4,
+    "learning_rate": 1e-2,
+    "network": "small",
+}
 BUCKET_URI = "s3://lung/pipeline"
 # More than a leash or an S3 server takes to end.
 SECONDS_TO_STOP = 30
@@ -90,10 +98,11 @@ def settings(home: Path, *, dags: Path, backend: str, s3: Mapping[str, str]) -> 
     no_proxy = ",".join(filter(None, (inherited_no_proxy, *local)))
     private = _secrets(home)
     return {
-        # Defaults of a trial on this machine: no account needed, no scheduled run.
+        # Defaults of a trial on this machine: no account needed, minutes long, no scheduled run.
         "LUNG_SCHEDULE": "never",
         "LUNG_MASKS_SCHEDULE": "never",
         "LUNG_SOURCE": PHANTOMS,
+        "LUNG_FORM_DEFAULTS": json.dumps(FORM_DEFAULTS),
         "LUNG_BUCKET_URI": BUCKET_URI,
         **inherited,
         **s3,

@@ -2,10 +2,11 @@
 
 usage: .venv-airflow/bin/python -m scripts.airflow.dag_run
 
-Variables: SOURCE SIZE EPOCHS NETWORK GPUS, all optional, are params of the run. AIRFLOW_URL,
-AIRFLOW_USER and AIRFLOW_PASSWORD or AIRFLOW_PASSWORD_FILE name an Airflow other than the one that
-`make airflow` or `make up` started here. Exit code 0: every task succeeded; 1: a task did not; 2: a
-variable is refused; 69: no Airflow answers.
+Variables: SOURCE SIZE EPOCHS NETWORK GPUS, all optional, are params of the run. RUN_ID follows an
+existing run instead. AIRFLOW_URL, AIRFLOW_USER and AIRFLOW_PASSWORD or AIRFLOW_PASSWORD_FILE name
+an Airflow other than the one that `make airflow` or `make up` started here. Exit code 0: every task
+succeeded; 1: a task did not; 2: a variable is refused; 69: no answer of Airflow for two minutes;
+130: stopped by Ctrl-C or SIGTERM. The run goes on after 69 and 130.
 """
 
 from __future__ import annotations
@@ -17,21 +18,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import requests
 
 from scripts.airflow.airflow_home import BUCKET_URI, ROOT
-from scripts.airflow.airflow_rest import Client, RefusedError
+from scripts.airflow.airflow_rest import Client, NoAnswerError, RefusedError
 from scripts.airflow.dag_run_report import Task, name_of, print_tasks
+from scripts.airflow.serve_airflow import until_stopped
 
 DAG = "/dags/lung_segmentation"
 WORDS = ("NETWORK",)
 NUMBERS = ("SIZE", "EPOCHS", "GPUS")
+VARIABLES = ("SOURCE", *WORDS, *NUMBERS)
 ENDED = {"success", "failed"}
 NOT_STARTED = {None, "scheduled", "queued"}
 POLL_SECONDS = 1.0
+# Longer than a restart of Airflow.
+PATIENCE_SECONDS = 120.0
 START_ONE = "start one with `make airflow` or `make up`, or name one in AIRFLOW_URL"
 
 
@@ -44,9 +51,29 @@ class NoAirflowError(Exception):
 
 
 def main() -> int:
-    """Trigger one run with the variables' params and follow it."""
+    """Trigger one run with the variables' params, or take the run RUN_ID, and follow it."""
     environment = find_airflow()
-    tasks = run(log_in(environment), environment)
+    existing = environment.get("RUN_ID", "")
+    if existing and (given := [name for name in VARIABLES if environment.get(name)]):
+        raise UsageError(
+            f"RUN_ID={existing} follows a run that has its params: leave out "
+            f"{' and '.join(given)}, or RUN_ID to trigger a new run"
+        )
+    client = log_in(environment)
+    values = {} if existing else params(environment)
+    run_id, outlook = existing or new_run_id(), "The run goes on"
+    try:
+        if existing:
+            find_run(client, run_id)
+        else:
+            outlook = "If the run was triggered, it goes on"
+            trigger(client, run_id, values)
+            outlook = "The run goes on"
+        tasks = follow(client, environment, run_id)
+    except (KeyboardInterrupt, NoAnswerError) as error:
+        words = f"{error}. {outlook}" if str(error) else f"\n{outlook}"
+        print(f"{words}; to follow it again: make dag-run RUN_ID={run_id}", file=sys.stderr)
+        return 69 if isinstance(error, NoAnswerError) else 130
     return 0 if all(task.has_succeeded for task in tasks) else 1
 
 
@@ -80,7 +107,7 @@ def log_in(environment: Mapping[str, str]) -> Client:
     """A session with the Airflow at AIRFLOW_URL."""
     url, user = environment["AIRFLOW_URL"], environment.get("AIRFLOW_USER", "admin")
     try:
-        return Client(url, user, _password(environment, user))
+        return Client(url, user, _password(environment, user), patience=PATIENCE_SECONDS)
     except requests.RequestException as error:
         raise NoAirflowError(f"no Airflow answers at {url}: {START_ONE}") from error
     except RefusedError as error:
@@ -143,22 +170,75 @@ def containers_left(environment: Mapping[str, str]) -> int:
 
 def run(client: Client, environment: Mapping[str, str]) -> list[Task]:
     """Trigger a run, follow it to its end and print its tasks and their manifests."""
-    values = params(environment)
+    run_id = new_run_id()
+    trigger(client, run_id, params(environment))
+    return follow(client, environment, run_id)
+
+
+def new_run_id() -> str:
+    """An id as Airflow makes them; one that is known beforehand can be asked for again."""
+    return f"manual__{datetime.now(UTC).isoformat()}"
+
+
+def trigger(client: Client, run_id: str, values: Mapping[str, Any]) -> None:
+    """Unpause the DAG, trigger the run, and print what it waits for."""
     # A run of a paused DAG stays queued; `make up` leaves the DAGs paused.
     if client.get(DAG)["is_paused"]:
-        client.patch(DAG, {"is_paused": False})
-        print("lung_segmentation was paused and is unpaused now: its schedule is active")
+        dag = client.patch(DAG, {"is_paused": False})
+        print(f"lung_segmentation was paused and is unpaused now: {_schedule(dag)}")
+    active = client.get(f"{DAG}/dagRuns", state=["queued", "running"], limit=1)["dag_runs"]
     # Airflow refuses a second run with the same logical date.
-    run_id = client.post(f"{DAG}/dagRuns", {"logical_date": None, "conf": values})["dag_run_id"]
+    content = {"dag_run_id": run_id, "logical_date": None, "conf": values}
+    try:
+        client.post(f"{DAG}/dagRuns", content)
+    except RefusedError as error:
+        # The run exists: an attempt whose answer was lost has made it.
+        if error.status != 409:
+            raise
     print(f"{run_id} {json.dumps(values)}", flush=True)
-    tasks = follow(client, f"{DAG}/dagRuns/{run_id}")
+    if active:
+        print(f"It waits for {active[0]['dag_run_id']}: one run at a time", flush=True)
+
+
+def _schedule(dag: Mapping[str, Any]) -> str:
+    """When the scheduler starts the DAG's next run, in words."""
+    if not dag["next_dagrun_run_after"]:
+        return "it has no schedule, runs start when they are triggered"
+    tick = datetime.fromisoformat(dag["next_dagrun_run_after"])
+    date = f"{tick.astimezone(UTC):%A %Y-%m-%d %H:%M} UTC"
+    if tick > datetime.now(UTC):
+        return f"its next scheduled run is on {date}"
+    return f"its scheduled run of {date}, missed in the pause, starts now, before this one"
+
+
+def find_run(client: Client, run_id: str) -> None:
+    """Print the state of the run; UsageError if it does not exist."""
+    try:
+        state = client.get(_path(run_id))["state"]
+    except RefusedError as error:
+        if error.status != 404:
+            raise
+        raise UsageError(
+            f"RUN_ID={run_id}: lung_segmentation has no such run; without RUN_ID a run is triggered"
+        ) from None
+    is_held = state not in ENDED and client.get(DAG)["is_paused"]
+    print(f"{run_id} is {state}{', until the DAG is unpaused' * is_held}", flush=True)
+
+
+def follow(client: Client, environment: Mapping[str, str], run_id: str) -> list[Task]:
+    """Print the run's progress to its end, then its tasks and their manifests."""
+    tasks = _watch(client, _path(run_id))
     print()
     print_tasks(tasks)
     _print_manifests(tasks, f"{environment['AIRFLOW_URL']}{DAG}/runs/{run_id}")
     return tasks
 
 
-def follow(client: Client, path: str) -> list[Task]:
+def _path(run_id: str) -> str:
+    return f"{DAG}/dagRuns/{quote(run_id, safe='')}"
+
+
+def _watch(client: Client, path: str) -> list[Task]:
     """Print each change of a task's state until the run has ended; the tasks in order of start."""
     printed: dict[str, str] = {}
     ended = False
@@ -221,4 +301,4 @@ def _print_manifests(tasks: Sequence[Task], page: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(or_exit_code(main))
+    sys.exit(until_stopped(lambda: or_exit_code(main)))

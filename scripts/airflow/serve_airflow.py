@@ -27,6 +27,7 @@ from typing import NoReturn
 
 import requests
 
+from scripts.airflow import gpus
 from scripts.airflow.airflow_home import (
     ROOT,
     SECONDS_TO_STOP,
@@ -112,13 +113,15 @@ def serving(
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(home), s3_server(backend, home / "s3") as s3:
         environment = settings(home, dags=dags, backend=backend, s3=s3) | _addresses(url)
+        gpu_count = gpus.count(environment.get("LUNG_GPUS", ""), backend)
+        environment["LUNG_GPUS"] = str(gpu_count)
         components = Components(home, environment)
         try:
             (home / "serving.json").unlink(missing_ok=True)  # a killed server left it
             print(f"Starting Airflow in {home}: about a minute", flush=True)
             migrate(home, environment)
             components.start()
-            _create_pool(_wait_until_ready(components, url, home))
+            _create_pool(_wait_until_ready(components, url, home), slots=max(1, gpu_count))
             exported = _exported(environment)
             write_private(home / "serving.json", exported)
             yield components, exported
@@ -178,9 +181,9 @@ def _pending(client: Client) -> str:
     return "" if parsed else "dag-processor"
 
 
-def _create_pool(client: Client) -> None:
-    """Create the pool `gpu` with one slot: two trainings on one GPU would run out of memory."""
-    pool = {"name": "gpu", "slots": 1, "description": "One training at a time"}
+def _create_pool(client: Client, slots: int) -> None:
+    """Create the pool `gpu` with a slot for each GPU, or one where the CPU trains."""
+    pool = {"name": "gpu", "slots": slots, "description": "A slot for each GPU"}
     try:
         client.post("/pools", pool)
     except RefusedError as error:
@@ -220,7 +223,8 @@ def serve(components: Components, exported: dict[str, str]) -> int:
     """Print Airflow's address and serve until this process is stopped."""
     secret = password(Path(exported["AIRFLOW_HOME"]))
     print(f"\n  Airflow   {exported['AIRFLOW_URL']}\n  user      {USER}\n  password  {secret}")
-    print(f"  backend   {exported['LUNG_BACKEND']}\n  data in   {exported['AIRFLOW_HOME']}")
+    print(f"  backend   {exported['LUNG_BACKEND']}\n  GPUs      {exported['LUNG_GPUS']}")
+    print(f"  data in   {exported['AIRFLOW_HOME']}")
     print("\nCtrl-C stops it", flush=True)
     while True:
         components.check()

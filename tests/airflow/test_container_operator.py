@@ -122,50 +122,60 @@ def test_what_the_engine_refuses_is_the_error_shown_and_is_tried_again(
     assert time.monotonic() - started < 60
 
 
-def test_gpus_are_requested_from_the_engine(
-    backend: ContainerBackend, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("share", ["any", "all"])
+def test_on_an_engine_without_gpus_their_share_is_the_cpu(
+    backend: ContainerBackend, share: str
 ) -> None:
-    from airflow.sdk.exceptions import AirflowException
-
-    operator = backend.build("end()", gpus="2")
-    requests: list[Any] = []
-
-    def refuse(**options: Any) -> Any:
-        requests.extend(options["device_requests"])
-        raise AirflowException("enough")
-
-    monkeypatch.setattr(operator.cli, "create_host_config", refuse)
-    with pytest.raises(AirflowException, match="enough"):
-        execute(operator)
-    (request,) = requests
-    assert (request["Count"], request["Capabilities"]) == (2, [["gpu"]])
+    assert execute(backend.build("end(done=True)", gpus=share)) == {"done": True}
 
 
-def test_a_job_waits_for_the_gpus_until_no_container_has_them(
-    backend: ContainerBackend, monkeypatch: pytest.MonkeyPatch
+def test_a_gpu_that_the_engine_does_not_have_is_an_error_that_is_never_retried(
+    backend: ContainerBackend,
 ) -> None:
-    from airflow.sdk.exceptions import AirflowException
+    from airflow.sdk.exceptions import AirflowFailException
 
-    from lung import container_operator
-
-    labels = {"lung.gpus": "1", "lung.task": "train", "lung.run": "weekly"}
-    backend.start_container(labels, seconds=4)
-    operator = backend.build("end()", gpus=1)
-    gpus_in_use: list[bool] = []
-
-    def create(**_: Any) -> Any:
-        gpus_in_use.append(bool(backend.engine.containers.list(filters={"label": "lung.gpus"})))
-        raise AirflowException("enough")
-
-    monkeypatch.setattr(operator.cli, "create_container", create)
-    with pytest.raises(AirflowException, match="enough"):
-        execute(operator)
-    assert gpus_in_use == [False]
-
-    backend.start_container(labels)
-    monkeypatch.setattr(container_operator, "GPU_WAIT_SECONDS", 0.5)
-    with pytest.raises(AirflowException, match="in use by train of the run weekly: give the pool"):
+    with pytest.raises(AirflowFailException, match=r"needs 1 GPUs and .* offers 0: lower GPUs"):
         execute(backend.build("end()", gpus=1))
+
+
+@pytest.mark.parametrize(("limit", "cores"), [(1, 1), (1.5, 2)])
+def test_a_job_starts_as_many_threads_as_its_container_may_use_cores(
+    backend: ContainerBackend, limit: float, cores: int
+) -> None:
+    code = """
+import jobs.cli
+jobs.cli.limit_threads()
+import torch
+from jobs.runtime import parallel
+end(
+    torch=torch.get_num_threads(), decode=parallel.CORES,
+    affinity=len(os.sched_getaffinity(0)), threads=os.environ.get("OMP_NUM_THREADS"),
+)
+"""
+    result = execute(backend.build(code, cpu_limit=limit))
+    if result["affinity"] < 2:
+        pytest.skip("one core is as few as the container's limit")
+    expected = min(cores, result["affinity"])
+    assert (result["torch"], result["decode"]) == (expected, expected)
+
+
+def test_a_second_try_killed_at_the_same_memory_limit_is_the_last_one(
+    backend: ContainerBackend,
+) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    code = "x = bytearray(200 * 2**20); x[::4096] = x[::4096]"
+
+    def killed(try_number: int, limit: str) -> Exception:
+        uri = backend.result_uri.replace("--1-1.json", f"--1-{try_number}.json")
+        operator = backend.build(code, mem_limit=limit, environment={"RESULT_URI": uri})
+        with pytest.raises(AirflowException, match="killed for memory") as raised:
+            execute(operator, try_number)
+        return raised.value
+
+    assert not isinstance(killed(1, "64m"), AirflowFailException)
+    assert isinstance(killed(2, "64m"), AirflowFailException)
+    assert not isinstance(killed(3, "96m"), AirflowFailException)
 
 
 def test_the_error_of_a_container_killed_through_the_engine_does_not_blame_memory(

@@ -94,17 +94,43 @@ def test_the_error_of_a_job_killed_for_memory_has_the_limit_and_the_remedy() -> 
     assert "LUNG_JOBS_MEMORY" in text and "batch size" in text
 
 
-def test_the_credentials_come_from_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+JOB = ["python", "-m", "jobs", "train", "--out", "s3://lung/out"]
+DOWNLOAD = ["python", "-m", "jobs", "download", "--source"]
+
+
+def test_the_credentials_come_from_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     from lung.contract import private_environment
 
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     s3 = keys | {"AWS_ENDPOINT_URL": "http://10.0.0.1:8333"}
     monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
-    assert private_environment() == s3 | {"AWS_DEFAULT_REGION": "us-east-1"}
+    assert private_environment(JOB) == s3 | {"AWS_DEFAULT_REGION": "us-east-1"}
 
+
+@pytest.mark.parametrize(
+    ("command", "has_token"),
+    [
+        ([*DOWNLOAD, "kaggle://owner/name"], True),
+        ([*DOWNLOAD, "s3://lung/films+kaggle://owner/name@2", "--out", "s3://lung/out"], True),
+        ([*DOWNLOAD, "s3://lung/films"], False),
+        ([*DOWNLOAD, "https://host/kaggle/films.zip?from=kaggle"], False),
+        ([*DOWNLOAD, "file:///films/kaggle:"], False),
+        (JOB, False),
+        ([*JOB, "--force-champion", "trained on kaggle://owner/name"], False),
+    ],
+)
+def test_only_a_download_from_kaggle_gets_the_token(
+    command: list[str], has_token: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lung.contract import private_environment
+
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    s3 = keys | {"AWS_ENDPOINT_URL": "http://10.0.0.1:8333"}
+    monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
     kaggle = json.dumps({"conn_type": "generic", "password": "KGAT_token"})
     monkeypatch.setenv("AIRFLOW_CONN_KAGGLE", kaggle)
-    assert private_environment()["KAGGLE_API_TOKEN"] == "KGAT_token"
+    tokens = [value for value in private_environment(command).values() if value == "KGAT_token"]
+    assert tokens == ["KGAT_token"] * has_token
 
 
 def test_a_connection_to_aws_itself_names_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +139,7 @@ def test_a_connection_to_aws_itself_names_no_endpoint(monkeypatch: pytest.Monkey
     extra = {"region_name": "eu-central-1"}
     connection = {"conn_type": "aws", "login": "key", "password": "secret", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", json.dumps(connection))
-    assert private_environment() == {
+    assert private_environment(JOB) == {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "eu-central-1",
@@ -133,7 +159,7 @@ def test_a_missing_connection_says_how_to_add_it_and_is_not_retried(
         raise AssertionError("the job was started")
 
     with pytest.raises(AirflowFailException, match=r"'lung_s3' is not defined: add it .*login"):
-        run_job(never, "s3://lung/results/train--1-1.json")
+        run_job(never, JOB, "s3://lung/results/train--1-1.json")
 
 
 def test_a_result_is_read_from_s3_after_an_older_one_was_deleted(
@@ -150,7 +176,42 @@ def test_a_result_is_read_from_s3_after_an_older_one_was_deleted(
         store.write_json(uri, {"job": "train"})
         return Ending(0)
 
-    assert run_job(job, uri) == {"job": "train"}
+    assert run_job(job, JOB, uri) == {"job": "train"}
+
+
+def test_a_memory_limit_that_killed_a_try_twice_is_not_tried_a_third_time(
+    s3: dict[str, str], store: Any, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from lung.contract import Ending, run_job
+
+    monkeypatch.setenv("AIRFLOW_CONN_LUNG_S3", connection_of(s3))
+
+    def is_final(task: str, try_number: int, ending: Ending) -> bool:
+        uri = f"{out}/runs/weekly/results/{task}-{try_number}.json"
+        with pytest.raises(AirflowException) as raised:
+            run_job(lambda secrets: ending, JOB, uri)
+        if isinstance(raised.value, AirflowFailException):
+            assert "twice at the same limit, 8g" in str(raised.value)
+            assert "LUNG_JOBS_MEMORY" in str(raised.value)
+        return isinstance(raised.value, AirflowFailException)
+
+    at_8g, at_16g = Ending(137, memory_limit="8g"), Ending(137, memory_limit="16g")
+    assert not is_final("train--1", 1, at_8g)
+    assert is_final("train--1", 2, at_8g)
+    # Cleared after the limit was raised, and after it was lowered again.
+    assert not is_final("train--1", 3, at_16g)
+    assert not is_final("train--1", 4, at_8g)
+    assert not is_final("train--1", 5, Ending(75))
+    assert not is_final("train--1", 6, at_8g)
+    # Another task, another shard, and a run that was deleted and is started anew.
+    assert not is_final("predict-0", 7, at_8g)
+    assert not is_final("predict-1", 8, at_8g)
+    assert not is_final("train--1", 1, Ending(1))
+    assert not is_final("train--1", 2, at_8g)
+    # publish reads every object of this folder as a job's result.
+    assert list(store.list_objects(f"{out}/runs/weekly/results/")) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"[" * 500_000])

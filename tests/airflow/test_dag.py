@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
@@ -16,7 +15,8 @@ from jobs.chain import INPUTS
 from jobs.cli import build_parser
 from jobs.settings.airflow_form import form_schema
 from jobs.settings.config import JOBS, build_config
-from tests.support.airflow_tasks import ROOT, RUN_ID
+from tests.support.airflow_tasks import ROOT
+from tests.support.parsed_dags import manifest_uri, rendered
 
 pytestmark = [
     pytest.mark.airflow,
@@ -52,34 +52,6 @@ def masks(bag: Any) -> Any:
 @pytest.fixture(params=DAGS)
 def any_dag(bag: Any, request: pytest.FixtureRequest) -> Any:
     return bag.dags[request.param]
-
-
-def manifest_uri(job: str) -> str:
-    return f"s3://lung/pipeline/{job}/fp/manifest.json"
-
-
-class Instance:
-    """A task instance whose upstream tasks have all written a manifest."""
-
-    task_id, map_index, try_number = "task", -1, 2
-
-    def xcom_pull(self, task: str, map_indexes: int | None = None) -> Any:
-        result = {"manifest": manifest_uri(task)}
-        return [result] if task == "predict" and map_indexes is None else result
-
-
-def rendered(dag: Any, job: str, **params: Any) -> Any:
-    """The job's task with its templates rendered."""
-    task = dag.get_task(job)
-    task = task.unmap({"shard": "2/3"}) if task.is_mapped else copy.copy(task)
-    context = {
-        "params": dag.params.dump() | params,
-        "run_id": RUN_ID,
-        "ti": Instance(),
-        "task": task,
-    }
-    task.render_template_fields(context, dag.get_template_env())
-    return task
 
 
 def config_of(command: list[str]) -> Any:
@@ -169,17 +141,6 @@ def test_values_entered_on_the_form_reach_the_jobs(dag: Any, masks: Any) -> None
     assert (config.inbox, config.name) == ("s3://b/new", "mine")
 
 
-@pytest.mark.parametrize(("gpus", "processes"), [(0, 1), (1, 1), (4, 4)])
-def test_train_asks_for_gpus_and_has_a_process_for_each(
-    dag: Any, gpus: int, processes: int
-) -> None:
-    train = rendered(dag, "train", gpus=gpus)
-    assert config_of(train.command).processes == processes
-    if train.task_type == "ContainerOperator":
-        assert train.gpus == str(gpus)
-        assert rendered(dag, "predict", gpus=gpus).gpus == 0
-
-
 def test_the_containers_have_the_limits_of_the_form(any_dag: Any) -> None:
     for job in jobs_of(any_dag):
         task = rendered(any_dag, job, memory="20g", shm_size="4g")
@@ -242,7 +203,7 @@ def test_the_form_shows_the_fields_that_people_change_first(dag: Any, masks: Any
         ("size", "512"),
         ("epochs", 0),
         ("min_dice", 1.5),
-        ("gpus", 17),
+        ("gpus", 65),
         ("source", "my films"),
         ("memory", "8 GB"),
         ("shm_size", "0g"),
@@ -272,11 +233,6 @@ def test_all_tasks_have_the_same_policy_of_retries_and_time_limits(any_dag: Any)
         assert timedelta() < task.execution_timeout <= timedelta(days=2)
         assert list(task.on_failure_callback) == [record_error, report_failure]
         assert list(task.on_retry_callback) == [record_error]
-
-
-def test_only_train_is_in_the_pool_of_the_gpus(any_dag: Any) -> None:
-    pools = {task.task_id: task.pool for task in any_dag.tasks}
-    assert pools == {task: "gpu" if task == "train" else "default_pool" for task in pools}
 
 
 def test_train_and_publish_have_outlets_and_the_champion_starts_the_masks(
@@ -331,12 +287,12 @@ def test_the_schedules_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         return tuple(bag.dags[name].schedule for name in ("lung_segmentation", "lung_masks"))
 
     weekly, daily = schedules()
-    assert weekly == "@weekly"
+    assert weekly.expression == "0 0 * * 0"
     assert daily.timetable.expression == "0 0 * * *"
     for variable in ("LUNG_SCHEDULE", "LUNG_MASKS_SCHEDULE"):
         monkeypatch.setenv(variable, "0 3 * * *")
     at_three, masks_at_three = schedules()
-    assert at_three == masks_at_three.timetable.expression == "0 3 * * *"
+    assert at_three.expression == masks_at_three.timetable.expression == "0 3 * * *"
     for variable in ("LUNG_SCHEDULE", "LUNG_MASKS_SCHEDULE"):
         monkeypatch.setenv(variable, "never")
     never, champion_only = schedules()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -64,9 +66,24 @@ def test_control_characters_of_a_jobs_output_are_logged_as_escapes(
     assert r"肺 \x1b[2J\u202egnp \x85 end" in events(entries)
 
 
-@pytest.mark.parametrize("gpus", [0, "2"])
-def test_a_process_runs_with_any_number_of_gpus(backend: ProcessBackend, gpus: Any) -> None:
-    assert execute(backend.build("end(done=True)", gpus=gpus)) == {"done": True}
+def test_a_process_sees_the_gpus_of_its_share_that_no_other_job_has(
+    backend: ProcessBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 0, GPU-a, NVIDIA H200, 4\necho 1, GPU-b, NVIDIA H200, 4\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    uri = "s3://lung/results/predict-0-1.json"
+    variables = {"RESULT_URI": uri, "CUDA_VISIBLE_DEVICES": "GPU-a"}
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    code = "end(gpus=os.environ['CUDA_VISIBLE_DEVICES'])"
+    with subprocess.Popen(sleep, env=os.environ | variables) as other:
+        try:
+            assert execute(backend.build(code, gpus="1")) == {"gpus": "GPU-b"}
+            assert execute(backend.build(code, gpus=0)) == {"gpus": ""}
+        finally:
+            other.kill()
 
 
 def test_the_error_of_a_missing_python_names_the_remedy(backend: ProcessBackend) -> None:

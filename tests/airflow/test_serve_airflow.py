@@ -79,12 +79,13 @@ def test_airflow_is_ready_and_private_its_data_survive_a_restart_and_no_process_
     tmp_path: Path, dags: Path
 ) -> None:
     home = tmp_path / "home"
-    with served_airflow(dags=dags, home=home) as served:
+    with served_airflow(dags=dags, home=home, environment={"LUNG_GPUS": "3"}) as served:
         assert served.token("wrong").status_code == 401
         assert served.token().status_code == 201
         run = served.trigger("short")
         assert served.wait_for_end("short", run, seconds=60) == "success"
-        assert served.get("/pools/gpu")["slots"] == 1
+        assert served.environment["LUNG_GPUS"] == "3"
+        assert served.get("/pools/gpu")["slots"] == 3
         for secret in ("passwords.json", "secrets.json", "serving.json", "s3/credentials.json"):
             assert stat.S_IMODE((home / secret).stat().st_mode) == 0o600, secret
         password = served.password
@@ -92,8 +93,9 @@ def test_airflow_is_ready_and_private_its_data_survive_a_restart_and_no_process_
         served.process.send_signal(signal.SIGKILL)
         assert gone(lambda: processes_of(tmp_path), seconds=20), processes_of(tmp_path)
 
-    with served_airflow(dags=dags, home=home) as served:
+    with served_airflow(dags=dags, home=home, environment={"LUNG_GPUS": "0"}) as served:
         assert served.password == password
+        assert served.get("/pools/gpu")["slots"] == 3  # they may have been set by hand
         assert served.get(f"/dags/short/dagRuns/{run}")["state"] == "success"
         assert "said" in served.log("short", run, "say")
         assert stop(served.process) < 20

@@ -170,11 +170,11 @@ def test_both_backends_run_the_same_command_line(monkeypatch: pytest.MonkeyPatch
     for backend in ("docker", "process"):
         monkeypatch.setenv("LUNG_BACKEND", backend)
         tasks[backend] = job_task(
-            "train", {"processes": "3"}, execution_timeout=timedelta(hours=1), retries=4
+            "train", {"processed": "x"}, execution_timeout=timedelta(hours=1), retries=4
         )
     assert tasks["docker"].command == tasks["process"].command
     assert tasks["docker"].environment == tasks["process"].environment
-    assert tasks["docker"].command[:6] == ["python", "-m", "jobs", "train", "--processes", "3"]
+    assert tasks["docker"].command[:6] == ["python", "-m", "jobs", "train", "--processed", "x"]
     assert tasks["docker"].command[-4:-2] == ["--out", "s3://b/p"]
     assert tasks["docker"].command[-2] == "--run-id"
     assert tasks["docker"].retries == tasks["process"].retries == 4
@@ -193,6 +193,27 @@ def test_the_settings_reach_the_container_and_the_process(monkeypatch: pytest.Mo
     operator, options = backend("process")
     assert operator.__name__ == "ProcessOperator"
     assert options["python"] == "/opt/jobs/bin/python"
+
+
+@pytest.mark.parametrize(("text", "cores"), [("", 0), ("2", 2), ("1.5", 1.5)])
+def test_the_limit_of_cores_is_a_setting(
+    text: str, cores: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lung.tasks import backend
+
+    monkeypatch.setenv("LUNG_JOBS_CPUS", text)
+    assert backend("docker")[1]["cpu_limit"] == cores
+
+
+@pytest.mark.parametrize("text", ["two", "-1", "1,5", "inf", "1e3"])
+def test_a_limit_of_cores_that_is_no_number_is_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lung.tasks import backend
+
+    monkeypatch.setenv("LUNG_JOBS_CPUS", text)
+    with pytest.raises(ValueError, match=rf"LUNG_JOBS_CPUS is '{text}': it can be a number of co"):
+        backend("docker")
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:

@@ -50,7 +50,9 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     for file in (ROOT / "dags").glob("lung_*.py"):
         (folder / file.name).symlink_to(file)
     (folder / "other.py").write_text(OTHER_DAG)
-    with served_airflow(backend="process", dags=folder) as served:
+    # A test looks at the training while it runs: the smaller network of `make airflow` is too fast.
+    environment = {} if FOR_A_PICTURE else {"LUNG_FORM_DEFAULTS": '{"network": "base"}'}
+    with served_airflow(backend="process", environment=environment, dags=folder) as served:
         yield served
 
 

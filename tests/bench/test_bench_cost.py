@@ -1,17 +1,15 @@
-"""The costs that `make bench-train` reports: CPU-seconds, GFLOP per film, and figures of a GPU."""
+"""The costs that `make bench-train` reports: CPU-seconds and GFLOP per film."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
 from jobs.segmentation.fit_config import build_model
-from tests.bench import cost, flops, gpu, launch, ours
+from tests.bench import cost, flops, launch, ours
 
 pytestmark = pytest.mark.slow
 
@@ -67,30 +65,6 @@ def test_cpu_seconds_count_this_process_and_its_children() -> None:
     assert cost.cpu_seconds() > before
 
 
-@pytest.mark.parametrize(
-    ("name", "peak"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("NVIDIA L4", 121e12),
-        ("NVIDIA L40S", 362e12),
-        ("Tesla T4", None),
-        ("NVIDIA A10G", None),
-    ],
-)
-def test_the_peak_of_a_gpu_is_found_by_the_words_of_its_name(name: str, peak: float | None) -> None:
-    assert gpu.peak_of(name) == peak
-
-
-def test_without_a_gpu_the_figures_say_that_nothing_was_measured(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu.on_gpus("small") == "not measured: no GPU"
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert gpu.in_processes("small", 2) == "not measured: 1 GPU"
-
-
 def test_a_step_costs_three_forward_passes_less_the_gradient_of_the_films() -> None:
     model = build_model(ours.fit_config("small", size=SIZE, epochs=1, seed=0))
     forward = flops.gflops_per_film(model, SIZE)
@@ -105,11 +79,3 @@ def test_a_step_costs_three_forward_passes_less_the_gradient_of_the_films() -> N
                 )
         model(torch.zeros(1, 1, SIZE, SIZE))
     assert forward * 1e9 == pytest.approx(2 * sum(macs))
-
-
-def test_the_gpu_figures_come_from_a_training(tmp_path: Path) -> None:
-    gpu.main(tmp_path / "figures.json", "small", size=SIZE, films=4, epochs=2)
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures.keys() == {"seconds", "images_per_second", "data_wait"}
-    assert figures["seconds"] > 0 and figures["images_per_second"] > 0
-    assert 0 <= figures["data_wait"] < 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tests.bench import compare, folds, gpu
+from tests.bench import compare, folds
 from tests.bench.launch import ROOT
 from tests.bench.records import Records, read_records
 from tests.bench.runs import write_json
@@ -56,11 +56,11 @@ def side_by_side(records: Records, settings: dict[str, str]) -> None:
         seeds=range(int(settings["SEEDS"])),
         at_once=int(settings["PROCESSES"]),
     )
-    result = environment(settings) | result | {"gpu": gpu.on_gpus(settings["NETWORK"])}
+    result = environment(settings) | result
     path = ARTIFACTS / "bench-train.json"
     write_json(path, result)
     legend = LEGEND.format(**settings)
-    print_lines([legend, *compare.table(result), f"GPU: {result['gpu']}"], path)
+    print_lines([legend, *compare.table(result)], path)
 
 
 def by_folds(records: Records, settings: dict[str, str], work: Path) -> None:

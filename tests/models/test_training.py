@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -40,6 +43,23 @@ def test_each_rank_runs_the_same_job_and_finds_the_films(
     command = launch_ranks(monkeypatch, store, tmp_path, 0)
     assert command == [sys.executable, "-m", "jobs", "train", *CONFIG.arguments()]
     assert training.CACHE not in os.environ
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(0, 3), (2, 2)])
+def test_by_default_there_are_as_many_ranks_as_gpus_and_the_fingerprint_is_the_same(
+    processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[TrainConfig] = []
+    monkeypatch.setattr(training, "default_processes", lambda batch_size: 3)
+    monkeypatch.setattr(training, "_fill_cache", lambda *arguments: None)
+    monkeypatch.setattr(training, "_launch_ranks", lambda store, config, _: launched.append(config))
+    monkeypatch.setattr(training, "read_manifest", lambda *arguments: "trained")
+    config = dataclasses.replace(CONFIG, processes=processes)
+    folder: Any = SimpleNamespace(store=None, uri="s3://lung/trained")
+    processed: Any = None
+    training.fit(folder, config, processed)
+    assert launched == [dataclasses.replace(config, processes=expected)]
+    assert launched[0].identity() == config.identity()
 
 
 @pytest.mark.parametrize(

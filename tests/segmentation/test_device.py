@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -64,3 +67,44 @@ def test_one_film_that_does_not_fit_is_refused_with_a_remedy() -> None:
 
 def test_nothing_is_attempted_on_a_cpu() -> None:
     assert most_that_fit(lambda films: pytest.fail("attempted"), 8, CPU) == 8
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    device.log_device.cache_clear()
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def test_the_log_says_once_on_how_many_threads_and_in_which_numbers_a_cpu_computes(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    for _ in range(2):
+        device.log_device("float32")
+    device.log_device("bfloat16", 2)
+    assert log.messages == [
+        "computing on the CPU in float32, processes 1, threads 6 each",
+        "computing on the CPU in bfloat16, processes 2, threads 3 each",
+    ]
+
+
+def test_the_log_has_the_names_of_the_gpus_that_compute(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["NVIDIA H200", "NVIDIA H200", "NVIDIA A100", "NVIDIA T4"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: names[number])
+    device.log_device("bfloat16", 3)
+    assert log.messages == ["computing on GPUs in bfloat16: 2 x NVIDIA H200, 1 x NVIDIA A100"]
+
+
+def test_a_build_of_torch_that_cannot_use_the_machines_gpu_is_a_warning_with_the_remedy(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(device, "GPU_DRIVER", tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    device.log_device("float32")
+    assert "build with TORCH=cuda" in log.messages[1]
+    assert log.records[1].levelno == logging.WARNING

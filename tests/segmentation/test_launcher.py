@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from jobs.errors import ConfigError
-from jobs.segmentation import launcher
+from jobs.segmentation import distributed, launcher, ranks
 from tests.support.ranks import context
 
 SECONDS = 60
@@ -27,6 +27,27 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match="--processes 3 with 2 GPUs"):
         launcher.launch(["false"], 3)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "batch_size", "processes"), [(0, 8, 1), (1, 8, 1), (4, 8, 4), (8, 4, 4)]
+)
+def test_by_default_there_is_a_process_for_each_gpu_and_a_film_of_each_batch_for_each_process(
+    gpus: int, batch_size: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert launcher.default_processes(batch_size) == processes
+
+
+def test_ranks_on_a_cpu_share_the_threads_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[int] = []
+    monkeypatch.setattr(ranks, "world_size", lambda: 4)
+    monkeypatch.setattr(distributed, "_die_with_parent", lambda: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    monkeypatch.setattr(torch, "set_num_threads", shares.append)
+    distributed.init()
+    assert shares == [1]
 
 
 Launch = Callable[[str], ForkServerProcess]

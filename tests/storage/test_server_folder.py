@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from jobs.errors import AccessError, ServiceUnavailableError
-from jobs.storage.server_folder import disk_errors_named, make_private, record_port, scratch_folder
+from jobs.storage.server_folder import disk_errors_named, make_private, scratch_folder
 
 
 class Usage(NamedTuple):
@@ -23,50 +23,29 @@ class Usage(NamedTuple):
     free: int
 
 
-def left_folder(place: Path, name: str, ports: str) -> Path:
+def left_folder(place: Path, name: str, pid: str) -> Path:
     folder = place / f"lung-s3-{name}"
     folder.mkdir()
-    (folder / "owner").write_text(ports)
+    (folder / "owner").write_text(pid)
     (folder / "key.pem").write_text("key")
     return folder
-
-
-def socket_file(port: int) -> Path:
-    """A file where weed leaves its sockets. No server has these ports: they are below 1024."""
-    path = Path(f"/tmp/seaweedfs-test{os.getpid()}-grpc-{port}.sock")
-    path.touch()
-    return path
 
 
 def test_a_start_removes_what_killed_owners_left_and_nothing_of_living_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    killed = left_folder(tmp_path, "killed", "20\n30\n")
+    killed = left_folder(tmp_path, "killed", "20\n")
     alive = left_folder(tmp_path, "alive", "40\n")
     starting = left_folder(tmp_path, "starting", "")
     foreign = tmp_path / "lung-s3-without-owner"
     foreign.mkdir()
-    # gRPC of the servers' ports, of which each has four, and 10000 above them.
-    gone, kept = [socket_file(20), socket_file(10033)], [socket_file(40), socket_file(50)]
-    try:
-        with (alive / "owner").open() as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            with scratch_folder() as (own, owner):
-                record_port(owner, 50)
-                assert {path.name for path in tmp_path.iterdir()} == {
-                    own.name,
-                    alive.name,
-                    starting.name,
-                    foreign.name,
-                }
-                assert [path.exists() for path in gone + kept] == [False, False, True, True]
-        assert not killed.exists() and not own.exists()
-        # At its end a server's own sockets go, too.
-        assert [path.exists() for path in kept] == [True, False]
-    finally:
-        for path in gone + kept:
-            path.unlink(missing_ok=True)
+    with (alive / "owner").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with scratch_folder() as own:
+            left = {own.name, alive.name, starting.name, foreign.name}
+            assert {path.name for path in tmp_path.iterdir()} == left
+    assert not killed.exists() and not own.exists()
 
 
 def test_files_of_an_earlier_version_are_closed_to_other_users(tmp_path: Path) -> None:

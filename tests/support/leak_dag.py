@@ -43,7 +43,7 @@ def job(dag: str, task: str, **options: Any) -> None:
         home = os.environ["LEAKS_HOME"]
         ProcessOperator(python=f"{home}/.venv/bin/python", home=home, **task_options)
         return
-    container = {
+    container: dict[str, Any] = {
         "image": "lung-jobs:local",
         "network_mode": os.environ["LUNG_DOCKER_NETWORK"],
         "mem_limit": "512m",
