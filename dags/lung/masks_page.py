@@ -231,4 +231,6 @@ def _render(frame: Frame, **contents: object) -> str:
         "parts": (0, 0),
         "is_list": False,
     }
-    return template.render({**defaults, **contents}, frame=frame, failures=frame.run.failures, style=Markup(STYLE))
+    return template.render(
+        {**defaults, **contents}, frame=frame, failures=frame.run.failures, style=Markup(STYLE)
+    )

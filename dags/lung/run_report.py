@@ -35,7 +35,7 @@ class TrainingReportPlugin(AirflowPlugin):
             "url_route": "lung-masks",
         },
     ]
-    # Airflow 3.3 has no setting for the DAGs whose runs have a tab: this script hides ours elsewhere.
+    # Airflow 3.3 has no setting for the DAGs whose runs have a tab: a script hides ours elsewhere.
     react_apps = [  # noqa: RUF012
         {
             "name": "lung_tab_filter",

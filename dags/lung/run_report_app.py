@@ -41,16 +41,14 @@ REFRESH_SECONDS, RETRY_SECONDS = 5, 30
 # Content-Security-Policy headers.
 ISOLATED = "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 OWN_POLICY = f"default-src 'none'; style-src {page.STYLE_SOURCE}; img-src data:; {ISOLATED}"
-MASKS_POLICY = (
-    f"default-src 'none'; style-src {masks_page.STYLE_SOURCE}; img-src data:; {ISOLATED}"
-)
+MASKS_POLICY = f"default-src 'none'; style-src {masks_page.STYLE_SOURCE}; img-src data:; {ISOLATED}"
 # The report comes from a bucket: `sandbox` gives it an origin apart from Airflow's.
 REPORT_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; {ISOLATED}; sandbox"
 # {HTTP status: (title, text)}
 ERRORS = {
     401: ("Log in first", "This page is for users who are logged in to Airflow."),
     403: ("No access", "Your user may not read this DAG."),
-    404: ("Not found", "Airflow has no run of this DAG with this id, or the run no such page."),
+    404: ("No such run", "Airflow has no run of this DAG with this id."),
 }
 
 # No /openapi.json and so no /docs: both would be open to everybody.
@@ -105,8 +103,9 @@ def show_masks(dag_id: str, run_id: str, page: str = "1") -> HTMLResponse:
 
 
 def show_sheet(frame: Frame, files: MaskFiles, sheet: Sheet, page: str) -> HTMLResponse:
-    if not PAGE_NUMBER.fullmatch(page) or int(page) > max(1, len(sheet.pages) - 1):
-        raise HTTPException(404)
+    count = max(1, len(sheet.pages) - 1)
+    if not PAGE_NUMBER.fullmatch(page) or int(page) > count:
+        return notice("No such page", f"The masks of this run have the pages 1 to {count}.", 404)
     films = files.films(sheet, int(page)) if sheet.films else []
     is_own = sheet.run_id == safe_run_id(frame.run.run_id)
     content = masks_page.of_sheet(

@@ -106,7 +106,7 @@ def test_the_other_pages_have_the_other_films(masked: Served) -> None:
 def test_a_page_that_the_run_does_not_have_is_not_found(masked: Served, page: str) -> None:
     answer = masks(masked, page)
     assert answer.status_code == 404
-    assert "no such page" in answer.text
+    assert "have the pages 1 to 3" in answer.text
 
 
 def test_without_a_log_in_or_the_right_to_read_the_dag_no_mask_is_shown(masked: Served) -> None:
