@@ -116,15 +116,15 @@ def words_of_sheet(sheet: Sheet) -> tuple[str, str]:
     if model["version"] == NO_MODEL:
         return "No model to mask with", "The inbox waits for the first champion."
     name = f"{model['name']}, version" if model["name"] else "version"
-    by = f"By the model {name} {model['version']}"
+    maker = f"{name} {model['version']}"
     if model["val_dice"] is not None:
-        by += f", validation Dice {model['val_dice']:.3f}"
+        maker += f", validation Dice {model['val_dice']:.3f}"
     if not sheet.films:
-        return "No new films", f"{by}."
+        return "No new films", f"The model is {maker}."
     order = ""
     if sections["review"]:
         order = " Masks for review come first, those of the lowest quality at the top."
-    return _title(sections["review"] + sections["others"], sections["review"]), f"{by}.{order}"
+    return _title(sections["review"] + sections["others"], sections["review"]), f"By the model {maker}.{order}"
 
 
 def figures(job: str, sheet: Sheet) -> list[tuple[str, int, str]]:

@@ -46,7 +46,7 @@ def sheet(review: int = 0, failed: int = 0, others: int = 0, **changes: Any) -> 
             "2 masks",
             "By the model lung-unet, version v1.",
         ),
-        (sheet(pages=[0]), "No new films", "version v1"),
+        (sheet(pages=[0]), "No new films", "The model is version v1"),
         (
             sheet(model={"name": "lung-unet", "version": "none", "val_dice": None}),
             "No model to mask with",
