@@ -124,7 +124,9 @@ def words_of_sheet(sheet: Sheet) -> tuple[str, str]:
     order = ""
     if sections["review"]:
         order = " Masks for review come first, those of the lowest quality at the top."
-    return _title(sections["review"] + sections["others"], sections["review"]), f"By the model {maker}.{order}"
+    return _title(
+        sections["review"] + sections["others"], sections["review"]
+    ), f"By the model {maker}.{order}"
 
 
 def figures(job: str, sheet: Sheet) -> list[tuple[str, int, str]]:
