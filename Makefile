@@ -4,9 +4,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-TORCH ?= cpu
+TORCH := $(or $(TORCH),$(if $(filter-out help,$(MAKECMDGOALS)),$(shell scripts/torch-build.sh)))
 BACKEND ?= process
-UV_VERSION := 0.13.9
 export PYTHON TORCH BACKEND
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -106,7 +105,7 @@ down: ## Stop them; VOLUMES=1 also deletes the data
 	@docker/compose.sh down
 
 .PHONY: image
-image: ## Build the container images lung-jobs:<version> and lung-jobs:local; TORCH=cuda, on every command, for GPUs
+image: ## Build the container images lung-jobs:<version> and lung-jobs:local; TORCH=cuda|cpu: for another machine
 	@docker/image.sh jobs
 	@docker/image.sh local
 
@@ -118,12 +117,12 @@ images: $(VENV) $(VENV_AIRFLOW) ## Regenerate the READMEs' pictures from runs on
 	  tests/airflow/test_masks_web.py
 
 .PHONY: locks
-locks: .venv-uv/.stamp-$(UV_VERSION) ## Recompile the lock files after a change of an .in file
+locks: | python ## Recompile the lock files after a change of an .in file
 	@scripts/locks.sh
 
 .PHONY: clean
 clean: ## Remove virtual environments, downloaded wheels and caches; artifacts/ and images stay
-	rm -rf .venv .venv-airflow .venv-bench .venv-uv build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-airflow .venv-bench build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './artifacts/*' -prune -exec rm -rf {} +
 	@echo "artifacts/ and the images of 'docker image ls lung-jobs' are kept"
 
@@ -145,8 +144,3 @@ $(VENV_AIRFLOW): $(addprefix $(LOCKS)/,airflow.lock airflow-dev.lock) | python
 # PIP_NO_DEPS: the lock leaves torchvision out, and pip must not look for it.
 $(VENV_BENCH): $(addprefix $(LOCKS)/,bench-peers.lock torch.in) | python
 	@TORCH=cpu PIP_NO_DEPS=1 scripts/venv.sh $@ $^
-
-.venv-uv/.stamp-$(UV_VERSION): | python
-	$(PYTHON) -m venv --clear .venv-uv
-	.venv-uv/bin/pip install -qq uv==$(UV_VERSION)
-	@touch $@

@@ -2,17 +2,18 @@
 # Serves Airflow with PostgreSQL and S3 in containers (docker/compose.yaml), or stops it.
 # usage: docker/compose.sh up
 #        docker/compose.sh down      the data stay, unless VOLUMES=1
-# docker/.env, made by the first `up`, holds the settings and secrets; ENV_FILE names another.
+# docker/.env, written by the first `up`, holds the settings and secrets; ENV_FILE names another.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Drawn films, by the defaults of `make run-local`.
+FIRST_RUN="make dag-run SOURCE='synthetic://phantoms?films=48&seed=0' SIZE=256 EPOCHS=16 NETWORK=small"
 WAIT_SECONDS=300
 JOBS_SECONDS=20
 LOG=build/compose.log
 ENV_FILE=$(realpath --canonicalize-missing "${ENV_FILE:-docker/.env}")
 
 die() { echo "$*" >&2; exit 1; }
-secret() { head -c "${1:-48}" /dev/urandom | base64 --wrap 0 | tr '+/' '-_'; }
 serving() { echo "artifacts/airflow-up-$(setting COMPOSE_PROJECT_NAME)/serving.json"; }
 setting() { sed -n "s/^$1=//p" "$ENV_FILE" | tail -n 1; }
 
@@ -31,36 +32,13 @@ need_engine() {
     die "Docker Compose is missing: run 'sudo make engine'"
 }
 
-make_env_file() {
+write_env_file() {
   local name=${COMPOSE_PROJECT_NAME:-lung}
-  if docker volume inspect "${name}_postgres" >/dev/null 2>&1; then
+  if [ ! -e "$ENV_FILE" ] && docker volume inspect "${name}_postgres" >/dev/null 2>&1; then
     die "the data of $name exist, but $ENV_FILE with their passwords is missing: restore it, or" \
       "delete the data: docker volume rm ${name}_{logs,postgres,s3}"
   fi
-  echo "Writing settings and secrets to $ENV_FILE"
-  local partial=$ENV_FILE.partial
-  (umask 077 && cat >"$partial") <<ENV
-# Settings and secrets of this Airflow: back them up with its data. After a change: make up
-COMPOSE_PROJECT_NAME=$name
-# Ports of Airflow and S3 on 127.0.0.1: only this machine reaches them.
-LUNG_AIRFLOW_PORT=${LUNG_AIRFLOW_PORT:-8080}
-LUNG_S3_PORT=${LUNG_S3_PORT:-8333}
-LUNG_ADMIN_PASSWORD=$(secret | cut -c 1-20)
-# Cron expression, preset or never; a schedule is active once its DAG is unpaused.
-LUNG_SCHEDULE=${LUNG_SCHEDULE:-@weekly}
-LUNG_MASKS_SCHEDULE=${LUNG_MASKS_SCHEDULE:-@daily}
-# Source of the films in scheduled runs; empty: the form's default, from Kaggle.
-LUNG_SOURCE=${LUNG_SOURCE:-}
-# The data depend on these: do not change them.
-LUNG_DATABASE_PASSWORD=$(secret)
-LUNG_FERNET_KEY=$(secret 32)
-LUNG_JWT_SECRET=$(secret)
-LUNG_SECRET_KEY=$(secret)
-LUNG_S3_ACCESS_KEY=lung$(secret | tr -d '_-' | cut -c 1-16)
-LUNG_S3_SECRET_KEY=$(secret)
-# Written by make up.
-ENV
-  mv "$partial" "$ENV_FILE"
+  docker/env-file.sh "$ENV_FILE"
 }
 
 record() { # NAME VALUE: in the file, for a docker compose typed by hand
@@ -68,8 +46,10 @@ record() { # NAME VALUE: in the file, for a docker compose typed by hand
   else echo "$1=$2" >>"$ENV_FILE"; fi
 }
 
-record_machine() { # AIRFLOW_IMAGE POSTGRES_IMAGE: these, and the engine's socket as containers see it
-  local engine socket
+record_machine() { # AIRFLOW_IMAGE POSTGRES_IMAGE: these, the GPUs, and the engine's socket as containers see it
+  local engine gpus socket
+  gpus=$(scripts/gpu-count.sh docker "$(setting LUNG_GPUS)") || die "LUNG_GPUS is set in $ENV_FILE"
+  record LUNG_GPU_COUNT "$gpus"
   engine=$(docker context inspect --format '{{.Endpoints.docker.Host}}')
   socket=/var/run/docker.sock
   case $engine in unix://*) socket=${engine#unix://} ;; esac
@@ -88,7 +68,7 @@ write_serving() { # FILE: the address and credentials of this Airflow, for `make
  "AWS_ENDPOINT_URL": "http://127.0.0.1:$(setting LUNG_S3_PORT)", "AWS_DEFAULT_REGION": "us-east-1",
  "AWS_ACCESS_KEY_ID": "$(setting LUNG_S3_ACCESS_KEY)",
  "AWS_SECRET_ACCESS_KEY": "$(setting LUNG_S3_SECRET_KEY)",
- "LUNG_BACKEND": "docker", "LUNG_BUCKET_URI": "s3://lung/pipeline"}
+ "LUNG_BACKEND": "docker", "LUNG_BUCKET_URI": "$(setting LUNG_BUCKET_URI)"}
 JSON
   mv "$1.partial" "$1"
 }
@@ -126,8 +106,9 @@ wait_until_ready() {
 }
 
 up() {
-  local airflow postgres
-  [ -e "$ENV_FILE" ] || make_env_file
+  local airflow postgres replaced
+  write_env_file
+  mapfile -t replaced < <(docker image inspect --format '{{.Id}}' lung-{jobs,airflow}:local 2>/dev/null)
   postgres=$(docker/base-image.sh postgres)
   docker/image.sh local >/dev/null
   airflow=$(docker/image.sh airflow)
@@ -137,11 +118,17 @@ up() {
   # shellcheck disable=SC2046
   compose up --detach --remove-orphans >"$LOG" 2>&1 || { tail -n 5 "$LOG" >&2; give_up $(failed); }
   wait_until_ready
+  # While the old containers ran, their images could not be removed.
+  docker/remove-nameless.sh "$LOG" "${replaced[@]}"
   write_serving "$(serving)"
   echo
   echo "  Airflow   http://127.0.0.1:$(setting LUNG_AIRFLOW_PORT)"
-  echo "  user      admin, password: LUNG_ADMIN_PASSWORD in $ENV_FILE"
-  echo "  S3        http://127.0.0.1:$(setting LUNG_S3_PORT), keys: LUNG_S3_* in that file"
+  echo "  user      admin"
+  echo "  password  $(setting LUNG_ADMIN_PASSWORD)"
+  echo "  GPUs      $(setting LUNG_GPU_COUNT)"
+  echo "  S3        http://127.0.0.1:$(setting LUNG_S3_PORT), keys: LUNG_S3_* in the settings"
+  echo "  settings  $ENV_FILE"
+  printf '\nA first run, on drawn films:\n  %s\n' "$FIRST_RUN"
 }
 
 down() {

@@ -3,6 +3,9 @@
 # and prints the versions. BROWSER=1 also installs Chromium, which the tests of the web page use. The
 # only script that installs system packages.
 set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/steps.sh
+. scripts/steps.sh
 
 LOG=/var/log/dockerd.log
 WAIT_SECONDS=60
@@ -19,13 +22,13 @@ missing_packages() {
   if [ "${BROWSER:-}" = 1 ] && ! has chromedriver; then printf '%s\n' chromium chromium-driver fonts-liberation; fi
 }
 
-install_packages() {
-  has apt-get || die "no apt-get here: install Docker by https://docs.docker.com/engine/install/"
-  apt-get update -q
-  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
-  # In newer Debian releases the client is a separate package.
-  has docker || DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends docker-cli
+install_packages() { # PACKAGE...
+  apt-get update -q && apt_install "$@" &&
+    # In newer Debian releases the client is a separate package.
+    { has docker || apt_install docker-cli; }
 }
+
+apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; }
 
 start() {
   if [ -d /run/systemd/system ]; then
@@ -59,7 +62,10 @@ wait_until_it_answers() {
 
 if [ "$(id -u)" = 0 ]; then
   mapfile -t packages < <(missing_packages)
-  if [ "${#packages[@]}" -gt 0 ]; then install_packages "${packages[@]}"; fi
+  if [ "${#packages[@]}" -gt 0 ]; then
+    has apt-get || die "no apt-get here: install Docker by https://docs.docker.com/engine/install/"
+    step build/engine.log "Installing ${packages[*]}" install_packages "${packages[@]}"
+  fi
   if ! answers; then start; wait_until_it_answers; fi
 elif ! answers; then
   die "no Docker engine answers to $(id -un): run 'sudo make engine', or join the group docker"

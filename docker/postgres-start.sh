@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Starts PostgreSQL in the image that docker/base-image.sh builds from Debian packages. Reads the
-# official image's variables, so that Compose can use either image: POSTGRES_USER,
-# POSTGRES_PASSWORD, POSTGRES_DB, PGDATA.
+# Starts PostgreSQL in the image of docker/postgres.Dockerfile. Reads the official image's variables, so
+# that Compose can use either image: POSTGRES_USER, POSTGRES_PASSWORD, POSTGRES_DB, PGDATA.
 set -euo pipefail
 
 if [ ! -e "$PGDATA/PG_VERSION" ]; then

@@ -4,6 +4,8 @@
 # The wheels are for the base image's Python and C library, which differ from this machine's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/steps.sh
+. scripts/steps.sh
 
 BASE_IMAGE=$1
 PYTHON=${PYTHON:-python3}
@@ -33,22 +35,30 @@ target=(--only-binary=:all: --python-version "$python_version" --implementation 
 for minor in $(seq "$glibc" -1 5); do target+=(--platform "manylinux_2_${minor}_$machine"); done
 target+=(--platform "manylinux2014_$machine" --platform "linux_$machine")
 
-key=$(cat "${LOCKS[@]}" "${TORCH_PIN[@]}" <(echo "${TORCH:-cpu} $python_version $glibc $machine") | sha256sum)
+build=$(scripts/torch-build.sh)
+key=$(cat "${LOCKS[@]}" "${TORCH_PIN[@]}" <(echo "$build $python_version $glibc $machine") | sha256sum)
 if [ "$(cat "$HOUSE/key" 2>/dev/null)" = "$key" ]; then exit; fi
 
-echo "downloading the wheels of $2 for Python $python_version, glibc 2.$glibc, $machine${TORCH_PIN:+, torch ${TORCH:-cpu}}"
 fresh=$HOUSE.new
-rm -rf "$fresh" && mkdir -p "$fresh"
-"$PYTHON" -m venv build/pip
-pip=(build/pip/bin/python -m pip download -qq --disable-pip-version-check --dest "$fresh" "${target[@]}")
-"${pip[@]}" --no-deps --require-hashes "${LOCKS[@]/#/--requirement=}"
-if [ "${#TORCH_PIN[@]}" -gt 0 ]; then
-  # torch is not in the lock; the lock's versions constrain the packages that it needs.
+pip=(build/pip/bin/python -m pip download --disable-pip-version-check --dest "$fresh" "${target[@]}")
+index=
+if [ "${#TORCH_PIN[@]}" -gt 0 ]; then index=$(scripts/torch-index.sh); fi
+
+download() {
+  rm -rf "$fresh" && mkdir -p "$fresh" &&
+    "$PYTHON" -m venv build/pip &&
+    "${pip[@]}" --no-deps --require-hashes "${LOCKS[@]/#/--requirement=}" &&
+    { [ "${#TORCH_PIN[@]}" = 0 ] || download_torch; }
+}
+
+download_torch() { # it is not in the lock, whose versions constrain the packages that it needs
   grep -ohE '^[a-z0-9._-]+==[^ ]+' "${LOCKS[0]}" >build/pins.txt
-  index=$(scripts/torch-index.sh)
   "${pip[@]}" ${index:+"$index"} --find-links "$fresh" --constraint build/pins.txt \
     --requirement "${TORCH_PIN[0]}"
-fi
+}
+
+step "build/wheelhouse-$2.log" \
+  "Downloading the wheels of $2 for Python $python_version, glibc 2.$glibc, $machine${TORCH_PIN:+, torch $build}" \
+  download
 echo "$key" >"$fresh/key"
 rm -rf "$HOUSE" && mv "$fresh" "$HOUSE"
-du -sh "$HOUSE"

@@ -2,14 +2,16 @@
 # Compiles docker/requirements/*.in into lock files with hashes, from PyPI only. Each lock holds for
 # Python 3.11 and newer and for every platform. Delete a lock first to take the newest versions.
 set -euo pipefail
-cd "$(dirname "$0")/../docker/requirements"
+cd "$(dirname "$0")/.."
+uv=$(scripts/uv.sh)
+cd docker/requirements
 
 compile() { # NAME OPTION...; an unchanged lock keeps its date, so that no environment is set up again
   local lock=$1.lock
   shift
   [ ! -e "$lock" ] || cp "$lock" "$lock.new"
   # The system's certificates: a company's proxy signs with its own authority.
-  ../../.venv-uv/bin/uv pip compile --quiet --no-config --system-certs \
+  "$uv" pip compile --quiet --no-config --system-certs \
     --default-index https://pypi.org/simple --universal --fork-strategy fewest \
     --python-version 3.11 --generate-hashes --custom-compile-command "make locks" \
     --output-file "$lock.new" "$@"
@@ -20,6 +22,7 @@ compile() { # NAME OPTION...; an unchanged lock keeps its date, so that no envir
 compile jobs jobs.in torch.in --excludes torch-cuda.excludes --no-emit-package torch
 compile local local.in --constraint jobs.lock
 compile dev dev.in --constraint jobs.lock --constraint local.lock
+compile uv uv.in
 compile airflow airflow.in
 compile airflow-postgres airflow-postgres.in --constraint airflow.lock
 compile airflow-dev airflow-dev.in --constraint airflow.lock

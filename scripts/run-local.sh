@@ -7,9 +7,10 @@
 # many as PROCESSES for a training; CUDA_VISIBLE_DEVICES picks others, TORCH=cpu none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/nvidia.sh
+. scripts/nvidia.sh
 
 FOLDER=artifacts
-SECONDS_FOR_DRIVER=20
 # Prints the number of GPUs that torch can use and the first one's name; nothing where there is none.
 PRINT_GPUS='import torch
 if torch.cuda.is_available(): print(torch.cuda.device_count(), torch.cuda.get_device_name())'
@@ -98,14 +99,8 @@ mount_links() { # FOLDER
 }
 
 wants_gpus() {
-  [ "${TORCH:-$(scripts/torch-build.sh)}" = cuda ] || return
+  [ "$(scripts/torch-build.sh)" = cuda ] || return
   case "${CUDA_VISIBLE_DEVICES-all}" in "" | -1) return 1 ;; esac
-}
-
-driver_has_gpus() {
-  local list
-  command -v nvidia-smi >/dev/null || return
-  list=$(timeout "$SECONDS_FOR_DRIVER" nvidia-smi --list-gpus 2>/dev/null) && [[ $list == *"GPU 0"* ]]
 }
 
 # Sets `gpus`. GPUs that are there are used: an engine that cannot pass them on is an error, not a slow run.
@@ -113,7 +108,7 @@ choose_gpus() {
   local info
   wants_gpus || return 0
   info=$(docker info --format '{{json .}}')
-  driver_has_gpus || [[ $info == *nvidia.com/gpu=* ]] || return 0
+  driver_gpus >/dev/null || [[ $info == *nvidia.com/gpu=* ]] || return 0
   # Docker serves --gpus by NVIDIA's hook, whether its runtime is registered or not, or by CDI.
   [[ $info == *'"nvidia"'* || $info == *nvidia.com/gpu=* ]] ||
     command -v nvidia-container-runtime-hook >/dev/null || command -v nvidia-cdi-hook >/dev/null ||
@@ -175,7 +170,7 @@ run_in_process() {
   if [ -n "${RUNTIME:-}" ]; then echo "Running in .venv, as RUNTIME=process asks"
   else echo "Running in .venv, as no Docker engine answers"; fi
   make --no-print-directory venv
-  if wants_gpus && driver_has_gpus; then say_gpus .venv/bin/python
+  if wants_gpus && driver_gpus >/dev/null; then say_gpus .venv/bin/python
   else echo "Computes on the CPU"; fi
   exec .venv/bin/python -m jobs "${arguments[@]}"
 }

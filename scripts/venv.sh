@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
-# Creates a virtual environment from lock files, unless its stamp is newer than they are.
+# Creates a virtual environment from lock files, unless its stamp is newer than they are: by uv, or by
+# pip, which takes minutes more, where uv cannot be had.
 # usage: scripts/venv.sh STAMP REQUIREMENTS...
 #        STAMP is a file in the environment's folder. A requirements file other than a .lock
 #        (torch.in) is installed last, without hashes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/steps.sh
+. scripts/steps.sh
 
 stamp=$1
 folder=${stamp%/*}
+log=build/${folder##*/}.log
+PYTHON=${PYTHON:-python3}
+export PYTHON
 shift
 
 is_current() {
@@ -16,21 +22,28 @@ is_current() {
   [ -e "$stamp" ]
 }
 
-# Of two commands at once the second waits for the first and finds the environment there.
-mkdir -p build
-exec 9>"build/${folder##*/}.lock"
-flock 9
+by_uv() { "$PYTHON" scripts/uv_install.py "$uv" "$folder/bin/python" "$@"; }
+by_pip() { "$folder/bin/pip" install "$@"; }
+
+fill() { # INSTALLER
+  "$PYTHON" -m venv --clear "$folder" &&
+    "$1" --require-hashes "${locked[@]}" &&
+    { [ "${#open[@]}" = 0 ] || "$1" ${index:+"$index"} "${open[@]}"; }
+}
+
+lock "build/${folder##*/}.lock" "setting up $folder"
 if is_current "$@"; then exit; fi
 
-echo "Setting up $folder: a few minutes, once"
-locked=() open=()
+locked=() open=() index=''
 for file in "$@"; do
   case "$file" in *.lock) locked+=(-r "$file") ;; *) open+=(-r "$file") ;; esac
 done
-"${PYTHON:-python3}" -m venv --clear "$folder"
-"$folder/bin/pip" install -qq --require-hashes "${locked[@]}"
-if [ "${#open[@]}" -gt 0 ]; then
-  index=$(scripts/torch-index.sh)
-  "$folder/bin/pip" install -qq ${index:+"$index"} "${open[@]}"
+if [ "${#open[@]}" -gt 0 ]; then index=$(scripts/torch-index.sh); fi
+# The stamp of another build of torch, too: what is killed from here on must be set up again.
+rm -f "$folder"/.stamp*
+if ! uv=$(scripts/uv.sh); then
+  step "$log" "Setting up $folder by pip, as uv cannot be had: several minutes, once" fill by_pip
+elif ! step "$log" "Setting up $folder: a minute, once" fill by_uv; then
+  step "$log" "Setting up $folder by pip, as uv could not: several minutes, once" fill by_pip
 fi
 touch "$stamp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -98,10 +99,17 @@ def _client() -> Any:
     from botocore.exceptions import BotoCoreError
 
     # Without the connection the hook would use the server's own AWS credentials.
-    if connection(S3_CONNECTION) is None:
+    lung_s3 = connection(S3_CONNECTION)
+    if lung_s3 is None:
         raise UnreadableError(f"The connection {S3_CONNECTION!r} is not defined")
     try:
-        return s3_client(connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS, attempts=1)
+        return _client_of(lung_s3.get_uri())
     except (BotoCoreError, ValueError) as error:
         kind = type(error).__name__
         raise UnreadableError(f"The connection {S3_CONNECTION!r} is not valid: {kind}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _client_of(uri: str) -> Any:
+    """The client for as long as the connection has this URI: building one takes 100 ms and more."""
+    return s3_client(connect_seconds=CONNECT_SECONDS, read_seconds=READ_SECONDS, attempts=1)

@@ -132,6 +132,19 @@ def settings(home: Path, *, dags: Path, backend: str, s3: Mapping[str, str]) -> 
     }
 
 
+def count_gpus(setting: str, backend: str) -> int:
+    """LUNG_GPUS as a number: itself, or for `all` (also empty) the GPUs that the jobs get.
+
+    Raises StartError for another value.
+    """
+    command = [str(ROOT / "scripts" / "gpu-count.sh"), backend, setting]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise StartError(process.stderr.strip())
+    print(process.stderr, end="", file=sys.stderr)
+    return int(process.stdout)
+
+
 def connection(s3: Mapping[str, str]) -> str:
     """The AWS_* variables of an S3 server as an Airflow connection, in JSON."""
     extra = {"endpoint_url": s3["AWS_ENDPOINT_URL"], "region_name": s3["AWS_DEFAULT_REGION"]}

@@ -27,13 +27,13 @@ from typing import NoReturn
 
 import requests
 
-from scripts.airflow import gpus
 from scripts.airflow.airflow_home import (
     ROOT,
     SECONDS_TO_STOP,
     USER,
     StartError,
     airflow,
+    count_gpus,
     last_lines,
     log_file,
     migrate,
@@ -113,7 +113,7 @@ def serving(
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(home), s3_server(backend, home / "s3") as s3:
         environment = settings(home, dags=dags, backend=backend, s3=s3) | _addresses(url)
-        gpu_count = gpus.count(environment.get("LUNG_GPUS", ""), backend)
+        gpu_count = count_gpus(environment.get("LUNG_GPUS", ""), backend)
         environment["LUNG_GPUS"] = str(gpu_count)
         components = Components(home, environment)
         try:
@@ -121,7 +121,7 @@ def serving(
             print(f"Starting Airflow in {home}: about a minute", flush=True)
             migrate(home, environment)
             components.start()
-            _create_pool(_wait_until_ready(components, url, home), slots=max(1, gpu_count))
+            _set_pool(_wait_until_ready(components, url, home), slots=max(1, gpu_count))
             exported = _exported(environment)
             write_private(home / "serving.json", exported)
             yield components, exported
@@ -181,14 +181,19 @@ def _pending(client: Client) -> str:
     return "" if parsed else "dag-processor"
 
 
-def _create_pool(client: Client, slots: int) -> None:
-    """Create the pool `gpu` with a slot for each GPU, or one where the CPU trains."""
-    pool = {"name": "gpu", "slots": slots, "description": "A slot for each GPU"}
+def _set_pool(client: Client, slots: int) -> None:
+    """Give the pool `gpu` a slot for each GPU, or one where the CPU trains.
+
+    Also an existing pool: a task that asks for more slots than its pool has would never start.
+    """
+    pool = {"slots": slots, "description": "A slot for each GPU", "include_deferred": False}
     try:
-        client.post("/pools", pool)
+        client.post("/pools", {"name": "gpu", **pool})
     except RefusedError as error:
-        if error.status != 409:  # the pool exists; its slots may have been changed by hand
+        if error.status != 409:
             raise
+        # The whole pool is required, of which the mask takes the slots.
+        client.patch("/pools/gpu?update_mask=slots", {"pool": "gpu", **pool})
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 
+from scripts.airflow.airflow_home import FORM_DEFAULTS, PHANTOMS
 from tests.support.films import ROOT
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -59,10 +62,13 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as connection:
 
 @pytest.fixture(scope="module")
 def env_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The settings file of an Airflow that is up; after the module it and its data are removed."""
+    """The settings file of an Airflow that is up; after the module it and its data are removed.
+
+    The file `printed` beside it has what `make up` printed.
+    """
     path = tmp_path_factory.mktemp("compose") / ".env"
     try:
-        make(
+        printed = make(
             "up",
             path,
             COMPOSE_PROJECT_NAME=PROJECT,
@@ -70,7 +76,9 @@ def env_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             LUNG_S3_PORT=free_port(),
             LUNG_SCHEDULE="never",
             LUNG_MASKS_SCHEDULE="never",
+            LUNG_GPUS="0",
         )
+        path.with_name("printed").write_text(printed)
         yield path
     finally:
         make("down", path, VOLUMES="1")
@@ -143,6 +151,27 @@ def test_every_service_is_healthy_or_has_ended_with_0(env_file: Path) -> None:
     assert healths == {"healthy"}
 
 
+def test_up_prints_the_address_the_user_and_a_password_that_log_in(env_file: Path) -> None:
+    printed = env_file.with_name("printed").read_text()
+    lines = dict(line.split(maxsplit=1) for line in printed.splitlines() if line.startswith("  "))
+    credentials = {"username": lines["user"], "password": lines["password"]}
+    answer = requests.post(f"{lines['Airflow']}/auth/token", json=credentials, timeout=60)
+    assert answer.ok, answer.text
+    assert lines["GPUs"] == "0"
+
+
+def test_up_prints_a_first_run_on_phantoms_by_the_defaults_of_run_local(env_file: Path) -> None:
+    printed = env_file.with_name("printed").read_text()
+    (line,) = [line.strip() for line in printed.splitlines() if "make dag-run" in line]
+    make, target, *variables = shlex.split(line)
+    assert (make, target) == ("make", "dag-run")
+    defaults = {name: str(FORM_DEFAULTS[name.lower()]) for name in ("SIZE", "EPOCHS", "NETWORK")}
+    assert dict(variable.split("=", 1) for variable in variables) == {
+        "SOURCE": PHANTOMS,
+        **defaults,
+    }
+
+
 def test_no_container_is_root_or_can_become_root_or_writes_to_its_image(env_file: Path) -> None:
     for name, container in containers().items():
         host = container["HostConfig"]
@@ -199,9 +228,31 @@ def test_only_their_owner_reads_the_secrets_and_no_log_or_commit_has_them(env_fi
     assert subprocess.run(check_ignore, cwd=ROOT).returncode == 0
 
 
-def test_the_pool_of_training_has_one_slot(env_file: Path) -> None:
+def slots() -> int:
     answer = logged_in().get(f"{serving()['AIRFLOW_URL']}/api/v2/pools/gpu", timeout=60)
-    assert answer.json()["slots"] == 1
+    count: int = answer.json()["slots"]
+    return count
+
+
+def test_the_pool_has_one_slot_a_gpu_and_one_without_gpus(env_file: Path) -> None:
+    assert slots() == 1
+    migrate(env_file, gpus=3)
+    assert slots() == 3
+    migrate(env_file, gpus=0)
+    assert slots() == 1
+
+
+def migrate(env_file: Path, *, gpus: int) -> None:
+    """Run what `make up` does to the database where the engine offers that many GPUs."""
+    changed = env_file.with_name(f"{gpus}-gpus")
+    text = env_file.read_text()
+    changed.write_text(text.replace("LUNG_GPU_COUNT=0", f"LUNG_GPU_COUNT={gpus}"))
+    compose = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
+    arguments = ["--env-file", str(changed), "run", "--rm", "--no-deps", "migration"]
+    process = subprocess.run(
+        [*compose, *arguments], cwd=ROOT / "docker", capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
 
 
 def test_a_manual_run_succeeds_and_its_report_requires_a_log_in(env_file: Path) -> None:

@@ -46,7 +46,7 @@ def project(tmp_path: Path) -> Path:
     for name in ("jobs", "docker", "scripts"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("Makefile", "LICENSE", ".dockerignore"):
+    for name in ("Makefile", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
 

@@ -61,7 +61,7 @@ def run_local(tmp_path: Path) -> RunLocal:
     programs = {
         project / "docker" / "image.sh": "echo lung-jobs:local",
         project / "docker" / "user.sh": "echo 1:2",
-        project / "scripts" / "torch-build.sh": "echo cuda",
+        project / "scripts" / "torch-build.sh": 'echo "${TORCH:-cuda}"',
         project / ".venv" / "bin" / "python": PYTHON,
         stubs / "docker": DOCKER,
         stubs / "make": "",
