@@ -339,12 +339,11 @@ def test_no_byte_depends_on_threads_on_shards_or_on_what_a_killed_run_left(
         monkeypatch.setattr(masker, "READERS", readers)
         monkeypatch.setattr(masker, "WRITERS", writers)
         hashes[name] = run(store, out, trained, raw.uri, force=True, run_id=name).content_hash
-    again = {"force": True, "run_id": "killed"}
     calls, dies_at = 0, 6
     with pytest.raises(KeyboardInterrupt):
-        run(store, out, trained, raw.uri, **again)
+        run(store, out, trained, raw.uri, force=True, run_id="killed")
     dies_at = -1
-    hashes["killed"] = run(store, out, trained, raw.uri, **again).content_hash
+    hashes["killed"] = run(store, out, trained, raw.uri, force=True, run_id="killed").content_hash
     for shard in ("2/2", "1/2"):
         made = run(store, out, trained, raw.uri, shard=shard, force=True, run_id="shards")
     hashes["shards"] = made.content_hash
