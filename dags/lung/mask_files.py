@@ -6,87 +6,42 @@ raises UnreadableError. No URI of theirs is followed: folders are below LUNG_BUC
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lung.contract import LARGEST_RUN
+from lung.mask_sheet import (
+    FILMS_PER_PAGE,
+    WRONG,
+    Film,
+    Sheet,
+    Table,
+    film_of,
+    matching,
+    sheet_of,
+    table_of,
+    whole,
+)
 from lung.run_folder import safe_run_id
 from lung.s3_files import MIB, S3Files, UnreadableError
 from lung.settings import setting
 
 # The largest size of each file in bytes, and of what is read of it at a time.
 LARGEST_POINTER, LARGEST_SHEET, LARGEST_TABLE = MIB, 4 * MIB, 32 * MIB
-LARGEST_PAGE, LARGEST_PREVIEW, LARGEST_RANGE = 4 * MIB, MIB // 4, 4 * MIB
-FILMS_PER_PAGE = 200
-# Films of a table that the page lists; it says where the table is.
-ROWS_LISTED = 1000
+LARGEST_RANGE = 4 * MIB
 # Ranges of a pack with fewer bytes between them are read as one.
 GAP = 64 * 2**10
 THREADS = 8
-LARGEST_NUMBER = 2**53
 # Parts of rows that are counted while predict runs; a set of a million films has 3907.
 MOST_PARTS = 10_000
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
-# Of a model and of its version, each a folder.
-FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-PACK = re.compile(r"previews/[0-9a-f]{16}\.bin")
 JPEG = b"\xff\xd8\xff"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Film:
-    """A film of the sheet; `preview` is (key of the pack, first byte, bytes)."""
-
-    name: str
-    is_masked: bool
-    is_for_review: bool
-    reason: str = ""
-    size: tuple[int, int] | None = None  # height, width
-    quality: float | None = None
-    lung_fraction: float | None = None
-    preview: tuple[str, int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """The sheet of a run's masks.
-
-    uri: of sheet.json. masks: of the folder that the previews are below.
-    sections: the number of films for review, of those that failed, and of the others, in order.
-    pages: the first byte of each page in sheet.jsonl, and the end of the last one.
-    """
-
-    uri: str
-    masks: str
-    run_id: str
-    counts: Mapping[str, int]
-    sections: Mapping[str, int]
-    model: Mapping[str, Any]
-    skipped: Mapping[str, int]
-    pages: Sequence[int]
-
-    @property
-    def films(self) -> int:
-        return sum(self.sections.values())
-
-
-@dataclass(frozen=True)
-class Table:
-    """What predictions.csv or masks.csv says where there is no sheet: counts and doubtful films."""
-
-    uri: str
-    films: int
-    sections: Mapping[str, int]
-    listed: Sequence[Film]
 
 
 @dataclass(frozen=True)
@@ -127,7 +82,7 @@ class MaskFiles:
         if content is None:
             return None
         masks = predictions.folder if predictions else ""
-        return _checked(lambda: self._sheet(content, uri, masks), uri, "predict or inbox")
+        return _checked(lambda: sheet_of(content, uri, masks, self._out), uri, "predict or inbox")
 
     def films(self, sheet: Sheet, page: int) -> list[Film]:
         """The films of a page, from 1, of which the sheet has `len(sheet.pages) - 1`."""
@@ -138,7 +93,7 @@ class MaskFiles:
         if len(lines) != min(FILMS_PER_PAGE, sheet.films - (page - 1) * FILMS_PER_PAGE):
             raise UnreadableError(f"{uri} is not the one of {sheet.uri}")
         return _checked(
-            lambda: [_film(json.loads(line)) for line in lines], uri, "predict or inbox"
+            lambda: [film_of(json.loads(line)) for line in lines], uri, "predict or inbox"
         )
 
     def previews(self, sheet: Sheet, films: Sequence[Film]) -> list[bytes | None]:
@@ -166,7 +121,7 @@ class MaskFiles:
         data = self._files.read(uri, LARGEST_TABLE)
         if data is None:
             return None
-        return _checked(lambda: _table(data, uri), uri, "predict or inbox")
+        return _checked(lambda: table_of(data, uri), uri, "predict or inbox")
 
     def _json(self, name: str, limit: int) -> tuple[Any, str]:
         uri = f"{self.run}/{name}"
@@ -174,62 +129,14 @@ class MaskFiles:
 
     def _pointer(self, pointer: Any) -> Predictions:
         folder = self._folder(pointer["predictions"])
-        return Predictions(folder, _whole(pointer["films"]), _whole(pointer["parts"]))
+        return Predictions(folder, whole(pointer["films"]), whole(pointer["parts"]))
 
     def _published(self, run_json: Any) -> Predictions:
         manifest = run_json["inputs"]["predictions"]["uri"]
         return Predictions(self._folder(manifest.removesuffix("/manifest.json")))
 
     def _folder(self, uri: str) -> str:
-        return f"{self._out}/predictions/{_matching(FINGERPRINT, uri.rpartition('/')[2])}"
-
-    def _sheet(self, content: Any, uri: str, masks: str) -> Sheet:
-        given = content["model"]
-        model = {
-            "name": _matching(FOLDER, given["name"]) if "name" in given else "",
-            "version": _matching(FOLDER, given["version"]),
-            "val_dice": _maybe(_share, given["val_dice"]),
-        }
-        sections = {
-            name: _whole(content["sections"][name]) for name in ("review", "failed", "others")
-        }
-        pages = [_whole(place) for place in content["pages"]]
-        lengths = [stop - start for start, stop in itertools.pairwise(pages)]
-        if (
-            content["films_per_page"] != FILMS_PER_PAGE
-            or len(lengths) != -(-sum(sections.values()) // FILMS_PER_PAGE)
-            or not all(0 < length <= LARGEST_PAGE for length in lengths)
-        ):
-            raise ValueError(pages)
-        return Sheet(
-            uri=uri,
-            masks=masks or f"{self._out}/masks/{model['name']}/{model['version']}",
-            run_id=_text(content["run_id"]),
-            counts=_numbers(content["counts"]),
-            sections=sections,
-            model=model,
-            skipped=_numbers(content["skipped"]),
-            pages=pages,
-        )
-
-
-def _film(row: Any) -> Film:
-    preview, size = row.get("preview"), row.get("height")
-    return Film(
-        name=_text(row["origin"]),
-        is_masked=_text(row["status"]) == "ok",
-        is_for_review=row.get("review", False) is True,
-        reason=_text(row.get("reason", "")),
-        size=None if size is None else (_whole(size), _whole(row["width"])),
-        quality=_maybe(_share, row.get("quality")),
-        lung_fraction=_maybe(_share, row.get("lung_fraction")),
-        preview=_maybe(_place, preview),
-    )
-
-
-def _place(preview: Any) -> tuple[str, int, int]:
-    key = _matching(PACK, preview["key"])
-    return key, _whole(preview["offset"]), _whole(preview["bytes"], 1, LARGEST_PREVIEW)
+        return f"{self._out}/predictions/{matching(FINGERPRINT, uri.rpartition('/')[2])}"
 
 
 def _spans(places: Sequence[tuple[str, int, int]]) -> Iterator[list[tuple[str, int, int]]]:
@@ -249,64 +156,8 @@ def _spans(places: Sequence[tuple[str, int, int]]) -> Iterator[list[tuple[str, i
         yield span
 
 
-def _table(data: bytes, uri: str) -> Table:
-    sections, listed = {"review": 0, "failed": 0, "others": 0}, list[Film]()
-    rows = csv.DictReader(io.StringIO(data.decode(), newline=""))
-    # masks.csv names a film by its URI.
-    (name,) = {"origin", "film"} & set(rows.fieldnames or ())
-    for row in rows:
-        is_masked, is_for_review = row["status"] == "ok", row["review"] == "True"
-        section = "failed" if not is_masked else "review" if is_for_review else "others"
-        sections[section] += 1
-        if section != "others" and len(listed) < ROWS_LISTED:
-            quality = _share(float(row["quality"])) if row["quality"] else None
-            reason = _text(row["reason"] or "")
-            film = Film(_text(row[name]), is_masked, is_for_review, reason, quality=quality)
-            listed.append(film)
-    return Table(uri, sum(sections.values()), sections, listed)
-
-
-# Checks, which raise ValueError
-
-
 def _checked(read: Callable[[], T], uri: str, writer: str) -> T:
     try:
         return read()
-    except (
-        *(AttributeError, csv.Error, KeyError, OverflowError),
-        *(RecursionError, TypeError, ValueError),
-    ) as error:
+    except WRONG as error:
         raise UnreadableError(f"{uri} was not written by {writer}") from error
-
-
-def _maybe(check: Callable[[Any], T], value: Any) -> T | None:
-    return None if value is None else check(value)
-
-
-def _whole(value: Any, least: int = 0, most: int = LARGEST_NUMBER) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(value)
-    return value
-
-
-def _share(value: Any) -> float:
-    # One above by rounding, as a Dice of float32 may be.
-    if type(value) not in (int, float) or not 0 <= value <= 1 + 1e-5:
-        raise ValueError(value)
-    return float(value)
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str:
-        raise ValueError(value)
-    return value
-
-
-def _numbers(value: Any) -> dict[str, int]:
-    return {_text(name): _whole(number) for name, number in value.items()}
-
-
-def _matching(pattern: re.Pattern[str], value: Any) -> str:
-    if not pattern.fullmatch(_text(value)):
-        raise ValueError(value)
-    return str(value)

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from lung.mask_files import FILMS_PER_PAGE, Film, Sheet, Table
+from lung.mask_sheet import FILMS_PER_PAGE, Film, Sheet, Table
 from lung.run_failures import RETRIED
 from lung.run_report_page import Run
 from lung.visible_text import visible

@@ -21,7 +21,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from lung import masks_page
 from lung import run_report_page as page
-from lung.mask_files import MaskFiles, Sheet
+from lung.mask_files import MaskFiles
+from lung.mask_sheet import Sheet
 from lung.masks_page import Frame
 from lung.run_files import RunFiles
 from lung.run_folder import safe_run_id

@@ -7,14 +7,11 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jobs.storage.s3 import Store
-from lung import mask_files, s3_files
-from lung.mask_files import MaskFiles, Predictions, Sheet
-from lung.s3_files import UnreadableError
 from tests.support.edits import Edit, byte_edits, json_edits, text_edits
 from tests.support.masked_run import (
     INBOX_MODEL,
@@ -25,6 +22,11 @@ from tests.support.masked_run import (
     picture_of,
     write_masks,
 )
+
+if TYPE_CHECKING:
+    # Airflow is not in every environment that collects this module.
+    from lung.mask_files import MaskFiles
+    from lung.mask_sheet import Sheet
 
 pytestmark = pytest.mark.airflow
 
@@ -41,6 +43,9 @@ def folder(out: str) -> str:
 @pytest.fixture
 def files(store: Store, out: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> MaskFiles:
     """The files of a run whose predict has started."""
+    from lung import s3_files
+    from lung.mask_files import MaskFiles
+
     monkeypatch.setenv("LUNG_BUCKET_URI", out)
     monkeypatch.setattr(s3_files, "_client", lambda: store._client)
     pointer = {"predictions": folder, "films": 402, "parts": 7}
@@ -55,6 +60,8 @@ def sheet_of(files: MaskFiles) -> Sheet:
 
 
 def test_before_predict_has_started_there_is_nothing(files: MaskFiles) -> None:
+    from lung.mask_files import MaskFiles
+
     early = MaskFiles("early")
     assert early.predictions() is None
     assert early.sheet() is None
@@ -65,6 +72,8 @@ def test_before_predict_has_started_there_is_nothing(files: MaskFiles) -> None:
 def test_while_predict_runs_its_parts_are_counted(
     store: Store, files: MaskFiles, folder: str
 ) -> None:
+    from lung.mask_files import Predictions
+
     predictions = files.predictions()
     assert predictions == Predictions(folder, 402, 7)
     assert files.parts_written(predictions) == 0
@@ -94,6 +103,8 @@ def test_a_page_is_read_in_a_few_ranges_and_not_whole(
     store: Store, files: MaskFiles, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 2000 films every tenth is for review, so that page 1 has films of every pack."""
+    from lung import s3_files
+
     rows = [doubtful(f"{n:04}") if n % 10 == 0 else masked(f"{n:04}") for n in range(2000)]
     write_masks(store, folder, rows)
     sheet = sheet_of(files)
@@ -113,6 +124,8 @@ def test_a_page_is_read_in_a_few_ranges_and_not_whole(
 
 
 def test_ranges_far_apart_in_a_pack_are_read_apart() -> None:
+    from lung import mask_files
+
     size, gap = 8000, mask_files.GAP
     places = [("a", 0, size), ("a", size, size), ("a", 2 * size + gap + 1, size), ("b", 0, size)]
     assert [len(span) for span in mask_files._spans(places)] == [2, 1, 1]
@@ -175,6 +188,8 @@ def table_bytes(rows: list[dict[str, str]], name: str = "origin") -> bytes:
 def test_the_tables_of_earlier_versions_are_counted_and_doubtful_films_listed(
     store: Store, out: str, folder: str, files: MaskFiles
 ) -> None:
+    from lung.mask_files import MaskFiles, Predictions
+
     inputs = {"predictions": {"uri": f"{folder}/manifest.json", "content_hash": "x"}}
     store.write_json(f"{out}/runs/old/run.json", {"inputs": inputs})
     store.write(f"{folder}/predictions.csv", table_bytes(TABLE))
@@ -192,6 +207,9 @@ def test_the_tables_of_earlier_versions_are_counted_and_doubtful_films_listed(
 def test_a_table_too_large_for_a_page_is_named_with_its_place(
     store: Store, out: str, files: MaskFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from lung import mask_files
+    from lung.s3_files import UnreadableError
+
     monkeypatch.setattr(mask_files, "LARGEST_TABLE", 10)
     store.write(f"{out}/runs/{RUN}/masks.csv", table_bytes(TABLE))
     with pytest.raises(UnreadableError, match=r"masks\.csv is larger than"):
@@ -235,6 +253,9 @@ def test_every_edit_of_a_file_is_read_or_refused_by_its_name(
     name: str,
     edits_of: Callable[[bytes], list[Edit]],
 ) -> None:
+    from lung.mask_files import MaskFiles
+    from lung.s3_files import UnreadableError
+
     rows = [doubtful("doubtful.png"), *films(201), failed("broken.png")]
     write_masks(store, folder, rows, run_id=RUN, skipped={"masks": 1}, counts={"films": 3})
     uri = f"{out}/runs/{RUN}/{name}" if name == "predict.json" else f"{folder}/{name}"
@@ -256,6 +277,8 @@ def test_every_edit_of_a_file_is_read_or_refused_by_its_name(
 def test_a_table_that_no_job_wrote_is_refused_by_its_name(
     store: Store, out: str, files: MaskFiles, data: bytes
 ) -> None:
+    from lung.s3_files import UnreadableError
+
     store.write(f"{out}/runs/{RUN}/masks.csv", data)
     with pytest.raises(UnreadableError, match=r"masks\.csv was not written by"):
         files.table()
@@ -274,6 +297,8 @@ def test_a_table_that_no_job_wrote_is_refused_by_its_name(
 def test_no_row_leads_to_an_object_that_is_no_pack(
     store: Store, files: MaskFiles, folder: str, key: str
 ) -> None:
+    from lung.s3_files import UnreadableError
+
     write_masks(store, folder, films(1))
     line = json.loads(store.read(f"{folder}/sheet.jsonl"))
     line["preview"]["key"] = key
@@ -289,6 +314,8 @@ def test_no_row_leads_to_an_object_that_is_no_pack(
 def test_no_pointer_leads_out_of_the_folder_of_predictions(
     store: Store, out: str, files: MaskFiles, uri: str
 ) -> None:
+    from lung.s3_files import UnreadableError
+
     pointer = {"predictions": uri, "films": 1, "parts": 1}
     store.write_json(f"{out}/runs/{RUN}/predict.json", pointer)
     with pytest.raises(UnreadableError, match=r"predict\.json was not written by predict"):
@@ -299,6 +326,8 @@ def test_no_pointer_leads_out_of_the_folder_of_predictions(
 def test_no_sheet_of_an_inbox_leads_out_of_the_folder_of_masks(
     store: Store, out: str, files: MaskFiles, name: str
 ) -> None:
+    from lung.s3_files import UnreadableError
+
     for field in ("name", "version"):
         model = INBOX_MODEL | {field: name}
         run = f"{out}/runs/{RUN}"
@@ -310,6 +339,10 @@ def test_no_sheet_of_an_inbox_leads_out_of_the_folder_of_masks(
 def test_a_page_that_takes_too_long_ends(
     store: Store, files: MaskFiles, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from lung import s3_files
+    from lung.mask_files import MaskFiles
+    from lung.s3_files import UnreadableError
+
     write_masks(store, folder, films(1))
     monkeypatch.setattr(s3_files, "PAGE_SECONDS", -1)
     with pytest.raises(UnreadableError, match="took more than"):

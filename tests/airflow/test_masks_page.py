@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 
 from lung import masks_page
-from lung.mask_files import Film, Sheet, Table
+from lung.mask_sheet import Film, Sheet, Table
 from lung.masks_page import Frame, figures, links, words_of_sheet, words_of_state
 from lung.run_failures import Failure
 from lung.run_report_page import Run
 from tests.support.pages import Page
-
-pytestmark = pytest.mark.airflow
 
 HOSTILE = '"><script>alert(1)</script>\u202e'
 RUN = Run("r", "success", {"predict": "success"})
