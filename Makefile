@@ -113,7 +113,8 @@ image: ## Build the container images lung-jobs:<version> and lung-jobs:local; TO
 images: $(VENV) $(VENV_AIRFLOW) ## Regenerate the READMEs' pictures from runs on phantoms (first: make engine BROWSER=1)
 	@RUN_ID=readme scripts/run-local.sh run
 	cp artifacts/readme/worst.png images/masks.png
-	LUNG_IMAGES=$$PWD/images $(AIRFLOW_PYTHON) -m pytest tests/airflow/test_web.py
+	LUNG_IMAGES=$$PWD/images $(AIRFLOW_PYTHON) -m pytest tests/airflow/test_web.py \
+	  tests/airflow/test_masks_web.py
 
 .PHONY: locks
 locks: | python ## Recompile the lock files after a change of an .in file

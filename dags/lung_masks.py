@@ -28,7 +28,8 @@ A run without new films ends in seconds; one with neither champion nor starter s
 
 Masks: `masks/<name>/<version>/<id>.png` under `LUNG_BUCKET_URI`, at each film's original size. The
 run's table, `runs/<run_id>/masks.csv`, has one row per film: the mask's URI, the lung's share of
-the image, the quality score, and whether a person should review the mask.
+the image, the quality score, and whether a person should review the mask. The run's tab *Masks*
+shows the films with their masks, those for review first, and why a run failed.
 
 The schedule is daily (`LUNG_MASKS_SCHEDULE`), and at once when `lung_segmentation` publishes a new
 champion, the asset `lung_champion`. A champion restored by `python -m jobs champion` makes no event: the

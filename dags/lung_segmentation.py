@@ -24,8 +24,9 @@ trained on, and publishes a report and the model. Every job reads and writes S3 
 `LUNG_BUCKET_URI`. Finished work is reused: a second run on the same films and settings takes
 seconds. While `train` runs and afterwards, the run's tab *Training report* shows the loss
 histories; the last figures and the URIs of the histories are in the `train` task's XCom and in the
-event of the asset `lung_training`. The run's report is `runs/<run_id>/report.html`. A new champion
-is an event of the asset `lung_champion`, which starts `lung_masks`.
+event of the asset `lung_training`. The run's report is `runs/<run_id>/report.html`. The tab *Masks*
+shows the films with the masks of `predict`, those for review first. A new champion is an event of
+the asset `lung_champion`, which starts `lung_masks`.
 
 | task | what it does | when it fails |
 |---|---|---|
@@ -38,7 +39,7 @@ is an event of the asset `lung_champion`, which starts `lung_masks`.
 | publish | writes the report and the model package, decides on the champion | A model below **Minimum Dice** does not fail the task: the champion stays, and the report says so. So does the starter, which the first model has to beat on films of people, unless **Starter until there is a champion** is off. |
 
 Exit codes 2, 65 and 77 are never retried, others twice with growing delays. A failed task's error,
-also on the tab *Training report*, has the job's last line, which names the value that was refused
+also on the run's tabs, has the job's last line, which names the value that was refused
 and the remedy. 69: S3 or Kaggle does not answer; the retries wait for it. To repeat reused work,
 delete its folder in S3.
 

@@ -115,9 +115,21 @@ def _recognise(sources: Sequence[Source]) -> Catalogue:
     is_left_over = catalogue.masks_without_film or any(map(catalogue.ignored.get, MAY_BE_MASKS))
     if not catalogue.films or (not pairs and is_left_over):
         what = "no film has a lung mask" if catalogue.films else "no films were recognised"
-        met = refusal.folders_met(itertools.chain.from_iterable(names))
-        raise BadDataError(f"{what} in the source: it has {met}: give {refusal.FORMS}")
+        every_name = list(itertools.chain.from_iterable(names))
+        met, remedy = refusal.folders_met(every_name), refusal.remedy(every_name)
+        raise BadDataError(f"{what} in the source: it has {met}: {remedy}")
+    if not pairs and set(catalogue.layouts) == {"films"}:
+        _check_folders([film.film[1] for film in catalogue.films])
     return catalogue
+
+
+def _check_folders(films: Sequence[str]) -> None:
+    """Refuse films alone in two folders of the same names, of which one may hold the masks."""
+    if folders := refusal.two_of_a_name(films):
+        raise BadDataError(
+            f"no film has a lung mask in the source, and {folders} have files of the same names: "
+            f"give {refusal.FORMS}; films alone are masked without a download, by predict --films"
+        )
 
 
 def _with_patients(

@@ -3,9 +3,11 @@
 Until there is a champion the starter masks, as a version of the model like any other.
 
     masks/<name>/<version>/<id>.png        a film's mask, at the film's own size
+    masks/<name>/<version>/previews/...    films drawn small with their masks' outlines
     masks/<name>/<version>/ledger/...      every film that this version was given
     runs/<run_id>/masks.csv, masks.json    what this run did
     runs/<run_id>/skipped.csv              the inbox's files that are no films
+    runs/<run_id>/sheet.json, sheet.jsonl  the masks in the order of the run's page
 
 Each model version masks a film once, and with `--remask false` all versions of the model together
 do. A film that arrived as it is in S3 and cannot be decoded stands in the ledger with its reason
@@ -26,7 +28,9 @@ from typing import Any, cast
 from jobs.errors import NotFoundError, ServiceUnavailableError
 from jobs.films import skipped as skipped_files
 from jobs.films.masker import Film, Masker, log_review
+from jobs.films.preview import Previews
 from jobs.films.rows import MASK_COLUMNS, InboxRow, check_inbox
+from jobs.films.sheet import Sheet
 from jobs.films.skipped import SKIPPED_CSV, by_reason, described, headline
 from jobs.models.champion_entry import read_champion
 from jobs.models.package import Package, read_package
@@ -45,7 +49,7 @@ from jobs.storage.verified_read import DamagedObjectError, DamagedTransferError
 
 log = logging.getLogger(__name__)
 
-RECIPE = "4"
+RECIPE = "5"
 # A killed run loses at most this many masks: a minute or two of a CPU.
 FILMS_PER_PART = 128
 COLUMNS = ["id", "film", *MASK_COLUMNS]
@@ -60,9 +64,11 @@ def run(config: InboxConfig, store: Store) -> Manifest:
     """
     started = time.time()
     models = f"{config.out.rstrip('/')}/models/{config.name}"
-    if not (version := _version(config, store, models)):
+    if not (model := _masking_model(config, store, models)):
         log.warning("there is no champion of %s yet: the inbox waits for the first", config.name)
-        return _finish(config, store, [], {}, films=0, version="none", started=started)
+        model = {"name": config.name, "version": "none", "val_dice": None}
+        return _finish(config, store, [], {}, films=0, model=model, started=started)
+    version = model["version"]
     ledger = Ledger(store, f"{_folder(config, version)}/ledger")
     earlier_rows = [row for row in _ledger_rows(ledger) if row["run_id"] == config.run_id]
     survey = _Survey(config, store, ledger, _other_ledgers(config, store, models, version))
@@ -75,7 +81,7 @@ def run(config: InboxConfig, store: Store) -> Manifest:
         package = read_package(store, models, version)
         new_rows = track(_mask_new(survey, package, not_whole), new, "masks")
     rows = itertools.chain(earlier_rows, new_rows)
-    manifest = _finish(config, store, rows, skipped, films=films, version=version, started=started)
+    manifest = _finish(config, store, rows, skipped, films=films, model=model, started=started)
     if not_whole:
         raise ServiceUnavailableError(
             f"{config.inbox}: {len(not_whole)} films did not arrive whole and have no mask yet, "
@@ -84,19 +90,21 @@ def run(config: InboxConfig, store: Store) -> Manifest:
     return manifest
 
 
-def _version(config: InboxConfig, store: Store, models: str) -> str | None:
-    """The version that masks: the champion, else the starter where it is wanted; None: neither."""
+def _masking_model(config: InboxConfig, store: Store, models: str) -> dict[str, Any] | None:
+    """Name, version and Dice of the champion, else of the starter where it is wanted."""
     champion, _ = read_champion(store, f"{models}/champion.json")
     if champion:
-        version: str = champion["version"]
-        return version
+        dice = champion.get("val_dice")
+        return {"name": config.name, "version": champion["version"], "val_dice": dice}
     starter = published_starter(store, models) if config.starter else None
-    if starter:
-        log.info(
-            "there is no champion of %s yet: the starter masks, version %s",
-            *(config.name, starter.version),
-        )
-    return starter.version if starter else None
+    if not starter:
+        return None
+    log.info(
+        "there is no champion of %s yet: the starter masks, version %s",
+        *(config.name, starter.version),
+    )
+    # Its Dice is of other films than this model's.
+    return {"name": config.name, "version": starter.version, "val_dice": None}
 
 
 def _ledger_rows(ledger: Ledger) -> Iterator[InboxRow]:
@@ -177,16 +185,26 @@ def _mask_new(
 
     The errors of films that do not arrive whole are appended to `not_whole`.
     """
-    masker = _build_masker(survey.config, survey.store, package, not_whole)
+    config, store = survey.config, survey.store
+
+    def write(key: str, packed: bytes) -> None:
+        store.write(f"{_folder(config, package.version)}/{key}", packed)
+
+    previews = Previews(write)
+    masker = _build_masker(config, store, package, not_whole, previews)
     rows = masker.rows(chunked(survey.new(), FILMS_PER_PART))
-    written = (cast("InboxRow", row) for row in rows if row["status"] != "missing")
-    for part in chunked(written, FILMS_PER_PART):
+    masked = (row for row in rows if row["status"] != "missing")
+    for part in map(previews.pack, chunked(masked, FILMS_PER_PART)):
         survey.ledger.append(part)
-        yield from part
+        yield from cast("list[InboxRow]", part)
 
 
 def _build_masker(
-    config: InboxConfig, store: Store, package: Package, not_whole: list[DamagedTransferError]
+    config: InboxConfig,
+    store: Store,
+    package: Package,
+    not_whole: list[DamagedTransferError],
+    previews: Previews,
 ) -> Masker:
     # torch takes seconds to import, and an inbox without new films needs none.
     from jobs.films.network import Network
@@ -207,7 +225,7 @@ def _build_masker(
         store.write(f"{_folder(config, package.version)}/{key}", mask, content_type="image/png")
         return describe(key, mask).row()
 
-    return Masker(Network(package.model_json, package.weights), read, put)
+    return Masker(Network(package.model_json, package.weights), read, put, previews.keep)
 
 
 def _finish(
@@ -217,16 +235,17 @@ def _finish(
     skipped: Mapping[str, str],
     *,
     films: int,
-    version: str,
+    model: Mapping[str, Any],
     started: float,
 ) -> Manifest:
-    """Write masks.csv as the rows come, skipped.csv and, last, masks.json, a manifest's header."""
-    states: Counter[str] = Counter()
+    """Write masks.csv as the rows come, skipped.csv, the sheet and, last, masks.json, a header."""
+    states, sheet, version = Counter[str](), Sheet(), model["version"]
 
     def lines() -> Iterator[dict[str, Any]]:
         for row in rows:
             states[row["status"]] += 1
             states["review"] += row.get("review", False)
+            sheet.add(row)
             yield _table_line(row, _folder(config, version))
 
     run = f"{config.out.rstrip('/')}/runs/{config.run_id}"
@@ -242,6 +261,11 @@ def _finish(
         "failed": states["failed"],
         "review": states["review"],
     }
+    of_page = sheet.files(
+        run_id=config.run_id, counts=counts, model=model, skipped=by_reason(skipped)
+    )
+    for name, content in of_page.items():
+        store.write(f"{run}/{name}", content, content_type="application/json")
     masks_json = header(
         job="inbox",
         recipe=RECIPE,
@@ -251,6 +275,7 @@ def _finish(
         counts=counts,
         headline={**counts, "version": version} | headline(by_reason(skipped)),
         files=[describe("masks.csv", table), describe(SKIPPED_CSV, skipped_table)],
+        records=[describe(name, content) for name, content in of_page.items()],
     )
     store.write_json(f"{run}/masks.json", masks_json)
     return replace(manifest_of(f"{run}/masks.json", masks_json), reused=not states)

@@ -13,20 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from jobs.chain import INPUTS, run_job
-from jobs.errors import BadDataError, ConfigError, NotFoundError
+from jobs.errors import AccessError, BadDataError, ConfigError, NotFoundError
+from jobs.films.look_alikes import LOOK_ALIKES_CSV
 from jobs.films.rows import PredictionRow, prediction_rows
-from jobs.films.skipped import SKIPPED_CSV, described
+from jobs.films.skipped import COLUMNS, SKIPPED_CSV, by_reason, described, lines, no_films
 from jobs.models.chosen_model import check_model, choose_model
 from jobs.models.last_run import LAST_RUN, Run, read_last_run, write_last_run
 from jobs.runtime.parallel import run_all
 from jobs.settings.config import PredictConfig, build_config
+from jobs.sources import layouts
 from jobs.sources.archive import LocalZip
 from jobs.sources.bucket import incoming_key
 from jobs.sources.folder import FolderSource
 from jobs.sources.source import open_local, split_sources
+from jobs.storage.csv_table import csv_bytes
 from jobs.storage.local_server import BUCKET, embedded_s3
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
+from jobs.storage.server_folder import disk_errors_named
 from jobs.storage.timed_store import TimedStore
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,7 @@ KEYS = ("LUNG_S3_ACCESS_KEY", "LUNG_S3_SECRET_KEY")
 EXPORTED = [
     ("preprocess", "contact_sheet.png"),
     ("preprocess", "quarantine.csv"),
+    ("preprocess", LOOK_ALIKES_CSV),
     ("train", "history.json"),
     ("train", "curves.png"),
     ("predict", "predictions.csv"),
@@ -111,23 +116,41 @@ def predict_folder(films: Path, *, folder: Path, to: Path, model: str = "") -> i
     check_model(model, folder, last)
     # The user chose these films, by links too. What an earlier run wrote among them is no film.
     source = FolderSource(films, follows_links=True, without=[to, folder])
+    chosen, skipped = layouts.films_to_mask(source.names())
+    skipped = dict(sorted((skipped | source.skipped).items()))
+    if not chosen:
+        raise no_films(f"in {films}", by_reason(skipped))
+    _make_folder(to)
     with embedded_s3(folder / ".s3") as settings:
         store = TimedStore(settings)
-        chosen = choose_model(store, OUT, model, last)
+        trained = choose_model(store, OUT, model, last)
         prefix = _copy_folder(store, source, OUT)
-        config = PredictConfig(trained=chosen, films=prefix, out=OUT)
+        config = PredictConfig(trained=trained, films=prefix, out=OUT)
         predictions, _ = run_job("predict", config, store)
-        to.mkdir(parents=True, exist_ok=True)
-        _export_masks(store, predictions, to / "masks")
-        for table in ("predictions.csv", SKIPPED_CSV):
-            (to / table).write_bytes(predictions.read_file(store, table))
-    _print_counts(predictions, to)
+        with disk_errors_named(to):
+            _export_masks(store, predictions, to / "masks")
+            table = predictions.read_file(store, "predictions.csv")
+            (to / "predictions.csv").write_bytes(table)
+            (to / SKIPPED_CSV).write_bytes(csv_bytes(COLUMNS, lines(skipped)))
+    _print_counts(predictions, skipped, to)
     if not predictions.counts["masks"]:
         raise BadDataError(f"none of the films in {films} could be read: see predictions.csv")
     return 0
 
 
-def _print_counts(predictions: Manifest, to: Path) -> None:
+def _make_folder(to: Path) -> None:
+    """Make the folder of --to before the work; AccessError or ConfigError where that cannot be."""
+    try:
+        (to / "masks").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        kind = AccessError if isinstance(error, PermissionError) else ConfigError
+        raise kind(
+            f"--to {to}: the folder cannot be made ({error.strerror}): give one that this user may "
+            "write"
+        ) from None
+
+
+def _print_counts(predictions: Manifest, skipped: Mapping[str, str], to: Path) -> None:
     counts = predictions.counts
     print(f"{counts['masks']} masks of {counts['films']} films: {to}/masks", flush=True)
     if counts["review"]:
@@ -137,8 +160,8 @@ def _print_counts(predictions: Manifest, to: Path) -> None:
             f"{counts['failed']} films failed, each with its reason: {to}/predictions.csv",
             flush=True,
         )
-    if skipped := predictions.details["skipped"]:
-        print(f"passed over: {described(skipped)}: {to}/{SKIPPED_CSV}", flush=True)
+    if skipped:
+        print(f"passed over: {described(by_reason(skipped))}: {to}/{SKIPPED_CSV}", flush=True)
 
 
 def serve_s3(folder: Path, *, host: str, port: int, program: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from typing import Any, cast
 from jobs.errors import BadDataError
 from jobs.films import skipped as skipped_files
 from jobs.films.masker import Film, Masker, log_review
+from jobs.films.preview import Previews
 from jobs.films.rows import (
     MASK_COLUMNS,
     PredictionRow,
@@ -18,6 +19,7 @@ from jobs.films.rows import (
     processed_rows,
     raw_rows,
 )
+from jobs.films.sheet import Sheet
 from jobs.films.skipped import SKIPPED_CSV
 from jobs.models.given_model import GivenModel, given_model
 from jobs.runtime.progress import track
@@ -27,11 +29,11 @@ from jobs.sources import layouts
 from jobs.sources.bucket import BucketSource
 from jobs.storage.manifest import FileRow, Manifest, read_manifest
 from jobs.storage.s3 import Store
-from jobs.storage.work_folder import WorkFolder
+from jobs.storage.work_folder import WorkFolder, number_of_parts
 
 log = logging.getLogger(__name__)
 
-RECIPE = "5"
+RECIPE = "6"
 COLUMNS = ["id", "origin", *MASK_COLUMNS]
 
 
@@ -53,8 +55,9 @@ class FilmSet:
 def run(config: PredictConfig, store: Store) -> Manifest:
     """Write masks/<id>.png (1-bit, H x W of the film) and a row a film, masked or failed.
 
-    Films are masked in parts that do not depend on the number of shards; a part that exists is not
-    masked again. The shard that completes the set writes predictions.csv and the manifest. All
+    From its start a run names the folder of its masks in `runs/<run_id>/predict.json`. Films are
+    masked in parts that do not depend on the number of shards; a part that exists is not masked
+    again. The shard that completes the set writes predictions.csv, the sheet and the manifest. All
     shards need the same listing: where a prefix changes between them, none completes the set.
     """
     model = given_model(store, config.trained)
@@ -73,40 +76,67 @@ def run(config: PredictConfig, store: Store) -> Manifest:
     if shard[1] > 1 and film_set.extra:
         listing = film_set.extra["films"]["listing"]
         log.info("shard %s has the listing %s: all shards need the same", config.shard, listing)
+    _write_pointer(config, work_folder, film_set.total)
     if manifest := work_folder.finished():
         return manifest
     counts = _mask_shard(work_folder, model, film_set, shard)
     if not work_folder.is_complete(film_set.total):
         log.info("shard %s is done; another one completes the set", config.shard)
         return work_folder.unfinished(counts=counts, headline=counts)
-    return _complete(work_folder, model, film_set.skipped)
+    return _complete(work_folder, model, film_set.skipped, config.run_id)
+
+
+def _write_pointer(config: PredictConfig, work_folder: WorkFolder, total: int) -> None:
+    """Tell the run's page where the masks are, and of how many films in how many parts."""
+    location = {
+        "predictions": work_folder.root,
+        "films": total,
+        "parts": number_of_parts(total),
+    }
+    uri = f"{config.out.rstrip('/')}/runs/{config.run_id}/predict.json"
+    work_folder.store.write_json(uri, location)
 
 
 def _mask_shard(
     work_folder: WorkFolder, model: GivenModel, film_set: FilmSet, shard: tuple[int, int]
 ) -> dict[str, int]:
     """Mask this shard's films and return their counts."""
-    masker = _build_masker(work_folder, model)
-    rows = work_folder.write_parts(film_set.films(), film_set.total, masker.rows, shard=shard)
+    previews = Previews(work_folder.put)
+    masker = _build_masker(work_folder, model, previews)
+    rows = work_folder.write_parts(
+        film_set.films(), film_set.total, masker.rows, shard=shard, finish_part=previews.pack
+    )
     counts = _Counts()
     for row in track(rows, -(-film_set.total // shard[1]), "predict"):
         counts.add(row)
     return counts.by_outcome
 
 
-def _complete(work_folder: WorkFolder, model: GivenModel, skipped: Mapping[str, str]) -> Manifest:
-    """Write predictions.csv of all shards' rows and skipped.csv, then the manifest."""
-    counts = _Counts()
+def _complete(
+    work_folder: WorkFolder, model: GivenModel, skipped: Mapping[str, str], run_id: str
+) -> Manifest:
+    """Write predictions.csv and the sheet of all shards' rows, skipped.csv, then the manifest."""
+    counts, sheet = _Counts(), Sheet()
 
     def lines() -> Iterator[dict[str, Any]]:
         for row in cast("Iterator[PredictionRow]", work_folder.rows()):
             counts.add(row)
+            sheet.add(row)
             yield _table_line(row)
 
     work_folder.add_table("predictions.csv", COLUMNS, lines())
     log_review(counts.by_outcome["review"], work_folder.uri_of("predictions.csv"))
     work_folder.add_table(SKIPPED_CSV, skipped_files.COLUMNS, skipped_files.lines(skipped))
     by_reason = skipped_files.by_reason(skipped)
+    files = sheet.files(
+        run_id=run_id,
+        counts=counts.by_outcome,
+        model=model.shown(),
+        skipped=by_reason,
+    )
+    for name, content in files.items():
+        # A record, as it names a run.
+        work_folder.add_file(name, content, "application/json", has_timings=True)
     return work_folder.finish(
         counts=counts.by_outcome,
         headline=counts.by_outcome | skipped_files.headline(by_reason),
@@ -138,13 +168,10 @@ def _film_set(store: Store, uri: str) -> FilmSet:
 
 def _films_below(source: BucketSource, uri: str) -> FilmSet:
     names, skipped = layouts.films_to_mask(source.names())
-    passed_over = skipped_files.described(skipped_files.by_reason(skipped))
+    by_reason = skipped_files.by_reason(skipped)
     if not names:
-        raise BadDataError(
-            f"there are no films below {uri} (files passed over: {passed_over}): give films as "
-            "PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000, outside folders of masks"
-        )
-    log.info("films: %d; files passed over: %s", len(names), passed_over)
+        raise skipped_files.no_films(f"below {uri}", by_reason)
+    log.info("films: %d; files passed over: %s", len(names), skipped_files.described(by_reason))
     films = [_listed_film(source, film_id, name) for film_id, name in names.items()]
     return FilmSet(len(films), lambda: films, {}, {"films": source.identity()}, skipped)
 
@@ -177,7 +204,7 @@ def _processed_films(store: Store, processed: Manifest) -> Iterator[Film]:
             )
 
 
-def _build_masker(work_folder: WorkFolder, model: GivenModel) -> Masker:
+def _build_masker(work_folder: WorkFolder, model: GivenModel, previews: Previews) -> Masker:
     # torch takes seconds to import, and work that is found done needs none.
     from jobs.films.network import Network
 
@@ -190,7 +217,7 @@ def _build_masker(work_folder: WorkFolder, model: GivenModel) -> Masker:
     def put(film_id: str, mask: bytes) -> FileRow:
         return work_folder.put(f"masks/{film_id}.png", mask, "image/png")
 
-    return Masker(Network(model_json, weights), read, put)
+    return Masker(Network(model_json, weights), read, put, previews.keep)
 
 
 class _Counts:
@@ -207,5 +234,5 @@ class _Counts:
 
 def _table_line(row: PredictionRow) -> dict[str, Any]:
     """The row's line of predictions.csv: the mask by its key."""
-    line: dict[str, Any] = dict(row)
+    line: dict[str, Any] = {name: value for name, value in row.items() if name in COLUMNS}
     return line | {"mask": row["mask"]["key"]} if row["status"] == "ok" else line

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from jobs.chain import INPUTS
-from jobs.errors import ConfigError, NotFoundError
+from jobs.errors import BadDataError, ConfigError, NotFoundError
 from jobs.films.network import load_package
 from jobs.imaging import decode
 from jobs.local import KEYS, predict_folder, run_chain, serve_s3
@@ -56,6 +56,34 @@ def test_more_processes_than_gpus_are_refused_before_the_first_job(
     assert not list(tmp_path.iterdir())
 
 
+def films_folder(folder: Path, name: str) -> Path:
+    """A folder with one file."""
+    (folder / "films").mkdir()
+    (folder / "films" / name).write_bytes(png(draw_pair(1)[0]))
+    return folder / "films"
+
+
+@pytest.mark.parametrize(
+    ("name", "met"), [("films.zip", "archives 1"), ("mask.png", "masks 1"), ("a.dcm", "DICOM")]
+)
+def test_a_folder_without_films_is_named_as_the_user_gave_it(
+    tmp_path: Path, name: str, met: str
+) -> None:
+    films = films_folder(tmp_path, name)
+    with pytest.raises(BadDataError, match=rf"^there are no films in {films} \(.*{met}"):
+        predict_folder(films, folder=tmp_path, to=tmp_path / "out")
+
+
+@pytest.mark.parametrize("to", ["notes", "notes/deeper", "x" * 300])
+def test_a_folder_of_masks_that_cannot_be_made_is_told_before_the_work(
+    tmp_path: Path, to: str
+) -> None:
+    films = films_folder(tmp_path, "a.png")
+    (tmp_path / "notes").write_text("for Monday")
+    with pytest.raises(ConfigError, match=f"^--to {tmp_path / to}: the folder cannot be made"):
+        predict_folder(films, folder=tmp_path, to=tmp_path / to)
+
+
 @pytest.mark.slow
 def test_the_chain_and_its_ranks_use_the_embedded_s3_whatever_the_aws_variables_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -79,12 +107,16 @@ def test_the_chain_and_its_ranks_use_the_embedded_s3_whatever_the_aws_variables_
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines() if line.startswith("  ")] == [*INPUTS]
     assert (tmp_path / "two-ranks" / "report.html").exists()
+    assert (tmp_path / "two-ranks" / "look_alikes.csv").read_text().startswith("film,")
     chosen = chosen_films(tmp_path)
     for _ in range(2):
         assert predict_folder(chosen, folder=tmp_path, to=chosen / "out", model="last") == 0
         masks = sorted(path.name for path in (chosen / "out/masks").iterdir())
         assert masks == ["one.png", "two.png"]
-    assert "passed over: text and metadata 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "passed over: links that lead nowhere 1, text and metadata 1: " in printed
+    table = (chosen / "out/skipped.csv").read_text()
+    assert table == "name,reason\ngone.png,links that lead nowhere\nnotes.txt,text and metadata\n"
 
 
 @pytest.mark.slow
@@ -119,16 +151,16 @@ def test_without_starter_and_run_the_error_says_how_to_get_a_model(
     chosen = chosen_films(tmp_path)
     with pytest.raises(NotFoundError, match=r"^there is no starter in .*: build it by `make st"):
         predict_folder(chosen, folder=tmp_path / "artifacts", to=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 def chosen_films(folder: Path) -> Path:
-    """Links to two films elsewhere and a note, as people make to choose films."""
+    """Links to two films elsewhere, one that leads nowhere, and a note: films that a user chose."""
     (folder / "pacs").mkdir()
     chosen = folder / "chosen"
     chosen.mkdir()
     for number, name in enumerate(("one", "two")):
         (folder / f"pacs/{number}.png").write_bytes(png(draw_pair(number)[0]))
         (chosen / f"{name}.png").symlink_to(folder / f"pacs/{number}.png")
+    (chosen / "gone.png").symlink_to(folder / "pacs/gone.png")
     (chosen / "notes.txt").write_text("for Monday")
     return chosen

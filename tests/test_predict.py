@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -149,9 +150,10 @@ def test_the_same_films_and_network_give_the_rows_and_masks_that_they_always_gav
     lines = []
     for row in made.rows(store):
         pixels = hashlib.sha256(np.array(mask_of(store, made, row)).tobytes()).hexdigest()
+        del row["preview"]  # tests/test_previews.py
         lines.append(json.dumps({**row, "mask": pixels}, sort_keys=True))
-    # Recipe 5 adds skipped.csv; the masks are those of recipe 4.
-    golden = {"5": "538cf6ade311233984654815d233411779e6aaaba5e3afd5c45e5bfa4008a114"}
+    # Recipe 6 adds previews and the sheet; the masks are those of recipe 4.
+    golden = {"6": "538cf6ade311233984654815d233411779e6aaaba5e3afd5c45e5bfa4008a114"}
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == golden[predict.RECIPE]
 
 
@@ -162,6 +164,25 @@ def test_any_prefix_of_films_will_do(store: Store, out: str, trained: Manifest) 
     made = run(store, out, trained, f"{out}/inbox")
     sizes = {row["id"]: mask_of(store, made, row).size for row in made.rows(store)}
     assert sizes == {"a": (128, 160), "b": (70, 90)}
+
+
+def test_a_tiny_film_has_a_mask_of_its_own_size(store: Store, out: str, trained: Manifest) -> None:
+    sizes = [(1, 1), (3, 2), (30, 20), (2000, 3), (3, 2000), (33, 31)]
+    for size, most, white in itertools.product(sizes, (255, 65535), (False, True)):
+        film = np.full(size, white * most, np.min_scalar_type(most))
+        store.write(f"{out}/inbox/{size} {most} {white}.png", png(film))
+    for row in (made := run(store, out, trained, f"{out}/inbox")).rows(store):
+        mask = np.array(mask_of(store, made, row))
+        assert row["origin"].startswith(str(mask.shape))
+        assert mask.all() == row["origin"].endswith("False.png")
+    assert made.counts["masks"] == 4 * len(sizes)
+
+
+def test_an_inverted_film_is_masked_as_stored(store: Store, out: str, trained: Manifest) -> None:
+    film, left, right = draw_pair(1)
+    store.write(f"{out}/inbox/monochrome1.png", png(255 - film))
+    (row,) = (made := run(store, out, trained, f"{out}/inbox")).rows(store)
+    assert (np.array(mask_of(store, made, row)) == ~(left | right)).mean() > 0.95
 
 
 def test_a_line_break_in_a_films_name_does_not_damage_its_row(
@@ -318,12 +339,11 @@ def test_no_byte_depends_on_threads_on_shards_or_on_what_a_killed_run_left(
         monkeypatch.setattr(masker, "READERS", readers)
         monkeypatch.setattr(masker, "WRITERS", writers)
         hashes[name] = run(store, out, trained, raw.uri, force=True, run_id=name).content_hash
-    again = {"force": True, "run_id": "killed"}
     calls, dies_at = 0, 6
     with pytest.raises(KeyboardInterrupt):
-        run(store, out, trained, raw.uri, **again)
+        run(store, out, trained, raw.uri, force=True, run_id="killed")
     dies_at = -1
-    hashes["killed"] = run(store, out, trained, raw.uri, **again).content_hash
+    hashes["killed"] = run(store, out, trained, raw.uri, force=True, run_id="killed").content_hash
     for shard in ("2/2", "1/2"):
         made = run(store, out, trained, raw.uri, shard=shard, force=True, run_id="shards")
     hashes["shards"] = made.content_hash

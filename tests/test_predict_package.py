@@ -79,6 +79,8 @@ def test_its_masks_and_scores_are_those_of_its_run(
     assert rows[0] == rows[1]
     assert predictions.inputs.keys() == {"films"}
     assert predictions.details["package"] == package
+    sheet = predictions.read_json(made.store, "sheet.json")
+    assert sheet["model"] == {"version": package.rpartition("/")[2], "val_dice": 0.9}
     evaluation = scores(made, predictions)
     assert figures(made, evaluation) == figures(made, five["evaluation"])
 

@@ -26,7 +26,7 @@ from jobs.segmentation.fit_config import NETWORKS
 from jobs.settings.config import DownloadConfig, PreprocessConfig, TrainConfig
 from jobs.storage.manifest import Manifest
 from jobs.storage.s3 import Store
-from tests.support.films import ROOT, run_job, write_montgomery
+from tests.support.films import ROOT, draw_pair, png, run_job, write_montgomery
 
 pytestmark = pytest.mark.slow
 
@@ -316,6 +316,21 @@ def test_an_epoch_trains_while_the_one_before_is_written(
     monkeypatch.setattr(training.Trainer, "take_step", note_second_epoch)
     trained = train.run(config(processed, out), store)
     assert len(history(store, trained)) == 2
+
+
+def test_three_films_one_a_split_are_trained_on_by_two_processes(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    for number in (1, 3, 7):
+        film, left, right = draw_pair(number)
+        for folder, pixels in (("images", film), ("masks", left | right)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"case{number:03d}.png").write_bytes(png(pixels))
+    raw = download.run(DownloadConfig(source=tmp_path.as_uri(), out=out), store)
+    processed = preprocess.run(PreprocessConfig(raw=raw.uri, out=out, size=32), store)
+    changes = {"epochs": 1, "batch_size": 1, "learning_rate": 1.0, "processes": 2}
+    trained = train.run(config(processed, out, **changes), store)
+    assert len(history(store, trained)) == 1
 
 
 def test_a_damaged_checkpoint_is_refused_and_not_overwritten(

@@ -1,4 +1,4 @@
-"""The plugin: a tab "Training report" on the page of a run of our DAGs.
+"""The plugin: the tabs "Training report" and "Masks" on the page of a run of our DAGs.
 
 Airflow loads it from the plugins folder that this package is in. The package's .airflowignore hides
 every other file from the plugin loader.
@@ -17,7 +17,7 @@ PREFIX = "/training-report"
 
 
 class TrainingReportPlugin(AirflowPlugin):
-    """The tab and the application behind it."""
+    """The tabs and the application behind them."""
 
     name = "lung_training_report"
     external_views = [  # noqa: RUF012
@@ -27,13 +27,19 @@ class TrainingReportPlugin(AirflowPlugin):
             "href": PREFIX.lstrip("/") + "/dags/{DAG_ID}/runs/{RUN_ID}",
             "destination": "dag_run",
             "url_route": "training-report",
-        }
+        },
+        {
+            "name": "Masks",
+            "href": PREFIX.lstrip("/") + "/masks/dags/{DAG_ID}/runs/{RUN_ID}",
+            "destination": "dag_run",
+            "url_route": "lung-masks",
+        },
     ]
-    # Airflow 3.3 has no setting for the DAGs whose runs have a tab: this script hides it elsewhere.
+    # Airflow 3.3 has no setting for the DAGs whose runs have a tab: a script hides ours elsewhere.
     react_apps = [  # noqa: RUF012
         {
             "name": "lung_tab_filter",
-            "bundle_url": PREFIX.lstrip("/") + "/tab.js",
+            "bundle_url": PREFIX.lstrip("/") + "/tabs.js",
             "destination": "base",
             "url_route": "lung-tab-filter",
         }

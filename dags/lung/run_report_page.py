@@ -29,7 +29,7 @@ History = Sequence[Mapping[str, float]]
 
 HERE = Path(__file__).parent
 STYLE = "".join((HERE / name).read_text() for name in ("run_report.css", "run_failures.css"))
-TAB_SCRIPT = (HERE / "run_report_tab.js").read_text()
+TABS_SCRIPT = (HERE / "run_report_tabs.js").read_text()
 # The style sheet's hash, as a Content-Security-Policy names it.
 STYLE_SOURCE = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'"
 

@@ -2,7 +2,7 @@
 
 Threads read and decode films while others compute and others write masks, a bounded number ahead:
 
-    read, decode, resize   ->   network, a batch at a time   ->   restore, encode, write
+    read, decode, resize   ->   network, a batch at a time   ->   restore, encode, draw, write
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.films import preview
 from jobs.films.rows import PredictionRow
 from jobs.imaging import decode, masks, pictures
 from jobs.imaging.geometry import Placement
@@ -96,11 +97,13 @@ class Masker:
     read: the bytes of a film; None where it is no longer there.
     put: stores a film's mask (1-bit PNG, H x W of the film) under the film's id and returns the
         entry for its row.
+    keep: takes a film's preview, a JPEG, under the film's id before the film's row is yielded.
     """
 
     network: Network
     read: Callable[[Film], bytes | None]
     put: Callable[[str, bytes], FileRow]
+    keep: Callable[[str, bytes], None]
     _cores: threading.BoundedSemaphore = field(
         default_factory=lambda: threading.BoundedSemaphore(CORES), init=False
     )
@@ -168,34 +171,45 @@ class Masker:
             return item
         square, probabilities = item
         try:
-            png, columns = self._restore(square.placement, probabilities)
+            png, drawn, columns = self._restore(square, probabilities)
         except decode.ImageError as error:
             return square.film.failed(str(error))
+        self.keep(square.film.id, drawn)
         entry = self.put(square.film.id, png)
         return square.film.row(status="ok", mask=entry, **columns)
 
     def _restore(
-        self, placement: Placement, probabilities: Probabilities
-    ) -> tuple[bytes, dict[str, Any]]:
-        """The film's mask as a PNG, and the row's columns of it."""
-        pixels = placement.height * placement.width
-        with film_memory(RESTORE_BYTES * pixels), self._cores:
+        self, square: _Square, probabilities: Probabilities
+    ) -> tuple[bytes, bytes, dict[str, Any]]:
+        """The film's mask as a PNG, its preview, and the row's columns of the mask."""
+        placement = square.placement
+        with film_memory(RESTORE_BYTES * placement.height * placement.width), self._cores:
             with timed("restore"):
                 mask = self.network.mask(probabilities, placement)
                 columns = self._measure(mask, quality.score(probabilities))
             with timed("encode"):
-                return decode.encode_mask(mask), columns
+                png = decode.encode_mask(mask)
+            with timed("preview"):
+                return png, preview.draw(square.pixels, placement, mask), columns
 
     def _measure(self, mask: Mask, score: float) -> dict[str, Any]:
-        """The row's columns of a mask; an empty mask and one of low quality are for review."""
+        """The row's columns of a mask, which is for review where there is a reason."""
         lung, score = masks.lung_fraction(mask), round(score, 6)
+        reason = self._reason_to_review(lung, score)
         return {
             "height": mask.shape[0],
             "width": mask.shape[1],
             "lung_fraction": round(lung, 6),
             "quality": score,
-            "review": lung == 0 or score < self.network.recipe.review_below,
+            "review": bool(reason),
+            **({"reason": reason} if reason else {}),
         }
+
+    def _reason_to_review(self, lung: float, score: float) -> str:
+        if lung == 0:
+            return "no lung was found"
+        limit = self.network.recipe.review_below
+        return f"quality {score:.6g} is below {limit:.6g}" if score < limit else ""
 
 
 def log_review(count: int, table: str) -> None:

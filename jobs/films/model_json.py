@@ -105,6 +105,7 @@ class PackageJson(NetworkJson):
     weights: Weights
     data: NotRequired[Data]
     training: NotRequired[Training]
+    metrics: NotRequired[dict[str, Any]]
 
 
 def read_trained_json(store: Store, trained: Manifest, form: type) -> dict[str, Any]:

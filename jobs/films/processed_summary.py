@@ -95,13 +95,17 @@ def check_quarantine(summary: Summary, limit: float, uri: str) -> None:
     """
     unusable = summary.reasons()
     with_mask = summary.total - sum(unusable.pop(reason, 0) for reason in (NO_MASK, REPEATED))
-    share = unusable.total() / with_mask if with_mask else 1.0
+    if not with_mask:
+        raise BadDataError(
+            f"no film has a mask of its own, of {summary.total} films: give films with masks, as "
+            f"in images/ beside masks/: see {uri}"
+        )
+    share = unusable.total() / with_mask
     if share > limit:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in unusable.most_common(3))
         raise BadDataError(
             f"{unusable.total()} of {with_mask} films with a mask are quarantined ({share:.0%}, "
-            f"at most {limit:.0%} by --max-quarantined): {reasons or 'no film has a mask'}"
-            f"{_remedy(summary)}: see {uri}"
+            f"at most {limit:.0%} by --max-quarantined): {reasons}{_remedy(summary)}: see {uri}"
         )
 
 

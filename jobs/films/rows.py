@@ -14,7 +14,7 @@ from jobs import typed_json
 from jobs.errors import BadDataError
 from jobs.storage.manifest import FileRow, Manifest
 from jobs.storage.s3 import Store
-from jobs.typed_json import Count, Fraction, Name, Range, Sha256, Text
+from jobs.typed_json import Count, Fraction, Key, Name, Range, Sha256, Text
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -87,11 +87,20 @@ class ProcessedRow(FilmRow):
     mask_values: NotRequired[list[str]]
 
 
+class PreviewRow(TypedDict):
+    """Where a film's preview lies: bytes of the object `key`, relative to the masks' folder."""
+
+    key: Key
+    offset: Count
+    bytes: Count
+
+
 class PredictionRow(TypedDict):
     """predict and inbox: the mask where the status is ok, else the reason.
 
     height, width: the film's own, in pixels. lung_fraction, quality: 0..1.
-    review: whether a person should look at the mask. missing: gone before it was read.
+    review: whether a person should look at the mask, for the reason. missing: gone before it was
+    read. preview: earlier versions drew none.
     """
 
     id: Name
@@ -104,6 +113,7 @@ class PredictionRow(TypedDict):
     lung_fraction: NotRequired[Fraction]
     quality: NotRequired[Fraction]
     review: NotRequired[bool]
+    preview: NotRequired[PreviewRow]
 
 
 class InboxRow(PredictionRow):

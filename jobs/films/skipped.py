@@ -1,9 +1,14 @@
-"""The files beside the films that predict and inbox pass over: skipped.csv, and counts to print."""
+"""The files beside the films that predict and inbox pass over: skipped.csv, and counts to print.
+
+Also the error where no film is left.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+
+from jobs.errors import BadDataError
 
 SKIPPED_CSV = "skipped.csv"
 COLUMNS = ["name", "reason"]
@@ -27,3 +32,11 @@ def headline(counts: Mapping[str, int]) -> dict[str, int]:
 def lines(skipped: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """The rows of skipped.csv."""
     return ({"name": name, "reason": reason} for name, reason in skipped.items())
+
+
+def no_films(place: str, counts: Mapping[str, int]) -> BadDataError:
+    """The error of a folder or prefix in which nothing is left to mask."""
+    return BadDataError(
+        f"there are no films {place} (files passed over: {described(counts)}): give films as PNG, "
+        "JPEG, TIFF, GIF, BMP, WebP or JPEG 2000, outside folders of masks"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import cv2
@@ -13,7 +13,7 @@ from PIL import Image
 from jobs.imaging.full_scale import to_eight_bits
 
 # Pixels of a large image that are converted at a time.
-STRIPE = 2**24
+STRIPE = 2**22
 
 
 class Color(NamedTuple):
@@ -45,9 +45,7 @@ def _deep_luma(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     table = to_eight_bits(pixels[:, :, :3])
     code = cv2.COLOR_BGR2GRAY if pixels.shape[2] == 3 else cv2.COLOR_BGRA2GRAY
     luma = np.empty(pixels.shape[:2], np.uint8)
-    rows = max(1, STRIPE // pixels.shape[1])
-    for top in range(0, len(luma), rows):
-        stripe = slice(top, top + rows)
+    for stripe in _stripes(pixels):
         luma[stripe] = cv2.cvtColor(cv2.LUT(pixels[stripe], table), code)
     return luma
 
@@ -59,7 +57,17 @@ def _bgr(image: Image.Image) -> NDArray[Any]:
 def _high_bytes(pixels: NDArray[Any]) -> NDArray[Any]:
     """BGR uint8 (H, W, 3): the low bytes where no high byte is used."""
     shift = 8 if pixels.max() > 255 else 0
-    return np.dstack([(pixels[:, :, channel] >> shift).astype(np.uint8) for channel in range(3)])
+    colors = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for stripe in _stripes(pixels):
+        # A cast keeps the low byte.
+        colors[stripe] = (pixels[stripe, :, :3] >> shift).astype(np.uint8)
+    return colors
+
+
+def _stripes(pixels: NDArray[Any]) -> Iterator[slice]:
+    """The rows of a large image in parts of at most STRIPE pixels."""
+    rows = max(1, STRIPE // pixels.shape[1])
+    return (slice(top, top + rows) for top in range(0, len(pixels), rows))
 
 
 # ITU-R BT.601 luma for films; masks keep their colors.

@@ -1,8 +1,7 @@
 """Image files to arrays and back: how the samples of a film or a mask are interpreted.
 
-`png` reads plain PNGs. Pillow decodes all other files, because it refuses truncated ones. OpenCV
-decodes color with 16 bits a channel, of which Pillow keeps only the high byte, and encodes PNG at
-a fifteenth of Pillow's cost.
+`png` reads plain PNGs. Pillow decodes all other files, because it refuses truncated ones; of 16-bit
+color it keeps the high byte alone, so OpenCV decodes it again, and encodes PNG 15 times as fast.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ MAX_PIXELS = 100_000_000
 # Pixels of width or height; the limit of OpenCV's libpng for reading and writing.
 LONGEST_SIDE = 1_000_000
 # Pixels of a large image that are converted at a time.
-STRIPE = 2**24
+STRIPE = 2**22
 
 # Pillow's modes of gray up to 8 bits, of deeper gray, and of color.
 GRAY_MODES = ("1", "L", "LA")
@@ -130,10 +129,11 @@ def _mask_errors() -> Iterator[None]:
         raise MaskError(str(error)) from error
 
 
-def decode_rgb(data: bytes) -> NDArray[np.uint8]:
-    """A picture that a job drew, RGB uint8 (H, W, 3). Raises ImageError as `decode_film` does."""
+def decode_rgb(data: bytes, most: int) -> NDArray[np.uint8]:
+    """A picture of at most `most` pixels, RGB uint8 (H, W, 3); ImageError as `decode_film`."""
     data = _checked(data)
     image = _opened(data)
+    _check_size(image.width, image.height, most)
     _check_cost(image, data)
     with _image_errors(data):
         return np.array(image.convert("RGB"))
@@ -181,9 +181,11 @@ def _samples(data: bytes, color: Color) -> NDArray[Any]:
     data = _checked(data)
     plain = png.open_plain(data)
     if plain and not _excess(plain.width, plain.height):
-        samples = plain.read()
+        if plain.depth == 16:
+            _check_cost(_opened(data), data)
+        samples = plain.read(color.bgr)
         if samples is not None:
-            return samples if samples.ndim == 2 else color.bgr(samples)
+            return color.deep(samples) if plain.depth == 16 else samples
     image = _opened(data)
     _check_cost(image, data)
     with _image_errors(data):
@@ -240,8 +242,8 @@ def _check_canvas(data: bytes, kind: str) -> tuple[int, int]:
     return canvas.width, canvas.height
 
 
-def _check_size(width: int, height: int) -> None:
-    if excess := _excess(width, height):
+def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    if excess := _excess(width, height, most):
         raise ImageError(f"too large: {width} x {height} pixels are over {excess}")
     if min(width, height) < 1:
         raise ImageError(f"undecodable: {width} x {height} pixels")
@@ -287,10 +289,10 @@ def _by_stripes(image: Image.Image, convert: Callable[[Image.Image], NDArray[Any
     return np.asarray(samples)
 
 
-def _excess(width: int, height: int) -> str:
+def _excess(width: int, height: int, most: int = MAX_PIXELS) -> str:
     """The limit that a size in pixels exceeds, "" if it exceeds none."""
-    if width * height > MAX_PIXELS:
-        return f"{MAX_PIXELS // 1_000_000} megapixels"
+    if width * height > most:
+        return f"{most // 1_000_000} megapixels"
     return f"{LONGEST_SIDE} on a side" if max(width, height) > LONGEST_SIDE else ""
 
 

@@ -17,9 +17,9 @@ from PIL.TiffImagePlugin import (
 
 from jobs.imaging.canvas import canvas_of
 from jobs.imaging.file_parts import has_several_scans
-from jobs.imaging.png import MOST_INFLATED
+from jobs.imaging.png import MOST_INFLATED, open_plain
 
-# Bytes for one film: 100 megapixels, or 89 in 16-bit color.
+# Bytes for one film: 100 megapixels, or 89 in 16-bit color of a plain PNG, 59 of others.
 MOST_BYTES = 2**30
 # Bytes that Pillow keeps of a pixel; 4 of the other modes.
 PILLOW_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
@@ -49,6 +49,9 @@ def decoding(image: Image.Image, data: bytes) -> int:
     if bits > 8:
         # OpenCV reads color after Pillow, whose freed memory is seldom in one piece.
         channels = 0 if image.mode.startswith("I") else max(3, _channels(image, data))
+        if channels and not open_plain(data):
+            # OpenCV makes room for the pixels twice; a plain PNG is read in strips.
+            channels *= 2
         return buffer + whole + 2 * channels * pixels + 2 * pixels
     return buffer + whole + pixels
 

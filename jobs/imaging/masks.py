@@ -18,6 +18,8 @@ Color: TypeAlias = tuple[int, int, int]
 
 # Pixels counted at a time.
 COUNTED = 2**24
+# Pixels of a contact sheet, twice those of the largest that a job draws.
+LARGEST_SHEET = 4_000_000
 
 BACKGROUND: Color = (17, 19, 23)
 FRAME: Color = (30, 33, 39)

@@ -1,16 +1,18 @@
 """A fast reader for plain PNGs, which most films and masks are; Pillow reads all other files.
 
 A PNG is plain if it consists of whole chunks with valid checksums and nothing else, has gray of 1
-or 8 bits or color of 8 bits a channel, is not interlaced and has no orientation. Its other chunks
-(text, gamma, time) do not change the samples. Reading costs little more than inflating the pixels.
+or 8 bits or color of 8 or 16 bits a channel, is not interlaced and has no orientation. Its other
+chunks (text, gamma, time) do not change the samples. Reading costs little more than inflating the
+pixels, and of a large file takes little more memory than its samples.
 """
 
 from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,9 +21,10 @@ from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBBBBB")
-GRAY, COLOR = 0, 2
+GRAY, COLOR, COLOR_ALPHA = 0, 2, 6
 # Bits a sample, and the color type.
-PLAIN_KINDS = ((1, GRAY), (8, GRAY), (8, COLOR))
+PLAIN_KINDS = ((1, GRAY), (8, GRAY), (8, COLOR), (16, COLOR), (16, COLOR_ALPHA))
+CHANNELS = {GRAY: 1, COLOR: 3, COLOR_ALPHA: 4}
 CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 # The header of a stored block (RFC 1951, 3.2.4): is it the last, its length, the length inverted.
 STORED = struct.Struct("<BHH")
@@ -33,8 +36,16 @@ ORIENTED_TEXT = (b"Raw profile", b"XML:")
 
 # The most bytes that one byte of a deflate stream holds (zlib's technical details), rounded up.
 MOST_INFLATED = 1032
+# Bytes of rows that are decoded at a time, for which OpenCV makes room twice; and of the file that
+# are inflated at a time.
+STRIP, PIECE = 2**25, 2**20
 
 Part = bytes | memoryview
+Samples = NDArray[Any]
+
+
+class TooFewRowsError(ValueError):
+    """The stream of a PNG ends before its last row, or OpenCV refuses a row."""
 
 
 @dataclass(frozen=True)
@@ -43,51 +54,121 @@ class PlainPng:
 
     height: int
     width: int
-    depth: int  # bits a sample, 1 or 8
-    color: int  # GRAY or COLOR
+    depth: int  # bits a sample: 1, 8 or 16
+    color: int  # GRAY, COLOR or COLOR_ALPHA
     packed: list[memoryview]  # whole IDAT chunks
 
-    def read(self) -> NDArray[np.uint8] | NDArray[np.bool_] | None:
-        """The samples: uint8 (H, W), BGR uint8 (H, W, 3), or bool (H, W) if they have 1 bit.
+    def read(self, convert: Callable[[Samples], Samples] = lambda pixels: pixels) -> Samples | None:
+        """The samples: gray as uint8 (H, W), or bool (H, W) if they have 1 bit.
 
-        None if the compressed pixels are damaged or too few.
+        Of color with 8 bits what `convert`, which goes by pixels, makes of BGR uint8 (H, W, 3); of
+        color with 16 bits BGR uint16 (H, W, 3). None if the compressed pixels are damaged or too
+        few.
         """
-        # PNG filters bytes: 8 pixels of 1 bit are decoded as 1 pixel of 8 bits, at an eighth of
-        # the cost.
-        columns = self.width if self.depth == 8 else -(-self.width // 8)
-        rows = self._rows(self.height * (1 + columns * (3 if self.color == COLOR else 1)))
-        if rows is None:
+        samples, top = None, 0
+        try:
+            for strip in self._strips():
+                part = self._samples_of(strip, convert)
+                if len(part) == self.height:
+                    return part
+                if samples is None:
+                    samples = np.empty((self.height, *part.shape[1:]), part.dtype)
+                samples[top : top + len(part)] = part
+                top += len(part)
+        except (isal_zlib.error, TooFewRowsError):  # type: ignore[misc]  # its stub names an instance
             return None
-        header = HEADER.pack(columns, self.height, 8, self.color, 0, 0, 0)
-        chunks = _chunk(b"IHDR", header), _chunk(b"IDAT", *_stored(rows)), _chunk(b"IEND")
-        data = b"".join((SIGNATURE, *itertools.chain.from_iterable(chunks)))
-        # Large films are decoded in half the memory.
-        del rows, chunks
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if decoded is None:
-            return None
-        samples = np.asarray(decoded, dtype=np.uint8)
-        if self.depth == 8:
-            return samples
-        return np.unpackbits(samples, axis=1, count=self.width).view(np.bool_)
+        return samples
 
-    def _rows(self, length: int) -> memoryview | None:
-        """The inflated rows, still filtered: `length` bytes, or None if there are fewer.
+    def _samples_of(self, strip: Samples, convert: Callable[[Samples], Samples]) -> Samples:
+        if self.depth == 1:
+            return np.unpackbits(strip, axis=1, count=self.width).view(np.bool_)
+        if self.depth == 16:
+            return np.ascontiguousarray(strip[:, :, :3])
+        return convert(strip) if self.color == COLOR else strip
+
+    def _strips(self) -> Iterator[Samples]:
+        """The decoded rows from top to bottom, some at a time, as OpenCV has them.
+
+        Raises TooFewRowsError or isal_zlib.error, for the last rows before they are yielded.
+        """
+        row_bytes = 1 + self._columns * CHANNELS[self.color] * max(1, self.depth // 8)
+        if self.height * row_bytes > MOST_INFLATED * sum(map(len, self.packed)):
+            raise TooFewRowsError
+        stream, above = _Stream(self.packed), b""
+        rows = max(1, STRIP // row_bytes)
+        for top in range(0, self.height, rows):
+            count = min(rows, self.height - top)
+            parts = stream.take(count * row_bytes)
+            if top + count == self.height:
+                stream.check_end()
+            strip = self._decoded(above, parts, count)
+            yield strip
+            if top + count < self.height:
+                above = self._unfiltered(strip[-1])
+
+    @property
+    def _columns(self) -> int:
+        """PNG filters bytes: 8 pixels of 1 bit are decoded as 1 pixel of 8 bits, at an eighth of
+        the cost.
+        """
+        return self.width if self.depth > 1 else -(-self.width // 8)
+
+    def _decoded(self, above: bytes, parts: Sequence[bytes], count: int) -> Samples:
+        """`count` filtered rows, decoded by OpenCV below the row `above` them, b"" for the first.
 
         ISA-L inflates in two fifths of the time of OpenCV's zlib; OpenCV then only undoes the
-        filters.
+        filters, which add to a pixel its neighbours to the left and above.
         """
-        packed_bytes = sum(map(len, self.packed))
-        if length > MOST_INFLATED * packed_bytes:
-            return None
-        stream = isal_zlib.decompressobj()
-        try:
-            rows = stream.decompress(b"".join(chunk[8:-4] for chunk in self.packed), length)
-            # After the last row the stream has more bytes, or a valid checksum and its end.
-            more = stream.decompress(stream.unconsumed_tail, 1)
-        except isal_zlib.error:  # type: ignore[misc]  # its stub names an instance
-            return None
-        return memoryview(rows) if len(rows) == length and (more or stream.eof) else None
+        depth, height = max(8, self.depth), count + bool(above)
+        header = HEADER.pack(self._columns, height, depth, self.color, 0, 0, 0)
+        body = _stored([above, *parts] if above else parts)
+        chunks = _chunk(b"IHDR", header), _chunk(b"IDAT", *body), _chunk(b"IEND")
+        data = b"".join((SIGNATURE, *itertools.chain.from_iterable(chunks)))
+        strip = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if strip is None:
+            raise TooFewRowsError
+        return np.asarray(strip[height - count :])
+
+    def _unfiltered(self, row: Samples) -> bytes:
+        """A decoded row as a PNG holds it, without a filter."""
+        if self.color != GRAY:
+            row = row[:, [2, 1, 0, 3][: row.shape[1]]]
+        return b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes()
+
+
+class _Stream:
+    """The inflated rows of a PNG, still filtered, some at a time."""
+
+    def __init__(self, chunks: Iterable[memoryview]) -> None:
+        self._packed = memoryview(b"".join(chunk[8:-4] for chunk in chunks))
+        self._stream = isal_zlib.decompressobj()
+
+    def take(self, length: int) -> list[bytes]:
+        """The next `length` bytes, in parts; TooFewRowsError where there are fewer."""
+        parts = []
+        while length and (part := self._inflate(length)):
+            parts.append(part)
+            length -= len(part)
+        if length:
+            raise TooFewRowsError
+        return parts
+
+    def check_end(self) -> None:
+        """After the last row the stream has more bytes, or a valid checksum and its end."""
+        if not self._inflate(1) and not self._stream.eof:
+            raise TooFewRowsError
+
+    def _inflate(self, most: int) -> bytes:
+        """At most `most` further bytes; b"" at the end of the stream or of the file."""
+        part = b""
+        while not part and not self._stream.eof:
+            piece: Part = self._stream.unconsumed_tail
+            if not piece:
+                piece, self._packed = self._packed[:PIECE], self._packed[PIECE:]
+            part = self._stream.decompress(piece, most)
+            if not piece:
+                break
+        return part
 
 
 def open_plain(data: bytes) -> PlainPng | None:
@@ -146,15 +227,20 @@ def _is_special(kind: bytes, body: memoryview) -> bool:
     return may_turn or (is_critical and kind not in CRITICAL)
 
 
-def _stored(data: memoryview) -> Iterator[Part]:
-    """A zlib stream (RFC 1950) that holds `data` uncompressed, in stored blocks."""
+def _stored(parts: Iterable[bytes]) -> Iterator[Part]:
+    """A zlib stream (RFC 1950) that holds the parts uncompressed, in stored blocks."""
     yield b"\x78\x01"
-    for start in range(0, len(data), LARGEST_STORED):
-        block = data[start : start + LARGEST_STORED]
-        is_last = start + LARGEST_STORED >= len(data)
-        yield STORED.pack(is_last, len(block), LARGEST_STORED - len(block))
-        yield block
-    yield isal_zlib.adler32(data).to_bytes(4, "big")
+    checksum = 1
+    for part in parts:
+        checksum = isal_zlib.adler32(part, checksum)
+        view = memoryview(part)
+        for start in range(0, len(view), LARGEST_STORED):
+            block = view[start : start + LARGEST_STORED]
+            yield STORED.pack(0, len(block), LARGEST_STORED - len(block))
+            yield block
+    # An empty block is the last.
+    yield STORED.pack(1, 0, LARGEST_STORED)
+    yield checksum.to_bytes(4, "big")
 
 
 def _chunk(kind: bytes, *body: Part) -> tuple[Part, ...]:

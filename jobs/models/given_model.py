@@ -57,6 +57,19 @@ class GivenModel:
         """Where `model_of` finds a package again."""
         return {} if self.trained else {"package": self.uri}
 
+    def shown(self) -> dict[str, Any]:
+        """What the page of the masks shows of it: "version" and "val_dice"; None: not known."""
+        if self.trained:
+            version, dice = self.trained.fingerprint, self.trained.headline.get("best_val_dice")
+        else:
+            version = self.uri.rpartition("/")[2]
+            dice = self.model_json.get("metrics", {}).get("val_dice")
+        # No job checks the headline of another.
+        return {
+            "version": version,
+            "val_dice": dice if type(dice) is float and 0 <= dice <= 1 else None,
+        }
+
     def network(self) -> tuple[Mapping[str, Any], bytes]:
         """(content of model.json, weights), the weights checked by their sha256."""
         if self.trained:

@@ -254,10 +254,13 @@ def data_uri(image: NDArray[np.uint8]) -> str:
 
 
 def _picture(store: Store, manifest: Manifest, key: str) -> NDArray[np.uint8]:
-    """A picture of the manifest, RGB uint8 (H, W, 3); BadDataError where it cannot be decoded."""
+    """A contact sheet of the manifest, RGB uint8 (H, W, 3).
+
+    Raises BadDataError where it cannot be decoded, or is larger than any that a job draws.
+    """
     data = manifest.read_file(store, key)
     try:
-        return decode.decode_rgb(data)
+        return decode.decode_rgb(data, masks.LARGEST_SHEET)
     except decode.ImageError as error:
         raise BadDataError(
             f"{manifest.uri_of(key)} cannot be read ({error}): run {manifest.job} with --force"

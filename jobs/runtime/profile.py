@@ -28,6 +28,7 @@ STAGES = [
     "validate",
     "restore",
     "encode",
+    "preview",
     "write",
 ]
 # The stage of the main thread's waiting; kept apart from those of work.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from jobs.errors import NotFoundError
+from jobs.errors import ConfigError, NotFoundError
 from jobs.sources.archive import ZipSource
 from jobs.sources.byte_ranges import ObjectRanges
 from jobs.sources.file_kinds import ARCHIVE_ENDINGS
@@ -15,6 +15,7 @@ from jobs.storage.s3 import Store
 # "\" in a key that is made of a file's name: SeaweedFS takes "\" in a key for "/". Cygwin and WSL
 # write the character so on disks that cannot hold it.
 BACKSLASH = "\uf05c"
+OBJECT = r"s3://[^/]+/.*[^/]"
 # Where keys are made of the names of a local folder's files.
 INCOMING = re.compile(r"/incoming/[0-9a-f]{64}/$")
 
@@ -36,6 +37,11 @@ class BucketSource:
             # A console marks an empty folder with an empty object whose key ends in "/".
             if not item.uri.endswith("/")
         }
+        if not self.objects and re.fullmatch(OBJECT, uri) and store.exists(uri):
+            raise ConfigError(
+                f"{uri} is one object, not a prefix: give the prefix of a folder of films, such as "
+                "s3://BUCKET/FOLDER/; unpack an archive there, or give a zip to the job download"
+            )
         if not self.objects:
             raise NotFoundError(f"no objects below {self._prefix}: check the bucket and the prefix")
 

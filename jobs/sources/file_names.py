@@ -8,8 +8,9 @@ import re
 from jobs.sources.file_kinds import ARCHIVE_ENDINGS
 
 IMAGES = {
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff"),
-    *(".gif", ".bmp", ".dib", ".webp", ".jp2", ".j2k", ".jpx", ".jpc"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp"),
+    *(".tif", ".tiff", ".gif", ".bmp", ".dib", ".webp"),
+    *(".jp2", ".j2k", ".j2c", ".jpx", ".jpf", ".jpc"),
 }
 TEXTS = {
     *(".txt", ".csv", ".tsv", ".xml", ".json", ".md", ".pdf", ".html", ".htm", ".log"),
@@ -21,8 +22,10 @@ DICOM = {".dcm", ".dicom", ".ima"}
 # What network storage, Windows and macOS leave beside a user's files; names in lower case.
 SYSTEM = re.compile(
     r"@eadir|@tmp|@__thumb|\.@__.*|@recycle|@recently-snapshot|@sharebin|#recycle|#snapshot"
-    r"|~snapshot|\.snapshot|\.zfs|\$recycle\.bin|recycler|recycled|system volume information"
-    r"|found\.\d{3}|lost\+found|\.trash.*|\.spotlight-v100|\.fseventsd|\.appledouble|\.ds_store"
+    r"|@app(store|data|home|temp|conf)|@database|@docker|@sharesnap|@img_bkp_cache|@s2s|@cloudsync"
+    r"|~snapshot|\.snapshot|\.zfs|\$recycle\.bin|recycler|recycled|\$extend|\$windows\..*"
+    r"|system volume information|found\.\d{3}|lost\+found|\.trash.*|\.spotlight-v100|\.fseventsd"
+    r"|\.appledouble|\.ds_store"
     r"|__macosx|\._.*|~\$.*|(eh)?thumbs.*\.db|desktop\.ini|icon\r|network trash folder"
     r"|temporary items|synophoto_.*|synoindex_.*|.*@syno(resource|eastream)|.*:zone\.identifier"
 )
@@ -48,5 +51,5 @@ def reason_to_ignore(name: str) -> str:
 
 
 def ending_of(name: str) -> str:
-    """The extension in lower case with its dot, "" without one."""
-    return os.path.splitext(name.rpartition("/")[2])[1].lower()
+    """The extension in lower case with its dot and without spaces behind it, "" without one."""
+    return os.path.splitext(name.rpartition("/")[2])[1].lower().rstrip()

@@ -15,13 +15,17 @@ from jobs.sources.source import check_size
 
 log = logging.getLogger(__name__)
 
+BROKEN, FOLDER_LINK = "links that lead nowhere", "links to a folder that is not listed there"
+FILE_LINK, SPECIAL = "links out of the folder", "special files"
+
 
 class FolderSource:
     """Every regular file below a folder; a link is followed only to a file inside the folder.
 
     Links out of the folder, links to folders and special files are skipped and logged, so that the
-    folder's own files alone decide its identity. With `follows_links` links are followed wherever
-    they lead. Nothing below the folders of `without` is listed.
+    folder's own files alone decide its identity; `skipped` has the reason of each by its name. With
+    `follows_links` links are followed wherever they lead. Nothing below the folders of `without` is
+    listed.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class FolderSource:
         self.path = path.resolve()
         self._follows_links = follows_links
         self._without = {folder.resolve() for folder in without}
+        self.skipped: dict[str, str] = {}
         self._names = sorted(self._walk())
 
     def identity(self) -> dict[str, str]:
@@ -89,6 +94,7 @@ class FolderSource:
                     skipped.append(path)
         if skipped:
             self._report_skipped(skipped, names)
+        self.skipped = {self._visible_name(path): _reason(path) for path in skipped}
         return names
 
     def _enters(self, folder: Path, entered: set[str], skipped: list[Path]) -> bool:
@@ -125,6 +131,9 @@ class FolderSource:
             )
         log.warning("%s: skipped %d %s, such as %s", self.path, len(skipped), kinds, example)
 
+    def _visible_name(self, path: Path) -> str:
+        return os.fsencode(path.relative_to(self.path)).decode(errors="backslashreplace")
+
     def _name(self, path: Path) -> str:
         name = path.relative_to(self.path).as_posix()
         # Manifests are UTF-8; a file system of Linux allows any bytes in a name.
@@ -133,6 +142,14 @@ class FolderSource:
         except UnicodeEncodeError:
             raise BadDataError(f"the name of {name!r} is not UTF-8: rename the file") from None
         return name
+
+
+def _reason(skipped: Path) -> str:
+    if not skipped.is_symlink():
+        return SPECIAL
+    if not skipped.exists():
+        return BROKEN
+    return FOLDER_LINK if skipped.is_dir() else FILE_LINK
 
 
 def _raise_access_error(error: OSError) -> None:

@@ -17,8 +17,20 @@ OTHER_MASK = "other mask"
 FILM_NAMES = {
     *("image", "images", "img", "imgs", "org", "orig", "original", "originals"),
     *("cxr", "cxrs", "film", "films", "xray", "xrays", "x ray", "x rays"),
+    *("bild", "bilder", "imagen", "imagenes", "imágenes", "imagem", "imagens", "immagine"),
+    *("immagini", "图像", "画像", "изображения"),
 }
-MASK_WORDS = {"mask", "masks", "msk", "msks", "label", "labels", "seg", "segs", "segmentations"}
+# Masks in other languages are masks too: nobody translates folders before predict.
+MASK_NOUNS = {
+    *("mask", "masks", "msk", "msks", "maske", "masken", "masque", "masques", "mascara"),
+    *("mascaras", "máscara", "máscaras", "maschera", "maschere", "маска", "маски"),
+    *("掩码", "掩膜", "マスク", "마스크"),
+}
+MASK_WORDS = MASK_NOUNS | {"label", "labels", "seg", "segs", "segmentations"}
+# A word that ends so, with a number or not: "predicted masks", "lungmask", "masks2".
+MASK_ENDING = re.compile(rf"\w*({'|'.join(sorted(MASK_NOUNS))})\d*")
+# With one of these words, a name that says "mask" is none of a folder of masks.
+NO_MASKS = {"with", "without", "no", "not"}
 # The truth about what? Public sets of infections use these words too.
 OPEN_WORDS = {
     *("ground", "truth", "truths", "groundtruth", "groundtruths", "gt"),
@@ -62,6 +74,25 @@ class Folder(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
+def says_mask(path: str) -> bool:
+    """Whether a folder of `path` is said to hold masks, without saying that they are lungs.
+
+    "predicted masks", "masks_v2", "infectionmasks"; not "masked", "images and masks", "no mask".
+    """
+    return any(_says_mask(set(_words(folder))) for folder in path.split("/"))
+
+
+def is_organ(folder: str) -> bool:
+    """Whether a folder is named by organs other than lungs alone: "heart", "Clavicles"."""
+    words = set(_telling_words(folder))
+    return bool(words) and words <= ORGANS
+
+
+def _says_mask(words: set[str]) -> bool:
+    return not words & (FILM_NAMES | NO_MASKS) and any(map(MASK_ENDING.fullmatch, words))
+
+
+@lru_cache(maxsize=4096)
 def folder_of(path: str) -> Folder:
     """The nearest folder of `path` ("a/b/c") that has a role, and the path around it."""
     folders = path.split("/")
@@ -98,6 +129,8 @@ def _mask_role(words: set[str], *, is_below_masks: bool) -> str:
     others = ORGANS | FINDINGS if says_mask else ORGANS if is_below_masks else set()
     if words & others:
         return OTHER_MASK
+    if says_mask:
+        words = words - {"segmentation"}
     says_lung, sides = bool(words & LUNG_WORDS), [SIDES[word] for word in words & set(SIDES)]
     if not words or words - LUNG_WORDS - MASK_WORDS - OPEN_WORDS - set(SIDES):
         return ""

@@ -25,7 +25,17 @@ from jobs.sources import mask_names
 from jobs.sources.catalogue import FAMILY_SOURCES, Catalogue, FilmFiles, Member
 from jobs.sources.file_names import reason_to_ignore
 from jobs.sources.film_ids import ANY_SOURCE, Key, unique_ids
-from jobs.sources.folder_roles import FILM, LEFT, LOOSE, LUNGS, OTHER_MASK, RIGHT, folder_of
+from jobs.sources.folder_roles import (
+    FILM,
+    LEFT,
+    LOOSE,
+    LUNGS,
+    OTHER_MASK,
+    RIGHT,
+    folder_of,
+    is_organ,
+    says_mask,
+)
 
 FAMILY = re.compile(r"((MCUCXR|CHNCXR|PHANTOM)_[0-9]+)_([0-9])")
 LABELS = {"0": "normal", "1": "abnormal"}
@@ -127,6 +137,9 @@ def _classify(source: int, name: str) -> Image:
     key, role = Key(source, folder.root, folder.within, stem), folder.role
     if FAMILY.fullmatch(stem):
         key = Key(ANY_SOURCE, "", "", stem)
+    without_role = path if role == LOOSE else folder.within if role == FILM else ""
+    if without_role and says_mask(without_role) and not mask_names.is_marked(stem):
+        role = OTHER_MASK
     if role == LOOSE and (FAMILY.fullmatch(stem) or JSRT.fullmatch(stem)):
         role = FILM
     return Image((source, name), role, _layout(folder.name, path, stem), key)
@@ -142,7 +155,15 @@ def _layout(folder: str, path: str, stem: str) -> str:
 
 
 def _marked(images: list[Image]) -> list[Image]:
-    """The images of one source, those outside mask folders whose names say "mask" as masks."""
+    """The images of one source, those outside mask folders whose names say "mask" as masks.
+
+    A folder of another organ beside folders of masks, as "heart" beside "left lung", has masks.
+    """
+    mask_roots = {image.key.root for image in images if image.role in (LUNGS, LEFT, RIGHT)}
+    images = [
+        replace(image, role=OTHER_MASK) if _is_of_an_organ(image, mask_roots) else image
+        for image in images
+    ]
     stems = {image.key for image in images if image.is_film}
     in_mask_folders = {image.key for image in images if not image.is_film}
 
@@ -159,6 +180,11 @@ def _marked(images: list[Image]) -> list[Image]:
         replace(image, role=LUNGS) if image.is_film and is_mask(image) else image
         for image in images
     ]
+
+
+def _is_of_an_organ(image: Image, mask_roots: Container[str]) -> bool:
+    above, _, folder = image.member[1].rpartition("/")[0].rpartition("/")
+    return image.layout == "films" and above in mask_roots and is_organ(folder)
 
 
 def _without_strays(images: list[Image]) -> list[Image]:

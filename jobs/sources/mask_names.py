@@ -6,18 +6,19 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jobs.sources.folder_roles import LEFT, LUNGS, RIGHT
+from jobs.sources.folder_roles import LEFT, LUNGS, MASK_NOUNS, RIGHT
 
-SEPARATOR = r"[-_. ]+"
+SEPARATOR = r"[-_. (\[]+"
+# What follows the word in the name of a second mask or a copy: "x_mask_2", "x_mask (1)".
+COPY = r"(?:[-_. ]*(?:\(\d+\)|v?\d{1,2}|copy|final)){0,2}"
 # A mask's name in any folder; the other words mark a mask only where the film is known.
-MARKED = re.compile(
-    rf"(?P<film>.+){SEPARATOR}(masks?|msk)|(masks?|msk){SEPARATOR}(?P<stem>.+)", re.I
-)
-WORDS = r"masks?|msk|segmentation|seg|labels?|lungs?|gt"
+NOUN = "|".join(sorted(MASK_NOUNS))
+MARKED = re.compile(rf"(?:.+{SEPARATOR})?(?:{NOUN})[)\]]?{COPY}|(?:{NOUN}){SEPARATOR}.+", re.I)
+WORDS = rf"{NOUN}|segmentation|segm|seg|labelmap|labels?|lungs?|gt"
 SIDES = ("left", "right")
 SIDE = "|".join(SIDES)
 AFFIX = re.compile(
-    rf"(?P<film>.+?)(?:{SEPARATOR}(?P<word>{WORDS}|{SIDE})|(?P<joined>mask|msk|(?:{SIDE})lung))"
+    rf"(?P<film>.+?)(?:{SEPARATOR}(?P<word>{WORDS}|{SIDE})|(?P<joined>mask|msk|(?:{SIDE})lung))[)\]]?"
     rf"|(?P<first>{WORDS}|{SIDE}){SEPARATOR}(?P<stem>.+)",
     re.I,
 )
@@ -31,7 +32,7 @@ class MaskName(NamedTuple):
 
 
 def is_marked(stem: str) -> bool:
-    """Whether a stem is that of a mask whatever films there are: x_mask, x-mask, mask_x, x_msk."""
+    """Whether a stem is that of a mask whatever films there are: x_mask, mask_x, x_mask_2, mask."""
     return bool(MARKED.fullmatch(stem))
 
 

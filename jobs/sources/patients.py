@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import posixpath
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -87,9 +88,10 @@ def by_pattern(pattern: str) -> Lookup:
 def by_table(table: Mapping[str, str]) -> Lookup:
     """Look up a patient by the film's path in its source, composed or not, or by its id.
 
-    A line that names no film so names the film at its path with "/" for "\\", without the
-    apostrophe that our CSVs put before a formula, or with its bare file name. Raises ConfigError
-    for a bare name of several films, and for a film that two lines give different patients.
+    A line that names no film so names the film at its path with "/" for "\\" and without "./",
+    without the apostrophe that our CSVs put before a formula, or with its bare file name. Raises
+    ConfigError for a bare name of several films, and for a film that two lines give different
+    patients.
     """
 
     def lookup(films: Sequence[FilmFiles]) -> list[str]:
@@ -125,7 +127,8 @@ class _Named:
         """The film of that name, or those with the same path in several sources; or none."""
         composed = _composed(name)
         unescaped = unescape_formula(composed)
-        for form in (composed, unescaped, unescaped.replace("\\", "/")):
+        path = posixpath.normpath(unescaped.replace("\\", "/"))
+        for form in (composed, unescaped, path):
             if films := self._by_path.get(form) or self._by_id.get(form):
                 return films
         films = self._by_file.get(composed) or self._by_file.get(unescaped) or []

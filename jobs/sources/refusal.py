@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from jobs.sources.file_names import HIDDEN, SYSTEM_FILE, ending_of, reason_to_ignore
+from jobs.sources.file_names import ARCHIVE, HIDDEN, SYSTEM_FILE, ending_of, reason_to_ignore
 
 FORMS = (
     "images/ beside masks/, with equal names or with _mask, -mask, _seg, _label or _lung at the "
@@ -15,6 +16,14 @@ FORMS = (
 )
 # Folders listed in an error.
 NAMED = 8
+
+
+def remedy(names: Iterable[str]) -> str:
+    """To give the forms that are taken; where there are archives and no image, to unpack one."""
+    reasons = {reason_to_ignore(name): name for name in names}
+    if ARCHIVE in reasons and "" not in reasons:
+        return f"unpack {reasons[ARCHIVE]!r} (a zip may be the source itself) and give {FORMS}"
+    return f"give {FORMS}"
 
 
 def folders_met(names: Iterable[str]) -> str:
@@ -31,6 +40,21 @@ def folders_met(names: Iterable[str]) -> str:
     described = [f"{folder} ({_counts(endings[folder])})" for folder in folders[:NAMED]]
     more = [f"{len(folders) - NAMED} more folders"] if len(folders) > NAMED else []
     return ", ".join(described + more) or "no files"
+
+
+def two_of_a_name(names: Iterable[str]) -> str:
+    """The only two folders of the files, where both have the same two stems or more; "" if not.
+
+    "input/ and output/": one of them may hold the masks of the other.
+    """
+    stems: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        stems[folder].add(os.path.splitext(file)[0])
+    if len(stems) != 2 or len({frozenset(files) for files in stems.values()}) > 1:
+        return ""
+    first, second = sorted(stems)
+    return f"{first}/ and {second}/" if len(stems[first]) > 1 else ""
 
 
 def _counts(endings: Counter[str]) -> str:

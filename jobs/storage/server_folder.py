@@ -11,10 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.errors import AccessError, ServiceUnavailableError
+from jobs.errors import AccessError, ConfigError, ServiceUnavailableError
 
 # What a full disk and a quota answer.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# What a path answers below a file or below /proc, on a disk that is read-only, and with long names.
+NO_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EROFS, errno.ENAMETOOLONG)
 # weed takes no object where less than this share of its disk is free (its -volume.minFreeSpace),
 # nor can it write one of some megabytes where less than these bytes are.
 LEAST_FREE_SHARE = 0.01
@@ -26,9 +28,17 @@ def make_private(folder: Path) -> None:
     """Create the server's folder with its data, and close both to all other users.
 
     An earlier version left films readable for every user, and weed gives some files wider rights.
+    Raises ConfigError where no folder can be made at that path.
     """
     data = folder / "data"
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        raise ConfigError(
+            f"{folder}: no folder can be made there ({error.strerror}): give another --folder"
+        ) from None
     folder.chmod(0o700)
     for parent, _, names in os.walk(data):
         os.chmod(parent, 0o700)
@@ -54,7 +64,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors_named(folder: Path) -> Iterator[None]:
-    """An error of the block as one that names the full disk, or the path without rights."""
+    """An error of the block as one that names the full disk, or the path that cannot be written."""
     try:
         yield
     except ServiceUnavailableError as error:
@@ -65,6 +75,8 @@ def disk_errors_named(folder: Path) -> Iterator[None]:
         raise ServiceUnavailableError(f"{_no_space(folder)} ({problem})") from error
     except PermissionError as error:
         raise AccessError(f"{error}: give --folder where this user may write") from error
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise ConfigError(f"{error}: remove it, or give another folder") from error
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise

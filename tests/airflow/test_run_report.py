@@ -42,19 +42,25 @@ def policy(answer: Any) -> dict[str, str]:
     return {name: sources for name, _, sources in (part.partition(" ") for part in parts)}
 
 
-def test_airflow_shows_the_tab_on_every_run_and_loads_no_other_plugin(served: Served) -> None:
+def test_airflow_shows_both_tabs_on_every_run_and_loads_no_other_plugin(served: Served) -> None:
     headers = {"Authorization": f"Bearer {served.token('admin')}"}
     plugins = served.call("GET", "/api/v2/plugins", headers=headers).json()["plugins"]
     (plugin,) = (entry for entry in plugins if entry["source"].startswith("$PLUGINS_FOLDER"))
     assert plugin["source"] == "$PLUGINS_FOLDER/run_report.py"
-    (view,) = plugin["external_views"]
-    assert (view["name"], view["destination"]) == ("Training report", "dag_run")
+    views = plugin["external_views"]
+    assert [(view["name"], view["destination"]) for view in views] == [
+        ("Training report", "dag_run"),
+        ("Masks", "dag_run"),
+    ]
     errors = served.call("GET", "/api/v2/plugins/importErrors", headers=headers).json()
     assert errors["total_entries"] == 0, errors
-    href = view["href"].format(DAG_ID=DAG, RUN_ID=quote(RUN, safe=""))
     served.run(RUN, "queued")
     cookies = {"_token": served.token("reader")}
-    assert served.call("GET", "/" + href, cookies=cookies).status_code == 200
+    for view in views:
+        href = view["href"].format(DAG_ID=DAG, RUN_ID=quote(RUN, safe=""))
+        answer = served.call("GET", "/" + href, cookies=cookies)
+        assert answer.status_code == 200
+        assert f"{view['name']} · run {RUN}" in answer.text
 
 
 @pytest.mark.parametrize("run_id", [RUN, "no-such-run"])

@@ -130,9 +130,10 @@ def test_errors_are_shown_of_our_dags_alone(served: Served) -> None:
     for dag in ("lung_masks", "other"):
         served.run(RUN, "failed", dag=dag)
         served.add_try("inbox", {"try": 3, "error": "the bucket is absent"}, dag=dag)
-        answer = served.get(dag=dag)
-        assert answer.status_code == 200
-        assert ("the bucket is absent" in answer.text) is (dag == "lung_masks")
+        for tab in ("", "masks/"):
+            answer = served.get(dag=dag, tab=tab)
+            assert answer.status_code == 200
+            assert ("the bucket is absent" in answer.text) is (dag == "lung_masks")
 
 
 def test_an_error_is_escaped_and_cut(served: Served) -> None:
@@ -189,7 +190,7 @@ def test_a_step_that_train_did_not_write_is_refused(served: Served, step: dict[s
     assert "train.json was not written by train" in answer.text
 
 
-def test_the_script_that_hides_the_tab_names_the_dags_of_the_folder(served: Served) -> None:
+def test_the_script_that_hides_the_tabs_names_the_dags_of_the_folder(served: Served) -> None:
     headers = {"Authorization": f"Bearer {served.token('admin')}"}
     plugins = served.call("GET", "/api/v2/plugins", headers=headers).json()["plugins"]
     (plugin,) = (entry for entry in plugins if entry["source"].startswith("$PLUGINS_FOLDER"))
@@ -198,6 +199,7 @@ def test_the_script_that_hides_the_tab_names_the_dags_of_the_folder(served: Serv
     answer = served.call("GET", "/" + app["bundle_url"])
     assert answer.headers["Content-Type"].startswith("text/javascript")
     assert f"globalThis.{app['name']} =" in answer.text
-    assert f"/plugin/{plugin['external_views'][0]['url_route']}" in answer.text
+    for view in plugin["external_views"]:
+        assert f'[href$="/plugin/{view["url_route"]}"]' in answer.text
     for dag in ("lung_segmentation", "lung_masks"):
         assert f'[href*="/dags/{dag}/"]' in answer.text

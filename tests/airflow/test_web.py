@@ -133,19 +133,26 @@ def test_the_run_succeeds_and_the_tab_shows_its_report(
     page.save_picture("report")
 
 
-def test_the_tab_is_shown_on_runs_of_our_dags_alone(airflow: Served, page: Any) -> None:
-    tab = "a[href$='/plugin/training-report']"
+def test_the_tabs_are_shown_on_runs_of_our_dags_alone(airflow: Served, page: Any) -> None:
+    tabs = {"report": "training-report", "masks": "lung-masks"}
 
-    def is_shown(dag: str) -> bool:
+    def shown(dag: str) -> set[str]:
         run = airflow.trigger(dag)
         page.open(f"/dags/{dag}/runs/{run}")
         script = "return Boolean(globalThis.lung_tab_filter)"
-        page.until(lambda driver: driver.execute_script(script), "the script of the tab")
-        page.until(lambda driver: driver.find_elements("css selector", tab), f"the tab of {dag}")
-        return bool(page.driver.find_element("css selector", tab).is_displayed())
+        page.until(lambda driver: driver.execute_script(script), "the script of the tabs")
 
-    assert is_shown("lung_masks")
-    assert not is_shown("other")
+        def is_shown(route: str) -> bool:
+            tab = f"a[href$='/plugin/{route}']"
+            find = page.driver.find_elements
+            page.until(lambda _: find("css selector", tab), f"the tab {route} of {dag}")
+            return bool(page.driver.find_element("css selector", tab).is_displayed())
+
+        return {name for name, route in tabs.items() if is_shown(route)}
+
+    assert shown(DAG) == {"report", "masks"}
+    assert shown("lung_masks") == {"masks"}
+    assert shown("other") == set()
 
 
 def test_without_a_log_in_neither_the_tab_nor_the_report_is_shown(

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from jobs.errors import ConfigError, JobError
-from jobs.local import LAST_RUN
+from jobs.models.last_run import LAST_RUN
 from jobs.storage.local_server import embedded_s3
 from jobs.storage.s3 import Store
 from jobs.typed_json import parse

@@ -64,7 +64,8 @@ def project(tmp_path: Path) -> Iterator[Path]:
 
 def labelled(*filters: str) -> list[str]:
     options = [f"--filter={condition}" for condition in (f"label={NAME}", *filters)]
-    return docker("image", "ls", "--quiet", *options)
+    # An image is listed once for each of its names, and images of one second in any order.
+    return sorted(set(docker("image", "ls", "--quiet", *options)))
 
 
 def build(project: Path) -> tuple[int, str]:

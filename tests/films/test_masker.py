@@ -57,6 +57,10 @@ def put_nothing(film_id: str, mask: bytes) -> FileRow:
     return FileRow(key=film_id, bytes=len(mask), sha256="")
 
 
+def keep_nothing(film_id: str, preview: bytes) -> None:
+    pass
+
+
 def row_of(model: Mapping[str, Any], data: bytes = b"") -> PredictionRow:
     (row,) = rows_of({"a": data or png(FILM)}, {}, model)
     return row
@@ -71,7 +75,7 @@ def rows_of(
         kept[film_id] = mask
         return put_nothing(film_id, mask)
 
-    masker = Masker(Network(model, b""), lambda film: films[film.id], put)
+    masker = Masker(Network(model, b""), lambda film: films[film.id], put, keep_nothing)
     return list(masker.rows([[Film(name, f"films/{name}.png", "") for name in films]]))
 
 
@@ -135,7 +139,7 @@ def test_a_raw_film_of_the_networks_size_is_cropped_and_a_placed_one_is_not(
 
     monkeypatch.setattr(inference, "probabilities", note)
     model = about(crop_borders=True)
-    masker = Masker(Network(model, b""), lambda film_: png(film), put_nothing)
+    masker = Masker(Network(model, b""), lambda film_: png(film), put_nothing, keep_nothing)
     list(masker.rows([[Film("raw", "raw.png", ""), Film("placed", "p.png", "", is_placed=True)]]))
     load_predictor(model, b"")(film)
     load_network(model, b"")(film)
@@ -159,7 +163,7 @@ def test_a_film_listed_as_too_large_fails_with_its_size_and_is_never_read() -> N
         return png(FILM)
 
     films = [Film("a", "a.tif", "", bytes=8_000 * 2**20), Film("b", "b.tif", "", bytes=2**27)]
-    masker = Masker(Network(about(), b""), note, put_nothing)
+    masker = Masker(Network(about(), b""), note, put_nothing, keep_nothing)
     large, fitting = masker.rows([films])
     assert (large["status"], fitting["status"]) == ("failed", "ok")
     assert large["reason"] == "too large: 8,000 MB are over 128"
@@ -288,7 +292,7 @@ def test_films_are_read_and_written_while_others_compute_and_never_far_ahead(
 
     monkeypatch.setattr(inference, "probabilities", network)
     monkeypatch.setattr(inference, "films_at_once", lambda model, size, precision: 4)
-    masker = Masker(Network(about(), b""), read_film, put_nothing)
+    masker = Masker(Network(about(), b""), read_film, put_nothing, keep_nothing)
     parts = ([Film(f"{part}-{n}", "", "") for n in range(8)] for part in range(1000))
     rows = masker.rows(parts)
     with ThreadPoolExecutor(1) as consumer:

@@ -125,6 +125,15 @@ def test_an_upright_film_with_a_turned_mask_is_read_as_both_are_seen() -> None:
     assert is_upright(square_of(saved(film, "PNG"), file_of(lungs, 6)), lungs)
 
 
+def test_a_color_film_with_a_smaller_mask_in_color_is_read() -> None:
+    """As in COVID-19 Radiography: films of 299 pixels and masks of 256, gray in three channels."""
+    film, _ = drawn(299, 299)
+    _, lungs = drawn(256, 256)
+    square = square_of(saved(np.dstack([film] * 3), "PNG"), saved(np.dstack([lungs] * 3), "PNG"))
+    assert is_upright(square, lungs)
+    assert square.lung_fraction == pytest.approx((lungs > 0).mean(), abs=1e-6)
+
+
 def test_a_mask_of_another_aspect_stays_one() -> None:
     film, lungs = drawn(160, 160)
     assert reason(file_of(film, 6), saved(lungs[:, :80], "PNG")).startswith(

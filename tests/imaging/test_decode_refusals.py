@@ -161,9 +161,12 @@ def test_a_flipped_byte_in_the_pixels_of_a_png_is_refused() -> None:
 
 
 def test_a_picture_for_the_report_is_decoded_as_drawn_and_refused_where_it_is_too_large() -> None:
-    assert np.array_equal(decode_rgb(saved(COLOR, "PNG")), COLOR)
+    assert np.array_equal(decode_rgb(saved(COLOR, "PNG"), COLOR[:, :, 0].size), COLOR)
+    sheet = png_header(2001, 2000, 8, RGB_PNG) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    with pytest.raises(ImageError, match=r"^too large: 2001 x 2000 pixels are over 4 megapixels$"):
+        decode_rgb(sheet, 4_000_000)
     huge = png_header(20_000, 20_000, 8, RGB_PNG) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     with pytest.raises(ImageError, match=r"^too large: 20000 x 20000 pixels are over 100 mega"):
-        decode_rgb(huge)
+        decode_rgb(huge, 4_000_000)
     with pytest.raises(ImageError, match=r"^undecodable: an SVG"):
-        decode_rgb(b"<svg/>")
+        decode_rgb(b"<svg/>", 4_000_000)

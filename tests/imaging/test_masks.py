@@ -9,9 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from jobs import evaluate, preprocess
 from jobs.imaging.masks import (
     BACKGROUND,
     FRAME,
+    LARGEST_SHEET,
     contact_sheet,
     fill_holes,
     largest_components,
@@ -225,3 +227,13 @@ def test_a_sheet_without_tiles_is_an_empty_row() -> None:
 def test_the_same_tiles_make_the_same_sheet() -> None:
     tiles = [(plain(RED), "one"), (plain(GREEN), "two")]
     assert np.array_equal(contact_sheet(tiles, 2), contact_sheet(tiles, 2))
+
+
+def test_no_contact_sheet_of_a_job_is_larger_than_what_publish_decodes() -> None:
+    films = [(plain(RED), "")] * preprocess.SHEET_FILMS
+    worst = [(plain(RED), "")] * evaluate.WORST_FILMS
+    for sheet in (
+        contact_sheet(films, preprocess.SHEET_COLUMNS, preprocess.TILE_PIXELS),
+        contact_sheet(worst, evaluate.WORST_COLUMNS, evaluate.WORST_TILE),
+    ):
+        assert 2 * sheet.shape[0] * sheet.shape[1] <= LARGEST_SHEET

@@ -35,6 +35,14 @@ ONE_BIT = SMOOTH > 127
 END = chunk(b"IEND", b"")
 
 
+# uint16, of smooth channels with values of their own.
+DEEP = np.dstack([SMOOTH, SMOOTH[::-1], SMOOTH[:, ::-1]]) * np.uint16(200) + np.uint16(37)
+
+
+def by_opencv(samples: NDArray[np.uint16]) -> bytes:
+    return cv2.imencode(".png", samples)[1].tobytes()
+
+
 def by_pillow(data: bytes) -> NDArray[np.uint8]:
     return np.array(Image.open(io.BytesIO(data)).convert("L"))
 
@@ -89,6 +97,45 @@ def test_every_filter_of_png_is_undone() -> None:
     assert np.array_equal(decode_film(png_of_rows(rows, len(NOISE))), NOISE)
 
 
+PLAIN = {
+    "1 bit": saved(ONE_BIT, "PNG"),
+    "gray": saved(SMOOTH, "PNG"),
+    "color": saved(np.dstack([SMOOTH, SMOOTH[::-1], SMOOTH[:, ::-1]]), "PNG"),
+    "deep color": by_opencv(DEEP),
+    "deep color with alpha": by_opencv(np.dstack([DEEP, DEEP[:, :, :1]])),
+}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 50])
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_png_read_in_strips_has_the_samples_that_opencv_reads(
+    kind: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = PLAIN[kind]
+    plain = open_plain(data)
+    assert plain is not None
+    whole = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
+    row_bytes = 1 + (-(-whole.shape[1] // 8) if kind == "1 bit" else whole[0].nbytes)
+    monkeypatch.setattr(plain_png, "STRIP", rows * row_bytes)
+    monkeypatch.setattr(plain_png, "PIECE", 100)
+    samples = plain.read()
+    assert samples is not None
+    # Alpha is dropped.
+    expected = whole[:, :, :3] if whole.ndim == 3 else whole
+    assert np.array_equal(samples, expected > 0 if kind == "1 bit" else expected)
+
+
+def test_deep_color_is_the_same_from_a_plain_png_and_through_pillow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = [PLAIN["deep color"], PLAIN["deep color with alpha"]]
+    samples = [(decode_film(data), decode_mask(data)) for data in files]
+    monkeypatch.setattr(plain_png, "open_plain", lambda data: None)
+    for (film, mask), data in zip(samples, files, strict=True):
+        assert np.array_equal(film, decode_film(data))
+        assert np.array_equal(mask, decode_mask(data))
+
+
 HARMLESS = {
     "gamma": chunk(b"gAMA", struct.pack(">I", 100_000)),
     "a transparent gray": chunk(b"tRNS", struct.pack(">H", 7)),
@@ -122,7 +169,6 @@ def turned_by_text() -> bytes:
 
 
 SPECIAL = {
-    "sixteen bits of color": png(COLOR.astype(np.uint16), RGB_PNG),
     "color with alpha": png(np.dstack([COLOR, NOISE]), RGBA_PNG),
     "sixteen bits": png(NOISE.astype(np.uint16), GRAY_PNG),
     "interlaced": interlaced(),
@@ -163,7 +209,10 @@ def test_bytes_after_the_last_pixel_are_ignored() -> None:
     assert np.array_equal(decode_film(data), NOISE)
 
 
-def test_no_damaged_file_is_read_that_pillow_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("strip", [plain_png.STRIP, 200])
+def test_no_damaged_file_is_read_that_pillow_refuses(
+    strip: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every byte of a file is changed in turn, and every byte of its stream with a new checksum."""
 
     def damage(data: bytes, index: int) -> bytes:
@@ -175,6 +224,7 @@ def test_no_damaged_file_is_read_that_pillow_refuses(monkeypatch: pytest.MonkeyP
         except ImageError as error:
             return str(error)
 
+    monkeypatch.setattr(plain_png, "STRIP", strip)
     whole = png_of_rows(rows_of(SMOOTH[:12, :53]), 12)
     start = len(png_header(1, 1, 8, GRAY_PNG))
     damaged = [damage(whole, index) for index in range(len(whole))]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.errors import BadDataError
 from jobs.imaging import decode, geometry, masks
 from jobs.imaging.borders import Box
 from jobs.reports import page
@@ -114,6 +115,18 @@ def test_the_images_are_complete_and_have_an_alternative_text(source: bytes) -> 
         jpeg = base64.b64decode(str(attributes["src"]).partition(",")[2])
         assert max(Image.open(io.BytesIO(jpeg)).size) >= 200
         assert attributes["alt"]
+
+
+def test_a_contact_sheet_larger_than_any_that_a_job_draws_is_refused(films: Chain) -> None:
+    five = films.five(0.7)
+    stream = io.BytesIO()
+    Image.new("RGB", (10_000, 10_000)).save(stream, "PNG")
+    processed = five["processed"]
+    films.store.write(processed.uri_of("large.png"), stream.getvalue())
+    sheet = describe("large.png", stream.getvalue())
+    listed = replace(processed, files=[*processed.files, sheet])
+    with pytest.raises(BadDataError, match=r"10000 x 10000 pixels are over 4 mega.*run preprocess"):
+        page._picture(films.store, listed, "large.png")
 
 
 def test_the_page_has_the_runs_figures(films: Chain, published: Manifest, source: bytes) -> None:

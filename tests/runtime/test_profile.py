@@ -27,10 +27,10 @@ WORK = {
     "download": {"write"},
     "preprocess": {"read", "write"},
     "train": {"read", "decode", "data", "compute", "validate", "write"},
-    "predict": {"read", "decode", "resize", "compute", "restore", "encode", "write"},
+    "predict": {"read", "decode", "resize", "compute", "restore", "encode", "preview", "write"},
     "evaluate": {"read", "decode", "compute", "write"},
     "publish": {"read", "write"},
-    "inbox": {"read", "decode", "resize", "compute", "restore", "encode", "write"},
+    "inbox": {"read", "decode", "resize", "compute", "restore", "encode", "preview", "write"},
 }
 
 

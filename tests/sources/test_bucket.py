@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs import download, preprocess
-from jobs.errors import BadDataError, JobError, NotFoundError, ServiceUnavailableError
+from jobs.errors import BadDataError, ConfigError, JobError, NotFoundError, ServiceUnavailableError
 from jobs.local import copy_to_incoming
 from jobs.settings.config import DownloadConfig, PreprocessConfig
 from jobs.sources.bucket import BucketSource, open_bucket
@@ -33,6 +33,13 @@ def test_a_prefix_with_folder_markers_alone_is_empty(store: Store, out: str) -> 
     store.write(f"{out}/films/images/", b"")
     with pytest.raises(NotFoundError, match="no objects below"):
         BucketSource(f"{out}/films", store)
+
+
+@pytest.mark.parametrize("name", ["films.zip", "film.png"])
+def test_one_object_instead_of_a_prefix_is_named_as_one(store: Store, out: str, name: str) -> None:
+    store.write(f"{out}/{name}", b"content")
+    with pytest.raises(ConfigError, match=f"^{out}/{name} is one object, not a prefix: give the "):
+        BucketSource(f"{out}/{name}", store)
 
 
 def test_an_empty_film_is_quarantined_with_its_reason(store: Store, out: str) -> None:

@@ -33,9 +33,17 @@ from jobs.sources.layouts import recognise
         ("images/~$a.png", "system files"),
         ("#snapshot/daily/images/a.png", "system files"),
         ("images/a.png:Zone.Identifier", "system files"),
+        ("@appstore/viewer/icon.png", "system files"),
+        ("$Extend/$RmMetadata/a.png", "system files"),
+        ("$WINDOWS.~BT/a.png", "system files"),
     ],
 )
 def test_a_file_that_is_not_an_image_is_ignored_with_its_reason(name: str, reason: str) -> None:
     catalogue = recognise([[name, "images/film.png"]])
     assert catalogue.ignored == {reason: 1}
     assert len(catalogue.films) == 1
+
+
+@pytest.mark.parametrize("ending", [".APNG", ".pjpeg", ".jif", ".j2c", ".JPF", ".png "])
+def test_a_rarer_ending_of_an_image_is_an_images(ending: str) -> None:
+    assert len(recognise([["images/film" + ending]]).films) == 1

@@ -99,6 +99,12 @@ def test_links_out_of_the_folder_and_special_files_are_skipped_and_logged(
     os.mkfifo(folder / "pipe.png")
     assert FolderSource(folder).names() == sorted(FILES)
     assert "skipped 5 links out of the folder" in caplog.text
+    reasons = FolderSource(folder).skipped
+    assert reasons.pop("linked") == "links to a folder that is not listed there"
+    assert reasons.pop("images/file.png") == "links out of the folder"
+    assert reasons.pop("images/broken.png") == "links that lead nowhere"
+    assert reasons.pop("images/loop.png") == "links that lead nowhere"
+    assert [*reasons.values()] == ["special files"]
 
 
 def test_links_that_a_user_chose_are_followed_to_files_and_folders_and_never_in_a_circle(
@@ -114,6 +120,10 @@ def test_links_that_a_user_chose_are_followed_to_files_and_folders_and_never_in_
     source = FolderSource(mine, follows_links=True)
     assert source.names() == ["one.png", "ward/film.png"]
     assert [source.read(name) for name in source.names()] == [FILES["images/a.png"], b"film"]
+    assert source.skipped == {
+        "circle": "links to a folder that is not listed there",
+        "broken.png": "links that lead nowhere",
+    }
 
 
 def test_a_folder_of_links_that_are_not_followed_is_refused_with_a_link_and_where_it_leads(

@@ -127,6 +127,18 @@ def test_classes_of_findings_below_masks_are_lungs() -> None:
         assert masks_of(*names) == {names[0]: {"lungs": names[1]}}
 
 
+def test_the_four_classes_of_covid_19_radiography_are_paired_each_for_itself() -> None:
+    root = "COVID-19_Radiography_Dataset"
+    classes = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
+    films = [f"{root}/{kind}/images/{kind}-{n}.png" for kind in classes for n in NUMBERS]
+    masks = [film.replace("/images/", "/masks/") for film in films]
+    texts = [f"{root}/{kind}.metadata.xlsx" for kind in classes] + [f"{root}/README.md.txt"]
+    assert masks_of(*films, *masks) == {
+        film: {"lungs": mask} for film, mask in zip(films, masks, strict=True)
+    }
+    assert recognise([films + masks + texts]).ignored == {"text and metadata": 5}
+
+
 def test_a_stem_without_affixes_has_one_reading() -> None:
     assert [reading.stem for reading in mask_names.readings("mask")] == ["mask"]
     assert [reading.stem for reading in mask_names.readings("unmasked1")] == ["unmasked1"]

@@ -178,6 +178,7 @@ def test_a_table_in_a_file_or_in_s3_names_films_by_path_or_id(
         (["images/-dash.png"], "'-dash.png"),
         (["'=1.png"], "'=1.png"),
         (["x/1.png", "1.png"], "1.png"),
+        (["images/1.png"], "./images//1.png"),
     ],
     ids=[
         "backslashes",
@@ -188,6 +189,7 @@ def test_a_table_in_a_file_or_in_s3_names_films_by_path_or_id(
         "escaped formula, bare name",
         "an apostrophe in the name",
         "a path that is another film's bare name",
+        "a path as find prints it",
     ],
 )
 def test_a_table_names_a_film_as_windows_and_spreadsheets_do(names: list[str], line: str) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from jobs.errors import AccessError, ServiceUnavailableError
+from jobs.errors import AccessError, ConfigError, ServiceUnavailableError
 from jobs.storage.server_folder import disk_errors_named, make_private, scratch_folder
 
 
@@ -96,6 +96,20 @@ def test_a_file_that_a_full_disk_refuses_is_named(tmp_path: Path, code: int) -> 
     assert str(caught.value).startswith(f"no space on the disk of {path}: ")
 
 
+def test_a_folder_where_a_file_is_to_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "skipped.csv").mkdir()
+    with pytest.raises(ConfigError, match=r"skipped\.csv': remove it"), disk_errors_named(tmp_path):
+        (tmp_path / "skipped.csv").write_bytes(b"")
+
+
 def test_a_folder_without_the_right_to_write_is_an_access_error(tmp_path: Path) -> None:
     with pytest.raises(AccessError, match=r"'/films'.*give --folder"), disk_errors_named(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied", "/films")
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_folder_below_a_file_is_a_wrong_setting_that_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "notes").write_text("x")
+    folder = tmp_path / "notes" / below / ".s3"
+    with pytest.raises(ConfigError, match=f"^{folder}: .*Not a directory.*: give another --folder"):
+        make_private(folder)

@@ -1,4 +1,4 @@
-"""An api-server with the tab "Training report", its database and the run's objects in S3."""
+"""An api-server with a run's tabs, its database and the run's objects in S3."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Served:
         self._connection = json.loads(connection)
         self._tokens: dict[str, str] = {}
 
-    def get(self, run_id: str = RUN, *, dag: str = DAG, user: str = "reader") -> Any:
-        """The answer to the tab's request, with the session cookie of the user."""
+    def get(self, run_id: str = RUN, *, dag: str = DAG, user: str = "reader", tab: str = "") -> Any:
+        """The answer to a tab's request, with the user's session cookie; `tab` may be masks/."""
         cookies = {"_token": self.token(user)} if user else {}
-        path = f"/training-report/dags/{dag}/runs/{run_id}"
+        path = f"/training-report/{tab}dags/{dag}/runs/{run_id}"
         return self.call("GET", path, cookies=cookies)
 
     def call(self, method: str, path: str, **options: Any) -> Any:

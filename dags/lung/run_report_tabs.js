@@ -1,7 +1,8 @@
-// Airflow shows a plugin's tab on the runs of all DAGs. This hides it on those of others.
+// Airflow shows a plugin's tabs on the runs of all DAGs. This hides ours on those of others.
 const style = document.createElement("style");
 style.textContent = `
-  a[href$="/plugin/training-report"]:not(
+  a[href$="/plugin/training-report"]:not([href*="/dags/lung_segmentation/"]),
+  a[href$="/plugin/lung-masks"]:not(
     [href*="/dags/lung_segmentation/"],
     [href*="/dags/lung_masks/"]
   ) { display: none; }`;
