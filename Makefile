@@ -42,6 +42,10 @@ test-all: test $(VENV_AIRFLOW) image ## Run all tests; those of containers and A
 	LUNG_FORBID_SKIPS=1 PATH="$$PATH:$$PWD/.venv/bin" \
 	  $(AIRFLOW_PYTHON) -m pytest -m airflow $$(grep -lr mark.airflow tests --include='test_*.py')
 
+.PHONY: starter
+starter: $(VENV) ## Build the starter model of jobs/starter again, from its archives: FILMS=folder
+	@.venv/bin/python -m scripts.starter "$(FILMS)"
+
 .PHONY: bench-train
 bench-train: $(VENV) $(if $(FOLDS),,$(VENV_BENCH)) ## Compare the training with nnU-Net and MONAI: SOURCE SIZE BUDGET SEEDS; FOLDS=5: ours only, by patient
 	@.venv/bin/python -m tests.bench.train
@@ -67,8 +71,8 @@ cases: $(VENV) ## Try a folder of odd inputs and print expected against got: CAS
 lint: $(VENV) $(VENV_AIRFLOW) ## Check style, types, imports and shell scripts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy jobs tests
-	.venv/bin/mypy --python-executable $(AIRFLOW_PYTHON) dags docker scripts
+	.venv/bin/mypy jobs tests scripts/starter
+	.venv/bin/mypy --python-executable $(AIRFLOW_PYTHON) --exclude '^scripts/starter/' dags docker scripts
 	.venv/bin/lint-imports --no-cache --no-logo
 	@if [ -x .venv/bin/shellcheck ]; then .venv/bin/shellcheck docker/*.sh scripts/*.sh .ci/run; \
 	else echo "shellcheck has no wheel for this platform: the scripts are not checked"; fi
