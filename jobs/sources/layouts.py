@@ -66,8 +66,8 @@ class Image:
             role = self.role if self.role in (LEFT, RIGHT) else reading.side
             key = Key(ANY_SOURCE, "", "", reading.stem)
             if not FAMILY.fullmatch(reading.stem):
-                key = replace(self.key, stem=reading.stem)
-            yield replace(self, role=role, key=key)
+                key = Key(self.key.source, self.key.root, self.key.within, reading.stem)
+            yield Image(self.member, role, self.layout, key)
 
 
 # By left, right or lungs; the first image is the mask, the others are copies.
@@ -160,10 +160,11 @@ def _marked(images: list[Image]) -> list[Image]:
     A folder of another organ beside folders of masks, as "heart" beside "left lung", has masks.
     """
     mask_roots = {image.key.root for image in images if image.role in (LUNGS, LEFT, RIGHT)}
-    images = [
-        replace(image, role=OTHER_MASK) if _is_of_an_organ(image, mask_roots) else image
-        for image in images
-    ]
+    if mask_roots:
+        images = [
+            replace(image, role=OTHER_MASK) if _is_of_an_organ(image, mask_roots) else image
+            for image in images
+        ]
     stems = {image.key for image in images if image.is_film}
     in_mask_folders = {image.key for image in images if not image.is_film}
 
