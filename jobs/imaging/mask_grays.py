@@ -53,7 +53,7 @@ def find_grays(gray: NDArray[Any], levels: Sequence[int] = ()) -> Grays | None:
     for level in levels:
         is_between &= ~_in_range(gray, level - slack, level + slack)
     # Lines and the rims of sharp edges vanish.
-    is_between = cv2.erode(is_between, BOX)
+    is_between = np.asarray(cv2.erode(is_between, BOX), np.uint8)
     if cv2.countNonZero(is_between) <= smallest:
         return None
     to_low = _distances(_in_range(gray, low, low + close))
@@ -77,7 +77,7 @@ def _distances(part: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Very large where the part has no area.
     """
-    areas = cv2.morphologyEx(part, cv2.MORPH_OPEN, BOX)
+    areas = np.asarray(cv2.morphologyEx(part, cv2.MORPH_OPEN, BOX), np.uint8)
     return np.asarray(cv2.distanceTransform(~areas, cv2.DIST_L2, 3), np.float32)
 
 

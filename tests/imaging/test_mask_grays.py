@@ -29,7 +29,7 @@ def of_side(samples: NDArray[Any], side: int, how: int = cv2.INTER_AREA) -> NDAr
     return cv2.resize(samples, (side, side * HEIGHT // WIDTH), interpolation=how)
 
 
-def as_jpeg(samples: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+def as_jpeg(samples: NDArray[Any], quality: int) -> NDArray[np.uint8]:
     return decode_film(saved(samples, "JPEG", quality=quality))
 
 
