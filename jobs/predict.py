@@ -31,7 +31,7 @@ from jobs.storage.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
 
-RECIPE = "5"
+RECIPE = "6"
 COLUMNS = ["id", "origin", *MASK_COLUMNS]
 
 
