@@ -44,7 +44,7 @@ from jobs.typed_json import REMEDY
 
 log = logging.getLogger(__name__)
 
-RECIPE = "5"
+RECIPE = "6"
 SHEET_FILMS, SHEET_COLUMNS, TILE_PIXELS = 24, 6, 256
 QUARANTINE_COLUMNS = ["id", "patient", "source", "origin", "reason"]
 

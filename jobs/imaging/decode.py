@@ -98,7 +98,8 @@ def decode_mask(data: bytes) -> NDArray[np.bool_]:
     and 1 bit thus give the same result, and 127 ("ignore") and the ringing of JPEG are not lung.
     The value of a color is its strongest channel; alpha is dropped.
 
-    Raises ImageError as `decode_film` does, and MaskError "several values: ...".
+    Raises ImageError as `decode_film` does, and MaskError "several values: ..." and
+    "many gray values inside: ...".
     """
     return _lungs(_samples(data, COLORS), ()).pixels
 
