@@ -27,7 +27,7 @@ from jobs.films.rows import (
 from jobs.films.seen_patients import SeenPatients
 from jobs.films.training_pairs import chosen_sources
 from jobs.films.truths import Mask, Truths, decoding
-from jobs.imaging import decode, geometry, masks
+from jobs.imaging import decode, encode, geometry, masks
 from jobs.models.given_model import GivenModel, model_of
 from jobs.reports import calibration, summary
 from jobs.runtime.parallel import CPU_THREADS
@@ -254,7 +254,7 @@ def _worst_films(truths: Truths, predictions: Manifest, worst: Sequence[ScoredRo
         )
         for row in worst
     ]
-    return decode.encode_png(masks.contact_sheet(tiles, columns=WORST_COLUMNS, tile=WORST_TILE))
+    return encode.encode_png(masks.contact_sheet(tiles, columns=WORST_COLUMNS, tile=WORST_TILE))
 
 
 def _overlay(

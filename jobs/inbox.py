@@ -22,7 +22,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from jobs.errors import NotFoundError, ServiceUnavailableError
@@ -39,12 +39,12 @@ from jobs.models.starter import published_starter
 from jobs.runtime.parallel import chunked
 from jobs.runtime.progress import track
 from jobs.settings.config import InboxConfig
-from jobs.sources import layouts
 from jobs.sources.film_ids import film_id
+from jobs.sources.names_in_turn import NamesInTurn
 from jobs.storage.csv_table import csv_bytes
 from jobs.storage.ledger import Ledger
 from jobs.storage.manifest import FileRow, Manifest, describe, header, manifest_of
-from jobs.storage.s3 import Store
+from jobs.storage.s3 import Store, StoredObject
 from jobs.storage.verified_read import DamagedObjectError, DamagedTransferError
 
 log = logging.getLogger(__name__)
@@ -113,13 +113,29 @@ def _ledger_rows(ledger: Ledger) -> Iterator[InboxRow]:
         yield cast("InboxRow", row)
 
 
+def _noted(
+    config: InboxConfig, objects: Iterable[StoredObject], names: NamesInTurn
+) -> Iterator[StoredObject]:
+    """The objects with their names noted; last those that another object may make a mask."""
+    waiting = []
+    for item in objects:
+        if names.note(item.uri.removeprefix(config.folder())):
+            waiting.append(item)
+        else:
+            yield item
+    yield from waiting
+
+
 def _films(
-    config: InboxConfig, store: Store, skipped: dict[str, str] | None = None
+    config: InboxConfig,
+    objects: Iterable[StoredObject],
+    names: NamesInTurn,
+    skipped: dict[str, str] | None = None,
 ) -> Iterator[Film]:
-    """The inbox's films, page after page; puts {name: reason} of other files in `skipped`."""
-    for item in store.list_objects(config.folder()):
+    """The films among the inbox's objects; puts {name: reason} of other files in `skipped`."""
+    for item in objects:
         origin = item.uri.removeprefix(config.folder())
-        if reason := layouts.reason_to_skip(origin):
+        if reason := names.reason_to_skip(origin):
             # A console marks an empty folder with an empty object whose key ends in "/".
             if skipped is not None and not origin.endswith("/"):
                 skipped[origin] = reason
@@ -146,29 +162,38 @@ def _other_ledgers(config: InboxConfig, store: Store, models: str, masking: str)
 
 @dataclass(frozen=True)
 class _Survey:
-    """Which films of the inbox are new to the version that masks, whose ledger is `ledger`."""
+    """Which films of the inbox are new to the version that masks, whose ledger is `ledger`.
+
+    Its objects are listed page after page: by `count` first, which notes their names, for a mask
+    such as c1_seg.png is known by its film c1.png.
+    """
 
     config: InboxConfig
     store: Store
     ledger: Ledger
     others: Sequence[Ledger]
+    names: NamesInTurn = field(default_factory=NamesInTurn)
 
     def count(self) -> tuple[int, int, dict[str, str]]:
         """(films in the inbox, films to mask now, {name: reason} of the other files)."""
         skipped: dict[str, str] = {}
-        films_listed = _films(self.config, self.store, skipped)
+        objects = _noted(self.config, self._objects(), self.names)
+        films_listed = _films(self.config, objects, self.names, skipped)
         states = Counter(map(self._has_mask, films_listed))
         if states[False]:
             log.warning(
                 "%d films could not be read before: the ledger has the reasons", states[False]
             )
         films = states.total()
-        return films, films if self.config.force else states[None], skipped
+        return films, films if self.config.force else states[None], dict(sorted(skipped.items()))
 
     def new(self) -> Iterator[Film]:
         """The films to mask now."""
-        films = _films(self.config, self.store)
+        films = _films(self.config, self._objects(), self.names)
         return (film for film in films if self.config.force or self._has_mask(film) is None)
+
+    def _objects(self) -> Iterator[StoredObject]:
+        return self.store.list_objects(self.config.folder())
 
     def _has_mask(self, film: Film) -> bool | None:
         """Whether the film has a mask; False where it could not be read, None where it is new."""

@@ -30,7 +30,7 @@ from jobs.films.rows import (
 )
 from jobs.films.split import read_split_file, split_of
 from jobs.films.square import SquareFilm, square_film
-from jobs.imaging import decode, geometry, mask_values, masks
+from jobs.imaging import decode, encode, geometry, mask_values, masks
 from jobs.imaging.geometry import Placing
 from jobs.imaging.mask_levels import Value, name_of
 from jobs.runtime.byte_budget import film_memory
@@ -44,7 +44,7 @@ from jobs.typed_json import REMEDY
 
 log = logging.getLogger(__name__)
 
-RECIPE = "5"
+RECIPE = "6"
 SHEET_FILMS, SHEET_COLUMNS, TILE_PIXELS = 24, 6, 256
 QUARANTINE_COLUMNS = ["id", "patient", "source", "origin", "reason"]
 
@@ -214,7 +214,7 @@ def _contact_sheet(work_folder: WorkFolder, records: int) -> bytes:
     tiles: Sequence[tuple[NDArray[np.uint8], str]] = list(
         ordered_map(tile, sampled, threads=work_folder.store.threads)
     )
-    return decode.encode_png(masks.contact_sheet(tiles, columns=SHEET_COLUMNS, tile=TILE_PIXELS))
+    return encode.encode_png(masks.contact_sheet(tiles, columns=SHEET_COLUMNS, tile=TILE_PIXELS))
 
 
 def _outlined(work_folder: WorkFolder, row: ProcessedRow) -> NDArray[np.uint8]:

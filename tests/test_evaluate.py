@@ -18,7 +18,7 @@ from sklearn.metrics import f1_score, jaccard_score
 
 from jobs import download, evaluate, preprocess
 from jobs.errors import BadDataError, ConfigError
-from jobs.imaging import decode
+from jobs.imaging import encode
 from jobs.segmentation import inference
 from jobs.settings.config import (
     DownloadConfig,
@@ -117,7 +117,7 @@ class Films:
         )
 
         def predict(row: dict[str, Any]) -> dict[str, Any]:
-            png = decode.encode_mask(predicted_mask_of(row["id"]))
+            png = encode.encode_mask(predicted_mask_of(row["id"]))
             number = int(row["id"].split("_")[1]) - 1
             prediction = {
                 "id": row["id"],

@@ -83,6 +83,16 @@ def test_a_label_map_is_bad_data_that_names_its_values_and_the_flag(
     assert reasons[0] == f"several values: {listed}; choose with --mask-values"
 
 
+def test_films_cut_out_by_their_masks_are_bad_data_that_names_the_remedy(
+    store: Store, out: str, tmp_path: Path
+) -> None:
+    film = np.add.outer(np.arange(160), np.arange(128)).astype(np.uint8) // 2 + 60
+    write(tmp_path, lambda left, right: np.where(left | right, film, 0).astype(np.uint8))
+    words = r"30 of 30 .*many gray values inside \(30\); films, .* give the masks themselves, or"
+    with pytest.raises(BadDataError, match=words):
+        run(store, out, tmp_path)
+
+
 def test_the_named_values_are_lung(store: Store, out: str, tmp_path: Path) -> None:
     write(tmp_path, labels)
     made = run(store, out, tmp_path, mask_values="1,2")

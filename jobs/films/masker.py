@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from jobs.films import preview
 from jobs.films.rows import PredictionRow
-from jobs.imaging import decode, masks, pictures
+from jobs.imaging import decode, encode, masks, pictures
 from jobs.imaging.geometry import Placement
 from jobs.runtime.byte_budget import film_memory
 from jobs.runtime.parallel import CORES, batched_map, ordered_map
@@ -188,7 +188,7 @@ class Masker:
                 mask = self.network.mask(probabilities, placement)
                 columns = self._measure(mask, quality.score(probabilities))
             with timed("encode"):
-                png = decode.encode_mask(mask)
+                png = encode.encode_mask(mask)
             with timed("preview"):
                 return png, preview.draw(square.pixels, placement, mask), columns
 

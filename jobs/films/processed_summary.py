@@ -124,6 +124,11 @@ def _remedy(summary: Summary) -> str:
             f"; the masks have the values {', '.join(names)}: name those that are lung, joined by "
             "commas, in --mask-values"
         )
+    if any(reason.startswith(mask_values.MANY) for reason in reasons):
+        return (
+            "; films, or films cut out by their masks, are no masks: give the masks themselves, or "
+            "name the values that are lung in --mask-values, for probabilities 255"
+        )
     remedies = {reason.rpartition("; ")[2] for reason in inverted}
     if inverted and not summary.records:
         return f"; {' or '.join(sorted(remedies))}"

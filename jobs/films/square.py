@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.films.rows import RawRow
-from jobs.imaging import decode, geometry, lung_shape, masks, pictures
+from jobs.imaging import decode, encode, geometry, lung_shape, masks, pictures
 from jobs.imaging.geometry import Placement, Placing
 from jobs.imaging.mask_levels import Value
 from jobs.imaging.perceptual_hash import perceptual_hash
@@ -83,7 +83,7 @@ def square_film(
     with timed("encode"):
         return SquareFilm(
             image=image,
-            mask=decode.encode_mask(mask),
+            mask=encode.encode_mask(mask),
             placement=placement,
             lung_fraction=fraction,
             pixels=pixels,
@@ -134,7 +134,7 @@ def _square_image(data: bytes, placing: Placing) -> tuple[bytes, Placement, str,
             placement = placing.place(film)
             square = placement.film_to_square(film)
     with timed("encode"):
-        image = decode.encode_png(square)
+        image = encode.encode_png(square)
     return image, placement, pixels.hexdigest(), perceptual_hash(square).hex()
 
 

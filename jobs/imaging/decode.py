@@ -1,7 +1,7 @@
-"""Image files to arrays and back: how the samples of a film or a mask are interpreted.
+"""Image files to arrays: how the samples of a film or a mask are interpreted.
 
 `png` reads plain PNGs. Pillow decodes all other files, because it refuses truncated ones; of 16-bit
-color it keeps the high byte alone, so OpenCV decodes it again, and encodes PNG 15 times as fast.
+color it keeps the high byte alone, so OpenCV decodes it again.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def decode_mask(data: bytes) -> NDArray[np.bool_]:
     and 1 bit thus give the same result, and 127 ("ignore") and the ringing of JPEG are not lung.
     The value of a color is its strongest channel; alpha is dropped.
 
-    Raises ImageError as `decode_film` does, and MaskError "several values: ...".
+    Raises ImageError as `decode_film` does, and MaskError "several values: ..." and
+    "many gray values inside: ...".
     """
     return _lungs(_samples(data, COLORS), ()).pixels
 
@@ -153,27 +154,6 @@ def orientation_of(data: bytes) -> int:
     with _image_errors(data):
         orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     return orientation if orientation in range(1, 9) else 1
-
-
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """A PNG of an image, uint8 (H, W) or RGB (H, W, 3); the same bytes for the same pixels."""
-    assert image.dtype == np.uint8, image.dtype
-    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return _encoded(cv2.imencode(".png", pixels))
-
-
-def encode_mask(mask: NDArray[np.bool_]) -> bytes:
-    """A 1-bit PNG of a mask, bool (H, W); the same bytes for the same mask."""
-    assert mask.dtype == np.bool_, mask.dtype
-    # Level 9 takes three to five times as long for five sixths of the size.
-    options = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 6]
-    return _encoded(cv2.imencode(".png", mask.astype(np.uint8), options))
-
-
-def _encoded(result: tuple[bool, NDArray[np.uint8]]) -> bytes:
-    succeeded, buffer = result
-    assert succeeded, "OpenCV could not write a PNG"
-    return buffer.tobytes()
 
 
 def _samples(data: bytes, color: Color) -> NDArray[Any]:

@@ -17,6 +17,10 @@ MOST_MARKED = 0.03
 MOST_BETWEEN = 0.002
 # A marker has one value, and so has the padding around a film; two of each.
 MARKER_VALUES = 4
+# Close above the film's own values a marker's value has at least this share of the pixels, and so
+# many times those of one of the film's brightest values. A value that is farther above, by this
+# part of the film's depth, may have fewer.
+SMALLEST_MARKER, OFTEN, NEAR = 0.001, 4, 1 / 4
 # Values that a film has at least; a picture of a few values is a drawing.
 FILM_VALUES = 64
 
@@ -59,18 +63,30 @@ def _histogram(samples: NDArray[np.integer[Any]], values: int) -> NDArray[np.int
 
 def _goes_on(counts: NDArray[np.int64], bits: int, size: int) -> bool:
     """Whether some of a film's `size` samples show that it has values of its own above `bits`."""
-    if counts[2**bits : 2 ** (bits + 1)].sum() > MOST_BETWEEN * size:
-        return True
-    above = counts[2**bits :]
-    commonest = np.sort(above[above > 0])[::-1]
-    return bool(commonest[MARKER_VALUES:].sum() > MOST_MARKED * size)
+    rest = counts[2**bits :].copy()
+    rest[_commonest(rest)] = 0
+    return bool(rest[: 2**bits].sum() > MOST_BETWEEN * size or rest.sum() > MOST_MARKED * size)
 
 
 def _is_marked(counts: NDArray[np.int64], bits: int) -> bool:
     """Whether all values above `bits`, which are few, are markers, padding or hot pixels.
 
-    None is close above the film's own: there a film of more bits goes on.
+    No other is close above the film's own: there a film of more bits goes on.
     """
-    above, between = counts[2**bits :], counts[2**bits : 2 ** (bits + 1)]
-    is_film = np.count_nonzero(counts[: 2**bits]) >= FILM_VALUES
-    return bool(is_film and between.sum() <= above.sum() / 10)
+    own, above = counts[: 2**bits], counts[2**bits :]
+    markers = _commonest(above)
+    frequent = max(SMALLEST_MARKER * counts.sum(), OFTEN * own[-(2**bits) // 4 :].mean())
+    markers = markers[(above[markers] >= frequent) | (markers >= NEAR * 2**bits)]
+    between = above[: 2**bits].sum() - above[markers[markers < 2**bits]].sum()
+    # Of soft edges, up to a half of a marker of little over the film's own depth lies between.
+    is_edge = between <= max(above.sum() / 10, above[markers].sum() / 2)
+    return bool(is_edge and np.count_nonzero(own) >= FILM_VALUES)
+
+
+def _commonest(counts: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The indices of the MARKER_VALUES largest counts."""
+    rest, indices = counts.copy(), []
+    for _ in range(MARKER_VALUES):
+        indices.append(rest.argmax())
+        rest[indices[-1]] = -1
+    return np.array(indices)

@@ -1,6 +1,7 @@
 """Which pixels of a mask are lung: those of the values that the user names, or the brighter of two.
 
-A mask of more values does not say which are lung: it may be a label map, or organs in colors.
+A mask of more values does not say which are lung: it may be a label map, organs in colors, or a
+film that is cut out by its mask.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.imaging import lung_shape, mask_levels
+from jobs.imaging.mask_grays import find_grays
 from jobs.imaging.mask_levels import Level, Samples, Value
 
 # Reasons for quarantine; details follow after a colon.
 SEVERAL, INVERTED, ABSENT = "several values", "inverted", "no value of --mask-values"
+MANY = "many gray values inside"
 # Beside 0 and 255 this gray means "ignore": it is not lung.
 IGNORED = 127
 # The values of a mask of 1 bit, with their other names.
@@ -57,8 +60,8 @@ def find_lungs(samples: Samples, named: Sequence[Value] = ()) -> Lungs:
     its strongest channel.
 
     Raises MaskValuesError for a mask with three levels or more, but for 127 beside 0 and 255, and
-    with two colors that are both bright, unless values are named; and for one with several levels
-    of which none is named.
+    with two colors that are both bright, and with many gray values away from its edges, unless
+    values are named; and for one with several levels of which none is named.
     """
     if samples.dtype == np.bool_:
         return _lungs_of_one_bit(samples, named) if named else Lungs(samples, ())
@@ -73,6 +76,13 @@ def find_lungs(samples: Samples, named: Sequence[Value] = ()) -> Lungs:
     are_bright = len(levels) == 2 and min(strengths) > half
     if _is_ambiguous(levels) or (are_bright and samples.ndim == 3):
         raise MaskValuesError(f"{SEVERAL}: {_listed(levels)}; choose with --mask-values")
+    # A gray that is cut off as background is none of the mask's own, but for "ignore".
+    known = [value for value in strengths if value > half or len(levels) == 3]
+    if grays := find_grays(strongest, known):
+        raise MaskValuesError(
+            f"{MANY}: {grays.darkest} to {grays.brightest}, away from edges, on "
+            f"{100 * grays.share:.1f} % of the frame; choose with --mask-values"
+        )
     return Lungs(strongest > (sum(strengths) // 2 if are_bright else half), ())
 
 

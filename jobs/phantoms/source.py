@@ -27,7 +27,7 @@ from numpy.random import PCG64, Generator, SeedSequence
 from numpy.typing import NDArray
 
 from jobs.errors import ConfigError, NotFoundError
-from jobs.imaging.decode import encode_mask, encode_png
+from jobs.imaging.encode import encode_mask, encode_png
 from jobs.phantoms.anatomy import Patient, optical_depth
 from jobs.phantoms.projection import Canvas, Film, Floats, develop, enlarge, positions
 

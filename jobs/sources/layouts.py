@@ -66,8 +66,8 @@ class Image:
             role = self.role if self.role in (LEFT, RIGHT) else reading.side
             key = Key(ANY_SOURCE, "", "", reading.stem)
             if not FAMILY.fullmatch(reading.stem):
-                key = replace(self.key, stem=reading.stem)
-            yield replace(self, role=role, key=key)
+                key = Key(self.key.source, self.key.root, self.key.within, reading.stem)
+            yield Image(self.member, role, self.layout, key)
 
 
 # By left, right or lungs; the first image is the mask, the others are copies.
@@ -81,7 +81,7 @@ def recognise(names: Sequence[Sequence[str]]) -> Catalogue:
     for source, source_names in enumerate(names):
         reasons = {name: reason_to_ignore(name) for name in sorted(source_names)}
         ignored.update(filter(None, reasons.values()))
-        of_source = _marked([_classify(source, name) for name, why in reasons.items() if not why])
+        of_source = _marked([classify(source, name) for name, why in reasons.items() if not why])
         known = _without_strays(of_source)
         ignored[STRAY] += len(of_source) - len(known)
         images += known
@@ -110,7 +110,7 @@ def films_to_mask(names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]
     stem are two films.
     """
     reasons = {name: reason_to_ignore(name) for name in sorted(names)}
-    images = _marked([_classify(0, name) for name, reason in reasons.items() if not reason])
+    images = _marked([classify(0, name) for name, reason in reasons.items() if not reason])
     skipped = {name: reason for name, reason in reasons.items() if reason}
     skipped |= {image.member[1]: MASK for image in images if not image.is_film}
     keys = [replace(image.key, source=0, name=image.member[1]) for image in images if image.is_film]
@@ -123,12 +123,12 @@ def reason_to_skip(name: str) -> str:
     reason = reason_to_ignore(name)
     if reason:
         return reason
-    image = _classify(0, name)
+    image = classify(0, name)
     is_mask = not image.is_film or mask_names.is_marked(image.key.stem)
     return MASK if is_mask else ""
 
 
-def _classify(source: int, name: str) -> Image:
+def classify(source: int, name: str) -> Image:
     """The role, layout and key of an image, by the nearest folder above it that has a role."""
     # macOS decomposes names (NFD); a film and its mask may come from different machines.
     path, _, file = unicodedata.normalize("NFC", name).rpartition("/")
@@ -160,10 +160,11 @@ def _marked(images: list[Image]) -> list[Image]:
     A folder of another organ beside folders of masks, as "heart" beside "left lung", has masks.
     """
     mask_roots = {image.key.root for image in images if image.role in (LUNGS, LEFT, RIGHT)}
-    images = [
-        replace(image, role=OTHER_MASK) if _is_of_an_organ(image, mask_roots) else image
-        for image in images
-    ]
+    if mask_roots:
+        images = [
+            replace(image, role=OTHER_MASK) if is_of_an_organ(image, mask_roots) else image
+            for image in images
+        ]
     stems = {image.key for image in images if image.is_film}
     in_mask_folders = {image.key for image in images if not image.is_film}
 
@@ -182,7 +183,8 @@ def _marked(images: list[Image]) -> list[Image]:
     ]
 
 
-def _is_of_an_organ(image: Image, mask_roots: Container[str]) -> bool:
+def is_of_an_organ(image: Image, mask_roots: Container[str]) -> bool:
+    """Whether a folder of an organ holds the image, beside folders of masks: below their root."""
     above, _, folder = image.member[1].rpartition("/")[0].rpartition("/")
     return image.layout == "films" and above in mask_roots and is_organ(folder)
 

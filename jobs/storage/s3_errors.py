@@ -249,7 +249,9 @@ def _skew(date: str) -> float:
 
 
 def _is_bundle_error(error: Exception) -> bool:
-    return isinstance(error, OSError) and "certificate" in str(error).lower()
+    text = str(error).lower()
+    # An empty AWS_CA_BUNDLE is a ValueError of botocore.
+    return "ca bundle" in text or (isinstance(error, OSError) and "certificate" in text)
 
 
 def _certificate_problem(error: Exception) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.films.postprocess import MaskRecipe, choose, to_mask
-from jobs.imaging import decode, masks
+from jobs.imaging import encode, masks
 from jobs.reports.curves import draw_curves
 from tests.bench.launch import run_all
 from tests.bench.ours import recipe_hash
@@ -136,7 +136,7 @@ class Folds:
         recipes = {fold["fold"]: fold["recipe"] for fold in result["folds"]}
         tiles = [(self.outlined(row, recipes[row["fold"]]), caption(row)) for row in worst]
         sheet = masks.contact_sheet(tiles, columns=WORST_COLUMNS, tile=TILE)
-        (artifacts / "bench-folds-worst.png").write_bytes(decode.encode_png(sheet))
+        (artifacts / "bench-folds-worst.png").write_bytes(encode.encode_png(sheet))
 
     def outlined(self, row: Row, recipe: Mapping[str, Any]) -> NDArray[np.uint8]:
         """The film of a row with both outlines, uint8 (S, S, 3)."""

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import predict
-from jobs.imaging import decode, geometry
+from jobs.imaging import decode, encode, geometry
 from jobs.phantoms import source
 from jobs.runtime.memory import keep_freed_memory
 from jobs.runtime.profile import log_table, recording
@@ -174,7 +174,7 @@ def draw(number: int, shape: tuple[int, int]) -> bytes:
     height, width = shape
     film = cv2.resize(source.draw(0, number).image, (width, height)).astype(np.float32)
     film += np.random.default_rng(number).standard_normal(film.shape, np.float32) * GRAIN
-    return decode.encode_png(np.clip(film.round(), 0, 255).astype(np.uint8))
+    return encode.encode_png(np.clip(film.round(), 0, 255).astype(np.uint8))
 
 
 class Cost(NamedTuple):

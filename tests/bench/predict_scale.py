@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from jobs.imaging import decode
+from jobs.imaging import encode
 from jobs.storage.local_server import BUCKET, embedded_s3
 from jobs.storage.s3 import Store
 from jobs.storage.work_folder import rows_per_part
@@ -184,7 +184,7 @@ def draw_memory(samples: Sequence[Sample], figures: dict[str, Any], path: Path) 
 def _draw(number: int) -> bytes:
     side = SIDES[number % len(SIDES)]
     film = cv2.GaussianBlur(draw_pair(number, side, side + 8)[0], (0, 0), 1)
-    return decode.encode_png(film.astype(np.uint8))
+    return encode.encode_png(film.astype(np.uint8))
 
 
 def main(count: int, folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jobs.imaging import decode
+from jobs.imaging import decode, encode
 from jobs.segmentation.dataset import Films, load_cache, write_cache
 from jobs.segmentation.history import StepRow
 from jobs.segmentation.trainer import Trainer
@@ -34,8 +34,8 @@ def write_films(folder: Path) -> None:
     ]
     write_cache(folder, pairs, COUNT, SIZE)
     for number, (film, mask) in enumerate(pairs):
-        (folder / f"{number}.png").write_bytes(decode.encode_png(film))
-        (folder / f"{number}-mask.png").write_bytes(decode.encode_mask(mask))
+        (folder / f"{number}.png").write_bytes(encode.encode_png(film))
+        (folder / f"{number}-mask.png").write_bytes(encode.encode_mask(mask))
 
 
 def cache_vs_png(rounds: int, folder: Path, films: Films) -> Figure:

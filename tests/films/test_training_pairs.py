@@ -10,7 +10,7 @@ import pytest
 from jobs.errors import BadDataError
 from jobs.films.training_pairs import read_pair
 from jobs.imaging import decode
-from jobs.imaging.decode import encode_mask, encode_png
+from jobs.imaging.encode import encode_mask, encode_png
 from jobs.storage.manifest import Manifest, describe, manifest_of
 from jobs.storage.s3 import Store
 

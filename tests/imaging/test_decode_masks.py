@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.imaging.decode import decode_film, decode_mask, encode_mask, encode_png
+from jobs.imaging.decode import decode_film, decode_mask
+from jobs.imaging.encode import encode_mask, encode_png
 from tests.support.image_files import (
     COLOR,
     GRAY_PNG,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -29,7 +30,11 @@ def scaled(film: NDArray[np.uint16], bits: int) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(
     ("bits", "white"),
-    [(10, 4095), (10, 16383), (10, 65535), (12, 16383), (12, 65535), (12, 40_000), (14, 65535)],
+    [
+        *((10, 2047), (10, 1500), (10, 4095), (10, 16383), (10, 65535)),
+        *((12, 8191), (12, 5500), (12, 16383), (12, 65535), (12, 40_000)),
+        *((14, 32767), (14, 32768), (14, 21_000), (14, 65535)),
+    ],
 )
 @pytest.mark.parametrize("part", ["marker", "one pixel", "padding"])
 def test_a_marker_a_hot_pixel_and_a_padding_leave_the_film_as_it_is(
@@ -55,6 +60,25 @@ def test_soft_edges_of_letters_are_part_of_the_marker() -> None:
     film[4:12, 20] = edge
     decoded = decode_film(png(film, GRAY_PNG))
     assert np.array_equal(decoded[20:], scaled(film_of(12), 12)[20:])
+
+
+@pytest.mark.parametrize(("bits", "white"), [(10, 1024), (12, 4096), (12, 4200), (14, 16384)])
+def test_a_marker_close_above_the_films_values_is_white(bits: int, white: int) -> None:
+    film = film_of(bits)
+    decoded = decode_film(png(np.where(MARKER, np.uint16(white), film), GRAY_PNG))
+    assert np.array_equal(decoded[~MARKER], scaled(film, bits)[~MARKER])
+    assert (decoded[MARKER] == 255).all()
+
+
+@pytest.mark.parametrize(("bits", "white"), [(12, 8191), (14, 32767)])
+def test_soft_edges_below_a_marker_of_one_more_bit_are_part_of_it(bits: int, white: int) -> None:
+    film = np.tile(film_of(bits), (4, 4))
+    letter = np.zeros(film.shape, np.float32)
+    letter[8:24, 10:50] = 1
+    softened = cv2.GaussianBlur(letter, (0, 0), 0.6)
+    marked = np.round(film + softened * (float(white) - film)).astype(np.uint16)
+    decoded = decode_film(png(marked, GRAY_PNG))
+    assert np.array_equal(decoded[softened == 0], scaled(film, bits)[softened == 0])
 
 
 def test_a_marker_in_deep_color_and_in_a_film_whose_zero_is_white() -> None:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from jobs.errors import BadDataError
-from jobs.imaging import decode, geometry, masks
+from jobs.imaging import encode, geometry, masks
 from jobs.imaging.borders import Box
 from jobs.reports import page
 from jobs.reports.summary import summarise
@@ -328,9 +328,9 @@ def test_a_letterboxed_film_is_shown_in_its_proportions_with_its_crop_black() ->
     square[placement.box.slices] = 200
     predicted = np.zeros((300, 150), bool)
     files = {
-        "image": decode.encode_png(square),
-        "mask": decode.encode_mask(square > 0),
-        "prediction": decode.encode_mask(predicted),
+        "image": encode.encode_png(square),
+        "mask": encode.encode_mask(square > 0),
+        "prediction": encode.encode_mask(predicted),
     }
     store: Any = SimpleNamespace(read=lambda uri, sha256: files[uri])
     manifest = SimpleNamespace(config={"size": 64}, uri_of=lambda key: key)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from jobs.sources import mask_names
 from jobs.sources.folder_roles import folder_of
 from jobs.sources.layouts import films_to_mask, recognise
+from jobs.sources.names_in_turn import NamesInTurn
 
 NUMBERS = range(1, 25)
 
@@ -160,6 +163,34 @@ def test_every_image_that_is_no_mask_is_a_film_to_mask(names: list[str]) -> None
     films, skipped = films_to_mask([*names, "ward2/masks/film2.png"])
     assert sorted(films.values()) == sorted(names)
     assert skipped == {"ward2/masks/film2.png": "masks"}
+
+
+NAMES = [
+    *(
+        "c1.png",
+        "c1_seg.png",
+        "c1-gt.png",
+        "seg_c1.png",
+        "c2_seg.png",
+        "c3 (mask).png",
+        "notes.txt",
+    ),
+    *("a/c1.png", "a/b/c1_seg.png", "a/c1_label.tif", "images/1.png", "images/1_seg.png"),
+    *("masks/1.png", "masks/1_seg.png", "images/2_seg.png", "images/2.png", "._c1.png"),
+    *("jsrt/heart/JPCLN001.gif", "jsrt/left lung/JPCLN001.gif", "jsrt/images/JPCLN001.png"),
+    *("ward/heart/1.png", "ward/heart/1_lungs.png", "CHNCXR_0001_0.png", "CHNCXR_0001_0_seg.png"),
+]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_names_that_come_one_at_a_time_are_skipped_for_the_same_reasons(seed: int) -> None:
+    names = random.Random(seed).sample(NAMES, len(NAMES))
+    in_turn = NamesInTurn()
+    at_once = {name: in_turn.reason_to_skip(name) for name in names if not in_turn.note(name)}
+    reasons = {name: in_turn.reason_to_skip(name) for name in names}
+    assert {name: reason for name, reason in reasons.items() if reason} == films_to_mask(names)[1]
+    # A reason that was given before the last name was noted stays.
+    assert at_once.items() <= reasons.items()
 
 
 def test_films_to_mask_keep_the_ids_of_films_to_train_on() -> None:

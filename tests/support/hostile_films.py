@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from jobs.imaging.decode import encode_mask
+from jobs.imaging.encode import encode_mask
 from tests.support.films import write_montgomery
 
 SIDE = 10_000  # 100 megapixels, the most that is read
