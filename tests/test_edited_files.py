@@ -13,7 +13,7 @@ from jobs.storage.s3 import Store
 from tests.support.edited_kinds import Kind, kinds
 from tests.support.edited_run import EditedRun, Outcome, make_run, run
 from tests.support.edits import Edit
-from tests.support.films import ROOT
+from tests.support.films import ROOT, draw_pair, png
 
 pytestmark = pytest.mark.slow
 
@@ -89,12 +89,13 @@ def test_an_edited_file_of_run_local_is_refused_in_one_line(
         '{"run_id": "local", "trained": "s3://lung/pipeline/trained/x/manifest.json"}'
     )
     (tmp_path / name).write_bytes(content)
-    outcome = run(
-        "masks", "--films", str(tmp_path), "--folder", str(tmp_path), "--to", str(tmp_path / "to")
-    )
+    films, to = tmp_path / "films", tmp_path / "to"
+    films.mkdir()
+    (films / "a.png").write_bytes(png(draw_pair(1)[0]))
+    outcome = run("masks", "--films", str(films), "--folder", str(tmp_path), "--to", str(to))
     assert (outcome.code, len(outcome.lines)) == (65, 1), outcome
     assert name in outcome.lines[0]
-    assert not (tmp_path / "to").exists()
+    assert not [path for path in to.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(
