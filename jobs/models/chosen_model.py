@@ -10,7 +10,7 @@ from pathlib import Path
 from jobs.errors import ConfigError, NotFoundError
 from jobs.models.last_run import LAST_RUN, LastRun, last_of_people
 from jobs.models.package import Package, read_local_package, read_package
-from jobs.models.starter import read_starter
+from jobs.models.starter import has_starter, read_starter
 from jobs.settings.patterns import PACKAGE_URI
 from jobs.storage.s3 import Store
 
@@ -68,6 +68,13 @@ def _default(store: Store, out: str, last: LastRun | None) -> str:
     if run := last_of_people(store, last):
         log.info("model: of the run %s, the last one on films of people", run["run_id"])
         return run["trained"]
+    if not has_starter():
+        log.warning(
+            "model: of the last run, %s, which saw phantoms alone, as there is no starter in this "
+            "copy of the project",
+            last["run_id"],
+        )
+        return last["trained"]
     reason = "as no model of this machine was trained on films of people (--model last: the last)"
     return _starter(store, out, reason)
 

@@ -93,6 +93,20 @@ def test_where_all_runs_were_of_phantoms_the_starter_masks(
     assert "no model of this machine was trained on films of people" in caplog.text
 
 
+def test_without_a_starter_the_last_model_masks_though_it_saw_phantoms_alone(
+    embedded: Store,
+    out: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jobs.models.package.STARTER", tmp_path / "none")
+    run = train(embedded, out, "phantoms", "phantoms")
+    note(tmp_path, embedded, run)
+    assert choose_model(embedded, out, "", read_last_run(tmp_path)) == run["trained"]
+    assert "of the last run, phantoms, which saw phantoms alone, as there is no st" in caplog.text
+
+
 @pytest.mark.parametrize("sources", [["custom"], ["phantoms"]])
 def test_of_a_file_of_an_earlier_version_the_model_tells_what_it_was_trained_on(
     embedded: Store, out: str, tmp_path: Path, sources: list[str]
