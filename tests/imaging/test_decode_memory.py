@@ -22,6 +22,7 @@ from jobs.imaging.masks import LARGEST_SHEET
 from tests.support.films import ROOT
 from tests.support.image_files import (
     COLOR,
+    COLOR_MASK,
     GRAY_PNG,
     NOISE,
     RGB_PNG,
@@ -227,11 +228,12 @@ def test_chunks_beside_the_pixels_do_not_reach_opencv_and_do_not_change_the_film
 def test_an_image_converted_in_stripes_is_the_image_converted_at_once(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = saved(Image.fromarray(COLOR).convert(mode), "TIFF")
-    film, mask = decode_film(data), decode_mask(data)
+    film = saved(Image.fromarray(COLOR).convert(mode), "TIFF")
+    mask = saved(Image.fromarray(COLOR_MASK).convert(mode), "TIFF")
+    pixels, lungs = decode_film(film), decode_mask(mask)
     monkeypatch.setattr(decode, "STRIPE", 5 * COLOR.shape[1] + 3)
-    assert np.array_equal(decode_film(data), film)
-    assert np.array_equal(decode_mask(data), mask)
+    assert np.array_equal(decode_film(film), pixels)
+    assert np.array_equal(decode_mask(mask), lungs)
 
 
 @pytest.mark.parametrize("depth", [np.uint16, np.int32])

@@ -13,11 +13,12 @@ from PIL import Image
 from jobs.imaging import pictures, tiff_pages
 from jobs.imaging.decode import ImageError, decode_film, decode_mask, working_bytes
 from jobs.imaging.file_parts import MOST_PARTS
-from tests.support.image_files import NOISE, saved, tiff
+from tests.support.image_files import MASK, saved, tiff
 
-FILM = NOISE
-THUMBNAIL = np.ascontiguousarray(NOISE[::4, ::4] // 2)
-LATERAL = np.ascontiguousarray(255 - NOISE)
+# A film that is a mask too.
+FILM = MASK
+THUMBNAIL = np.ascontiguousarray(FILM[::4, ::4] // 2)
+LATERAL = np.ascontiguousarray(255 - FILM)
 
 
 @dataclass(frozen=True)

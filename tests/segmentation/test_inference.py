@@ -87,7 +87,7 @@ def test_a_network_larger_than_its_weights_is_refused_before_it_is_built(
 
 def test_damaged_weights_are_bad_data(model: UNet) -> None:
     with pytest.raises(BadDataError, match="bytes are damaged"):
-        load_model(weights_of(model)[:100], model.architecture)
+        load_model(weights_of(model)[:-100], model.architecture)
 
 
 @pytest.mark.parametrize(("count", "most"), [(1, 4), (4, 4), (5, 4), (11, 4), (12, 5), (256, 64)])

@@ -15,6 +15,9 @@ RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (37, 53)).astype(np.uint8)
 COLOR = np.dstack([NOISE, NOISE[::-1], NOISE[:, ::-1]])
 LUMA = COLOR @ np.array([0.299, 0.587, 0.114])
+# A mask's gray values are close to black or white, and so are its colors.
+MASK = np.where(NOISE > 127, 235 + NOISE // 13, NOISE // 13).astype(np.uint8)
+COLOR_MASK = np.dstack([MASK, MASK ^ 1, MASK ^ 6])
 # Color types of the PNG standard.
 GRAY_PNG, RGB_PNG, LA_PNG, RGBA_PNG = 0, 2, 4, 6
 
