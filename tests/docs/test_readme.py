@@ -42,7 +42,7 @@ def test_the_variables_it_names_are_flags_of_the_chain(capsys: pytest.CaptureFix
 
 
 def test_its_python_lines_mask_a_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_starter(tmp_path / "jobs/starter", real_weights())
+    write_starter(tmp_path / "model", real_weights())
     film = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
     Image.fromarray(film).save(tmp_path / "film.png")
     monkeypatch.chdir(tmp_path)
