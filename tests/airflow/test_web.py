@@ -174,7 +174,7 @@ def test_without_a_log_in_neither_the_tab_nor_the_report_is_shown(
     ("params", "reason"),
     [
         ({"size": 500}, r"size.*500 is not a multiple of 32"),
-        ({"epochs": 0}, r"epochs.*0 is less than the minimum of 1"),
+        ({"epochs": -1}, r"epochs.*-1 is less than the minimum of 0"),
         ({"source": "my films"}, r"source.*does not match"),
     ],
 )
