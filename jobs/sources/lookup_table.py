@@ -121,7 +121,9 @@ def _below_heading(text: str, origin: str, key: str, value: str) -> tuple[Iterat
 def _heading(cells: list[str]) -> list[str]:
     """The columns' names in lower case; those of NIH's table as ours, unless ours are there too."""
     names = [cell.casefold() for cell in cells]
-    return [NIH.get(name, name) if NIH.get(name) not in names else name for name in names]
+    # A set: a heading may have a million cells.
+    there = set(names)
+    return [NIH.get(name, name) if NIH.get(name) not in there else name for name in names]
 
 
 def _rows(text: str, delimiter: str, lines_before: int) -> Iterator[Row]:

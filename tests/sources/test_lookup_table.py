@@ -140,3 +140,9 @@ def test_a_doubtful_table_is_refused_with_its_line(text: str, words: list[str]) 
 def test_another_encoding_is_not_guessed(data: bytes, words: str) -> None:
     message = refusal(data)
     assert words in message and "save it as CSV UTF-8" in message
+
+
+def test_a_heading_of_a_million_cells_is_read_in_one_pass() -> None:
+    """A pass for each cell would outlast the test's time limit by far."""
+    with pytest.raises(BadDataError, match=r"^a\.csv names no film"):
+        parse_lookup(b"film,patient," + b"ab," * 1_300_000, "a.csv", "film", "patient")
